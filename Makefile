@@ -1,0 +1,83 @@
+# Each Python version gets an environment of its own, .venv-<version>, which is installed again when pyproject.toml
+# changes: `make test PYTHON=python3.13` leaves that of `make test` alone.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv-$(VERSION)
+GPU_VENV := .venv-$(VERSION)-gpu
+
+PYTEST = -m pytest -q -n auto --maxprocesses 2 --timeout 600 -m "not slow"
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo digits test lint types docs speed gpu clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.13           another interpreter, 3.11 to 3.13 (now: $(PYTHON), $(or $(VERSION),not found))"
+	@echo "  PYTEST_ARGS='-k gaussians'  more options for pytest; '-m slow' runs the tests that take minutes"
+
+demo: $(VENV)/.installed-benchmarks  ## from source weights to target predictions on digits: a table, a figure, result rows
+	@$(VENV)/bin/python -m benchmarks.run digits --demo
+
+digits: $(VENV)/.installed-benchmarks  ## the full grid behind the demo
+	@$(VENV)/bin/python -m benchmarks.run digits
+
+test: $(VENV)/.installed-test  ## all tests, the examples in docstrings and documents among them
+	@$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-lint  ## ruff: rules and format
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.installed-lint $(VENV)/.installed-benchmarks  ## pyright over the package and the benchmarks
+	@$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+docs: $(VENV)/.installed-docs  ## the documents as a web site in build/docs; a broken link or a missing name is an error
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	@echo "build/docs/index.html is ready"
+
+speed: $(VENV)/.installed-benchmarks  ## step times against hand-written loops
+	@$(VENV)/bin/python -m benchmarks.speed
+
+gpu: $(GPU_VENV)/.installed-test,gpu  ## the demo, the conformance tests and the speed benchmark on an NVIDIA GPU
+	@$(GPU_VENV)/bin/python -c 'import sys, jax; print("devices:", *jax.devices()); \
+	  sys.exit(None if jax.default_backend() == "gpu" else "make gpu: JAX found no GPU on this machine")'
+	@$(GPU_VENV)/bin/python -m benchmarks.run digits --demo
+	@$(GPU_VENV)/bin/python -m pytest -q -k conformance --timeout 600 $(PYTEST_ARGS)
+	@$(GPU_VENV)/bin/python -m benchmarks.speed
+
+clean:  ## remove environments, caches and built documents
+	rm -rf .venv-* build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -------------------------------------------------------------------------------------------------- environments
+
+define check_python
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+  echo "bayestl needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is $(or $(VERSION),not there);" >&2; \
+  echo "name one that you have: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12" >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+  echo "'$(PYTHON)' cannot make virtual environments: its modules venv and ensurepip are missing;" >&2; \
+  echo "on Debian and Ubuntu: apt install python$(VERSION)-venv" >&2; exit 1; }
+endef
+
+$(VENV)/.created $(GPU_VENV)/.created:
+	$(check_python)
+	@echo "Making the virtual environment $(@D) ..."
+	@$(PYTHON) -m venv $(@D)
+	@touch $@
+
+# The stem of the stamp names the extras: .installed-test holds bayestl[test].
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/.created
+	@echo "Installing bayestl[$*] into $(VENV); the first time this takes a minute or two ..."
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(GPU_VENV)/.installed-%: pyproject.toml | $(GPU_VENV)/.created
+	@echo "Installing bayestl[$*] into $(GPU_VENV); the CUDA libraries are a few gigabytes ..."
+	@$(GPU_VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@touch $@

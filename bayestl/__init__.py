@@ -1,0 +1,61 @@
+"""Bayesian transfer learning: source weights become a Gaussian prior, the target posterior follows by Bayes' rule."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bayestl import _tree as tree
+from bayestl import gaussians, infer, likelihoods, metrics, predict, sources
+from bayestl._fit import EarlyStopping, FitResult, Progress, fit
+from bayestl._fit_many import ManyResult, fit_many, sequentially
+from bayestl._log_joint import LogJoint, LossTerms
+from bayestl._posteriors import Mixture, Point, Samples
+from bayestl._types import Batch, Inference, Net, Posterior, Prior
+
+if TYPE_CHECKING:
+    from bayestl import data, nets, plots
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "EarlyStopping",
+    "FitResult",
+    "Inference",
+    "LogJoint",
+    "LossTerms",
+    "ManyResult",
+    "Mixture",
+    "Net",
+    "Point",
+    "Posterior",
+    "Prior",
+    "Progress",
+    "Samples",
+    "__version__",
+    "data",
+    "fit",
+    "fit_many",
+    "gaussians",
+    "infer",
+    "likelihoods",
+    "metrics",
+    "nets",
+    "plots",
+    "predict",
+    "sequentially",
+    "sources",
+    "tree",
+]
+
+_EDGES = ("data", "nets", "plots")
+
+
+def __getattr__(name: str) -> Any:
+    # The edges, whose libraries are heavy, are imported when first used.
+    if name in _EDGES:
+        return importlib.import_module(f"bayestl.{name}")
+    raise AttributeError(f"module 'bayestl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,244 @@
+"""The one training loop: any method, on a data set that lives on the device."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+from bayestl._loop import Span, Transform, all_finite, check_run, partition, run_steps, split_key
+from bayestl._types import Data, Inference, Key, Params, Posterior
+
+
+class Progress(NamedTuple):
+    """What a callback sees after a chunk of steps.
+
+    Attributes:
+        step: steps taken so far.
+        history: the method's infos of this chunk's steps, name to array (steps in the chunk, ...).
+        state: the method's state; for ``fit_many`` with a leading member axis.
+        posterior: function that gives the posterior so far.
+    """
+
+    step: int
+    history: dict[str, np.ndarray]
+    state: Any
+    posterior: Callable[[], Any]
+
+
+Callback = Callable[[Progress], bool | None]
+
+
+class FitResult(NamedTuple):
+    """What a run gives.
+
+    Attributes:
+        posterior: the method's posterior.
+        state: the method's last good state.
+        history: the method's infos, name to array with one entry per step.
+        steps: steps taken (of which the results are kept).
+        stopped: why the run ended: "finished", "callback", "interrupted", or the words on what went wrong.
+        seconds: wall-clock seconds, compilation left out.
+        compile_seconds: seconds until the program was ready.
+    """
+
+    posterior: Any
+    state: Any
+    history: dict[str, np.ndarray]
+    steps: int
+    stopped: str
+    seconds: float
+    compile_seconds: float
+
+    @property
+    def params(self) -> Params:
+        """The posterior's one set of parameters: the point, or the mean."""
+        return self.posterior.params if hasattr(self.posterior, "params") else self.posterior.mean
+
+    @property
+    def net_state(self) -> Any:
+        """The network's state at the end; give it to ``joint.replace(state=...)`` before predicting."""
+        return getattr(self.state, "net_state", ())
+
+
+@partial(jax.jit, static_argnames=("static", "capacity", "batch_size", "transform"))
+def _chunk(dynamic, state, data, keys, span, *, static, capacity, batch_size, transform):
+    step = static.combine(dynamic)
+    state, infos = run_steps(
+        step, state, data, keys, span, capacity=capacity, batch_size=batch_size, transform=transform
+    )
+    return state, infos, all_finite(state)
+
+
+def fit(
+    inference: Inference,
+    key: Key,
+    params: Params,
+    data: Data,
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    transform: Transform | None = None,
+    chunk_size: int = 100,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> FitResult:
+    """Run a method for a number of steps.
+
+    Steps run in compiled chunks, with batches gathered and transformed inside the program; progress, history and
+    callbacks come between chunks. The result depends on ``key`` and not on ``chunk_size``. Memory: three copies of the
+    method's state, since the starts of this chunk and of the one before are kept to fall back on.
+
+    Args:
+        inference: the method, from ``bayestl.infer``.
+        key: for the start, the order of the data, and the method itself.
+        params: where to start.
+        data: the training data, from ``bayestl.data``.
+        steps: number of steps.
+        batch_size: examples per step, 1 to N; by default 64, or N where that is less.
+        transform: ``(key, batch) -> batch``, augmentation, inside the compiled program.
+        chunk_size: steps between reports.
+        callbacks: functions of :class:`Progress`, called after each chunk; True ends the run.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: a start, data, batch size or number of steps that do not fit.
+
+    Warns:
+        RuntimeWarning: the objective or the state became non-finite; the run stops and keeps the last good state.
+    """
+    batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
+    inference.check(params, data.inputs, data.targets)
+    keys = split_key(key)
+    state = inference.init(keys.init, params)
+    dynamic, static = partition(inference.step)
+    run = partial(_chunk, dynamic, static=static, capacity=capacity, batch_size=batch_size, transform=transform)
+
+    def advance(state: Any, start: int, num: int) -> tuple[Any, Any, jax.Array]:
+        return run(state, data, keys, Span(jnp.int32(start), jnp.int32(num)))
+
+    began = time.perf_counter()
+    # An empty span compiles the program, and runs none of it.
+    jax.block_until_ready(advance(state, 0, 0))
+    ready = time.perf_counter()
+
+    history: list[dict[str, np.ndarray]] = []
+    done, stopped = 0, "finished"
+    before = (state, 0)
+    with tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True) as bar:
+        try:
+            while done < steps:
+                num = min(capacity, steps - done)
+                new_state, infos, finite = advance(state, done, num)
+                history.append(infos := to_host(infos, num))
+                good = done + _good_steps(infos["objective"], bool(finite))
+                if good < done + num:
+                    start = (state, done) if good >= done else before
+                    state, kept = _last_finite(advance, *start, max(good, 0))
+                    stopped = _failure(infos["objective"], done, kept)
+                    warnings.warn(stopped, RuntimeWarning, stacklevel=2)
+                    done = kept
+                    break
+                before, state, done = (state, done), new_state, done + num
+                bar.update(num)
+                bar.set_postfix_str(f"objective {np.mean(infos['objective']):.4g}", refresh=False)
+                if ask(callbacks, Progress(done, infos, state, partial(inference.posterior, state))):
+                    stopped = "callback"
+                    break
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+            warnings.warn(f"interrupted; the result holds the state after {done} steps", RuntimeWarning, stacklevel=2)
+    seconds = time.perf_counter() - ready
+    kept_history = {name: values[:done] for name, values in join(history).items()}
+    return FitResult(inference.posterior(state), state, kept_history, done, stopped, seconds, ready - began)
+
+
+def to_host(infos: Any, num: int, num_members: int | None = None) -> dict[str, np.ndarray]:
+    """The infos of ``num`` steps, name to array (num, ...); with members (num_members, num, ...)."""
+    part = (slice(num),) if num_members is None else (slice(num_members), slice(num))
+    return {name: np.asarray(values)[part] for name, values in infos._asdict().items()}
+
+
+def _good_steps(objective: np.ndarray, finite: bool) -> int:
+    """Steps of a chunk to keep: those before the update that led to the first non-finite objective or state.
+
+    -1 where that update was the last one of the chunk before.
+    """
+    bad = np.flatnonzero(~np.isfinite(objective))
+    if bad.size:
+        return int(bad[0]) - 1
+    return len(objective) if finite else len(objective) - 1
+
+
+def _last_finite(advance: Callable, state: Any, start: int, step: int) -> tuple[Any, int]:
+    """The state after ``step`` steps, or the last finite one before, by replay from ``state`` after ``start`` steps."""
+    new_state, _, finite = advance(state, start, step - start)
+    if finite:
+        return new_state, step
+    # A part of the state that the objective does not see (running statistics) may have failed earlier.
+    good, bad = start, step
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if advance(state, start, middle - start)[2] else (good, middle)
+    return advance(state, start, good - start)[0], good
+
+
+def _failure(objective: np.ndarray, done: int, kept: int) -> str:
+    bad = np.flatnonzero(~np.isfinite(objective))
+    where = f"the state is not finite after step {kept + 1}"
+    if bad.size:
+        where = f"the objective is {objective[bad[0]]} at step {done + bad[0] + 1}"
+    return (
+        f"{where}; the run stops and keeps the state after step {kept}. A smaller learning rate, or a prior "
+        "that is less sharp (a larger eps or scale; or infer.proximal_map) may help"
+    )
+
+
+def ask(callbacks: Sequence[Callback], event: Progress) -> bool:
+    """Call every callback; whether one of them wants the run to end."""
+    return any([callback(event) is True for callback in callbacks])
+
+
+def join(history: list[dict[str, np.ndarray]], axis: int = 0) -> dict[str, np.ndarray]:
+    """Histories of chunks, one after another."""
+    if not history:
+        return {}
+    return {name: np.concatenate([chunk[name] for chunk in history], axis=axis) for name in history[0]}
+
+
+class EarlyStopping:
+    """A callback that ends a run when a validation score no longer falls, and remembers the best posterior.
+
+    Args:
+        evaluate: posterior -> number, lower is better, on validation data.
+        patience: chunks without improvement that are borne.
+
+    Attributes:
+        best: the posterior with the lowest score so far.
+        best_score: that score.
+        best_step: the step at which it was reached.
+    """
+
+    def __init__(self, evaluate: Callable[[Posterior], Any], patience: int = 5):
+        if patience < 1:
+            raise ValueError(f"patience is {patience}; give a number of chunks, at least 1")
+        self._evaluate, self._patience, self._waited = evaluate, patience, 0
+        self.best: Any = None
+        self.best_score, self.best_step = float("inf"), 0
+
+    def __call__(self, event: Progress) -> bool:
+        """Score the posterior so far; True when patience is at an end."""
+        posterior = event.posterior()
+        score = float(self._evaluate(posterior))
+        if score < self.best_score:
+            self.best, self.best_score, self.best_step, self._waited = posterior, score, event.step, 0
+        else:
+            self._waited += 1
+        return self._waited >= self._patience

@@ -1,0 +1,243 @@
+"""The log joint density of one target task: the hinge between building a model and doing inference in it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bayestl import _tree, likelihoods
+from bayestl._types import Batch, Key, Net, Params, Prior
+from bayestl.gaussians import Gaussian
+
+_OWN_PRIOR = "give the new head its own prior with gaussians.by_path"
+
+
+class LossTerms(NamedTuple):
+    """What a loss is made of.
+
+    Attributes:
+        nll: mean negative log likelihood over the batch, nats per example.
+        log_prior: log prior in nats, for Gaussians without the normaliser, which in float32 would drown the rest.
+        state: the network's state after this batch.
+    """
+
+    nll: jax.Array
+    log_prior: jax.Array
+    state: Any
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class LogJoint:
+    """``log P(D, theta) = (kappa log P(D | theta) + log P(theta)) / T`` for one network, likelihood, prior, data size.
+
+    The only place that knows how many examples there are, how many of them a batch holds, and any tempering. All
+    densities are in nats of the full data set, estimated from a batch as N / (examples in it) times their sum.
+
+    Args:
+        net: the network; its ``params`` fix the structure, its ``state`` is where every evaluation starts.
+        likelihood: raw outputs -> numpyro distribution with batch shape (B,); see ``bayestl.likelihoods``. A plain
+            function is taken as it is.
+        prior: a :class:`~bayestl.Prior` over the parameters, or None for the flat one.
+        num_data: N, the number of distinct training examples; augmented copies do not count.
+        kappa: power of the likelihood, >= 0; 0 is "no data".
+        temperature: T > 0 of the posterior; below 1 is a cold posterior.
+
+    Raises:
+        ValueError: prior and parameters that differ, or numbers out of range.
+        TypeError: a prior without ``log_prob``.
+
+    Example:
+        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})
+        >>> prior = btl.gaussians.isotropic(net.params, scale=1.0)
+        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=10)
+        >>> batch = btl.Batch(inputs=jnp.ones((5, 2)), targets=jnp.zeros(5))
+        >>> print(f"{joint(net.params, batch):.3f}")
+        -11.027
+    """
+
+    prior: Any
+    likelihood: Any
+    num_data: Any
+    kappa: Any
+    temperature: Any
+    state: Any
+    apply: Any
+
+    def __init__(
+        self,
+        net: Net,
+        likelihood: Any,
+        prior: Prior | None,
+        *,
+        num_data: Any,
+        kappa: Any = 1.0,
+        temperature: Any = 1.0,
+    ):
+        _tree.check_floating("net.params", net.params)
+        _check_prior(prior, net.params)
+        _check_number("num_data", num_data, lambda x: x > 0, "the number of training examples, at least 1")
+        _check_number("kappa", kappa, lambda x: x >= 0, "a power of the likelihood, 0 or more")
+        _check_number("temperature", temperature, lambda x: x > 0, "a number above 0")
+        self.prior = prior
+        self.likelihood = _as_likelihood(likelihood)
+        self.num_data, self.kappa, self.temperature = (
+            jnp.asarray(x, jnp.result_type(float)) for x in (num_data, kappa, temperature)
+        )
+        self.state, self.apply = net.state, net.apply
+
+    def tree_flatten_with_keys(self):
+        """Leaves and static parts, for JAX."""
+        names = ("prior", "likelihood", "num_data", "kappa", "temperature", "state")
+        return [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names], self.apply
+
+    @classmethod
+    def tree_unflatten(cls, apply, children) -> LogJoint:
+        """Rebuilt without checks: JAX passes tracers and placeholders here."""
+        joint = object.__new__(cls)
+        joint.prior, joint.likelihood, joint.num_data, joint.kappa, joint.temperature, joint.state = children
+        joint.apply = apply
+        return joint
+
+    def replace(self, **changes: Any) -> LogJoint:
+        """The same log joint with other leaves: prior, likelihood, num_data, kappa, temperature, state. Unchecked."""
+        children, apply = self.tree_flatten_with_keys()
+        values = {key.name: value for key, value in children}
+        unknown = sorted(set(changes) - set(values))
+        if unknown:
+            raise TypeError(f"LogJoint.replace got {unknown}; it can exchange {sorted(values)}")
+        return LogJoint.tree_unflatten(apply, [*{**values, **changes}.values()])
+
+    def __call__(self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None) -> jax.Array:
+        """``(kappa log likelihood + log prior) / T``, nats of the full data set, estimated from ``batch``.
+
+        Args:
+            params: parameters.
+            batch: B examples; an empty mask gives the log prior alone.
+            key: randomness of the network (dropout); None for the deterministic network.
+            state: the network's state; None for the one given at construction.
+        """
+        mean, _ = self._mean_log_likelihood(params, batch, key, state)
+        log_prior = 0.0 if self.prior is None else self.prior.log_prob(params)
+        return (self.kappa * self.num_data * mean + log_prior) / self.temperature
+
+    def log_likelihoods(self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None) -> jax.Array:
+        """``log p(target_i | input_i, theta)``, (B,), nats; neither scaled, tempered nor masked."""
+        return self._log_likelihoods(params, batch, key, state)[0]
+
+    def loss(
+        self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None
+    ) -> tuple[jax.Array, LossTerms]:
+        """What an optimizer sees: ``-(log likelihood + log prior / kappa) / N``, per effective datum; no constants.
+
+        Its minimiser is the MAP at every T, and learning rates survive a change of N, kappa and T. At kappa = 0, where
+        there is no datum to count by, it is ``-log prior / N``.
+
+        Returns:
+            The loss, and its :class:`LossTerms`.
+        """
+        mean, state = self._mean_log_likelihood(params, batch, key, state)
+        log_prior = self.log_prior_energy(params)
+        weight = jnp.where(self.kappa > 0, self.kappa, 1.0)
+        loss = -(self.kappa * mean + log_prior / self.num_data) / weight
+        return loss, LossTerms(-mean, log_prior, state)
+
+    def log_prior_energy(self, params: Params) -> jax.Array:
+        """The log prior up to a constant: for Gaussians ``-1/2 (theta - mu)^T Sigma^-1 (theta - mu)``; 0 when flat."""
+        if self.prior is None:
+            return jnp.zeros(())
+        if isinstance(self.prior, Gaussian):
+            return -0.5 * self.prior.squared_mahalanobis(params)
+        return self.prior.log_prob(params)
+
+    def outputs(self, params: Params, inputs: Any, *, key: Key | None = None, state: Any = None) -> tuple[Any, Any]:
+        """Raw outputs and the network's new state."""
+        return self.apply(params, self.state if state is None else state, inputs, key)
+
+    def check(self, params: Params, inputs: Any, targets: Any, mask: Any = None) -> None:
+        """Check parameters and a whole data set against this log joint, before anything is compiled.
+
+        Args:
+            params: the parameters a run starts from.
+            inputs: all inputs, leading axis N.
+            targets: all targets, leading axis N.
+            mask: None, or (N,).
+
+        Raises:
+            ValueError: parameters that the prior is not about; outputs whose likelihood has no batch shape (B,);
+                targets of the wrong shape, or outside the likelihood's support.
+            TypeError: parameters or labels of the wrong dtype.
+        """
+        _tree.check_floating("params", params)
+        _check_prior(self.prior, params, "params")
+        shapes = jax.eval_shape(lambda p, x: self.outputs(p, x)[0], params, inputs)
+        likelihoods.check(self.likelihood, shapes, targets, mask)
+
+    def _log_likelihoods(self, params, batch, key, state) -> tuple[jax.Array, Any]:
+        outputs, state = self.outputs(params, batch.inputs, key=key, state=state)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs)
+        likelihoods.check_shapes(self.likelihood, shapes, batch.targets, batch.mask)
+        return self.likelihood(outputs).log_prob(batch.targets), state
+
+    def _mean_log_likelihood(self, params, batch, key, state) -> tuple[jax.Array, Any]:
+        if batch.mask is None:
+            each, state = self._log_likelihoods(params, batch, key, state)
+            return jnp.mean(each), state
+        each, state = self._log_likelihoods(params, _without_padding(batch), key, state)
+        mask = batch.mask.astype(each.dtype)
+        count = jnp.sum(mask)
+        # No example at all counts 0.
+        masked = jnp.sum(jnp.where(mask > 0, each, 0) * mask)
+        return masked / jnp.where(count > 0, count, 1), state
+
+    def __repr__(self) -> str:
+        return (
+            f"LogJoint(prior={self.prior!r}, likelihood={self.likelihood!r}, num_data={self.num_data}, "
+            f"kappa={self.kappa}, temperature={self.temperature})"
+        )
+
+
+def _without_padding(batch: Batch) -> Batch:
+    """The batch with its padding overwritten by its first real example (by zeros where there is none).
+
+    Padding may hold anything. A NaN there, even when its log likelihood is left out of the sum, would reach the
+    gradient as zero times NaN.
+    """
+    real = jnp.asarray(batch.mask) > 0
+
+    def overwritten(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        first = jnp.where(jnp.any(real), x[jnp.argmax(real)], jnp.zeros_like(x[0]))
+        return jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, first)
+
+    return Batch(jax.tree.map(overwritten, batch.inputs), jax.tree.map(overwritten, batch.targets), batch.mask)
+
+
+def _check_prior(prior: Any, params: Params, name: str = "params") -> None:
+    if prior is None:
+        return
+    if not callable(getattr(prior, "log_prob", None)):
+        raise TypeError(
+            f"prior is a {type(prior).__name__} without log_prob; give a Gaussian, or None for the flat prior"
+        )
+    if isinstance(prior, Gaussian):
+        _tree.check_same_structure("prior", prior.mean, name, params, _OWN_PRIOR)
+
+
+def _as_likelihood(likelihood: Any) -> Any:
+    if not callable(likelihood):
+        raise TypeError(f"likelihood is a {type(likelihood).__name__}; give one of bayestl.likelihoods, or a function")
+    if jax.tree.structure(likelihood) != jax.tree.structure(0):
+        return likelihood
+    # A plain function would be a leaf that is no array; wrapped, it is static.
+    function: Any = likelihood
+    return likelihoods.from_function(function)
+
+
+def _check_number(name: str, value: Any, holds: Any, wanted: str) -> None:
+    if not _tree.is_concrete(value):
+        return
+    if jnp.ndim(value) != 0 or not math.isfinite(value) or not holds(float(value)):
+        raise ValueError(f"{name} is {value}; it must be {wanted}")

@@ -1,0 +1,127 @@
+"""The compiled part of training: a chunk of steps as one program, for one run and for many at once."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl._types import Batch, Data, Key
+
+Transform = Callable[[Key, Batch], Batch]
+
+DEFAULT_BATCH_SIZE = 64
+
+
+class Static:
+    """The part of a pytree that is no array, as a hashable value: functions, and the structure itself.
+
+    Two methods built from the same functions over arrays of the same shapes have equal static parts, so the program
+    compiled for one serves the other.
+    """
+
+    def __init__(self, treedef: Any, leaves: tuple[Any, ...]):
+        self._key = (treedef, leaves)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and self._key == other._key
+
+    def combine(self, dynamic: list[Any]) -> Any:
+        """The pytree again, with arrays (or tracers) in their places."""
+        treedef, leaves = self._key
+        arrays = iter(dynamic)
+        return jax.tree.unflatten(treedef, [next(arrays) if leaf is None else leaf for leaf in leaves])
+
+
+def partition(tree: Any) -> tuple[list[Any], Static]:
+    """The arrays of a pytree, and all the rest as a hashable value."""
+    leaves, treedef = jax.tree.flatten(tree)
+    is_array = [isinstance(x, jax.Array | np.ndarray | numbers.Number) for x in leaves]
+    dynamic = [x for x, is_arr in zip(leaves, is_array, strict=True) if is_arr]
+    return dynamic, Static(treedef, tuple(None if a else x for x, a in zip(leaves, is_array, strict=True)))
+
+
+class Keys(NamedTuple):
+    """The streams of randomness of one run.
+
+    Attributes:
+        init: for the method's start.
+        order: for the order of the data.
+        steps: folded with the step for everything inside it.
+    """
+
+    init: Key
+    order: Key
+    steps: Key
+
+
+def split_key(key: Key) -> Keys:
+    """One run's streams from its key."""
+    return Keys(*jax.random.split(key, 3))
+
+
+class Span(NamedTuple):
+    """Which steps a program runs: from ``start``, ``num`` of them, both of which may be traced."""
+
+    start: Any
+    num: Any
+
+
+def run_steps(
+    step: Callable,
+    state: Any,
+    data: Data,
+    keys: Keys,
+    span: Span,
+    *,
+    capacity: int,
+    batch_size: int,
+    transform: Transform | None,
+) -> tuple[Any, Any]:
+    """``span.num`` <= ``capacity`` steps of a method; the new state, and infos with a leading axis ``capacity``.
+
+    The number of steps is not part of the program: a full chunk, the remainder at the end and the replay after a
+    failure run the same compiled code.
+    """
+    rows = data.indices(keys.order, span.start, capacity, batch_size)
+
+    def one(i: jax.Array, state: Any) -> tuple[Any, Any]:
+        key_transform, key_step = jax.random.split(jax.random.fold_in(keys.steps, span.start + i))
+        batch = data.gather(rows[i])
+        if transform is not None:
+            batch = transform(key_transform, batch)
+        return step(key_step, state, batch)
+
+    info_shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32), state)[1]
+    infos = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), info_shapes)
+
+    def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, infos = carry
+        new_state, info = one(i, state)
+        return new_state, jax.tree.map(lambda buffer, x: buffer.at[i].set(x), infos, info)
+
+    return jax.lax.fori_loop(0, span.num, body, (state, infos))
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every floating-point number in a pytree is finite, a scalar."""
+    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack(checks)) if checks else jnp.array(True)
+
+
+def check_run(data: Data, steps: int, batch_size: int | None, chunk_size: int) -> tuple[int, int]:
+    """The batch size and the chunk size of a run, checked."""
+    if not isinstance(steps, numbers.Integral) or steps < 1:
+        raise ValueError(f"steps is {steps!r}; give a whole number of training steps, at least 1")
+    if not isinstance(chunk_size, numbers.Integral) or chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size!r}; give a whole number of steps between reports, at least 1")
+    batch_size = min(DEFAULT_BATCH_SIZE, data.num_examples) if batch_size is None else batch_size
+    data.check_batch_size(batch_size)
+    return batch_size, min(int(chunk_size), int(steps))

@@ -1,0 +1,122 @@
+"""The words the rest of the package is written in: parameters, keys, batches, networks, priors, posteriors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+
+Params = Any
+"""Any pytree of floating-point arrays."""
+
+Key = jax.Array
+"""A JAX random key, as made by ``jax.random.key``."""
+
+Scalar = jax.Array | float | int
+
+Apply = Callable[[Params, Any, Any, Key | None], tuple[Any, Any]]
+"""``(params, state, inputs, key) -> (outputs, state)``; raw outputs, never probabilities. ``key=None`` asks for the
+deterministic network with its state left as it is."""
+
+
+class Batch(NamedTuple):
+    """Examples that are seen together.
+
+    Attributes:
+        inputs: any pytree whose leaves have a leading axis of length B.
+        targets: array (B, ...), or a pytree of such.
+        mask: None, or (B,) numbers, 1 for a real example and 0 for padding.
+    """
+
+    inputs: Any
+    targets: Any
+    mask: jax.Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A network: how to apply it, the parameters it starts from, and the state it carries.
+
+    Attributes:
+        params: pytree of parameters, those that a prior is about.
+        state: pytree of everything else that the network carries (running statistics); ``()`` when there is none.
+        apply: ``(params, state, inputs, key) -> (outputs, state)``, static.
+    """
+
+    params: Params
+    state: Any
+    apply: Apply = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, params: Params, inputs: Any) -> Any:
+        """Outputs at ``params``, deterministic, with the state frozen."""
+        return self.apply(params, self.state, inputs, None)[0]
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """What a prior must offer. ``None`` stands for the flat prior wherever a prior is asked for."""
+
+    def log_prob(self, params: Params) -> jax.Array: ...
+
+    def sample(self, key: Key, num: int) -> Params: ...
+
+
+@runtime_checkable
+class Posterior(Protocol):
+    """What every inference method gives back: ``sample`` returns parameters with a leading axis of length ``num``."""
+
+    def sample(self, key: Key, num: int) -> Params: ...
+
+
+class Likelihood(Protocol):
+    """Raw outputs to a numpyro distribution over the targets, whose ``batch_shape`` is exactly (B,)."""
+
+    def __call__(self, outputs: Any) -> Any: ...
+
+
+class Data(Protocol):
+    """A data set on the device: ``batch`` is a pure function of ``(key, step)``, so a run can be resumed anywhere.
+
+    ``inputs`` and ``targets`` are pytrees with a leading axis N.
+    """
+
+    @property
+    def inputs(self) -> Any: ...
+
+    @property
+    def targets(self) -> Any: ...
+
+    @property
+    def num_examples(self) -> int: ...
+
+    def check_batch_size(self, batch_size: int) -> None: ...
+
+    def indices(self, key: Key, step: Any, num_steps: int, batch_size: int) -> jax.Array: ...
+
+    def gather(self, indices: jax.Array) -> Batch: ...
+
+    def batch(self, key: Key, step: int, batch_size: int) -> Batch: ...
+
+
+def _no_check(params: Params, inputs: Any, targets: Any) -> None:
+    """Nothing to check."""
+
+
+class Inference(NamedTuple):
+    """A method that streams over batches, in optax's rhythm: three functions and no hidden state.
+
+    Attributes:
+        init: ``(key, params) -> State``; checks its arguments, then starts.
+        step: ``(key, state, batch) -> (State, Info)``; ``Info`` holds a scalar ``objective``, which is minimised.
+        posterior: ``(state) -> Posterior``.
+        check: ``(params, inputs, targets) -> None``; raises on a start or a data set that does not fit. ``fit`` calls
+            it once, before anything is compiled.
+    """
+
+    init: Callable[[Key, Params], Any]
+    step: Callable[[Key, Any, Batch], tuple[Any, Any]]
+    posterior: Callable[[Any], Posterior]
+    check: Callable[[Params, Any, Any], None] = _no_check

@@ -1,0 +1,187 @@
+"""Which arrays each covariance structure keeps in a file, and the structure from those arrays again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl import _tree
+from bayestl.gaussians._base import Gaussian
+from bayestl.gaussians._by_path import Blocks
+from bayestl.gaussians._dense import Dense, reordered
+from bayestl.gaussians._diagonal import Diagonal
+from bayestl.gaussians._header import Header, Parameter, Structure
+from bayestl.gaussians._low_rank import LowRank
+from bayestl.gaussians._target import Target
+
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+class _Layout(NamedTuple):
+    """The fields of a structure: trees over its parameters, and arrays for all of them together."""
+
+    make: Any
+    trees: tuple[str, ...]
+    arrays: tuple[str, ...] = ()
+
+
+_LAYOUTS = {
+    "diagonal": _Layout(Diagonal, ("mean", "diagonal")),
+    "low_rank": _Layout(LowRank, ("mean", "diagonal", "basis"), ("eigenvalues",)),
+    "dense": _Layout(Dense, ("mean",), ("cholesky",)),
+}
+
+
+def _kind(gaussian: Any) -> str:
+    for kind, layout in _LAYOUTS.items():
+        if isinstance(gaussian, layout.make):
+            return kind
+    raise TypeError(f"a {type(gaussian).__name__} cannot be saved; a Gaussian made by bayestl.gaussians is wanted")
+
+
+def describe(gaussian: Gaussian) -> tuple[Structure, tuple[Parameter, ...]]:
+    """The covariance structure of a Gaussian and its parameters."""
+    if not isinstance(gaussian, Blocks):
+        _kind(gaussian)
+    if not _tree.is_concrete(gaussian):
+        raise ValueError("the Gaussian holds tracers; save it outside jit, vmap and grad")
+    found = jax.tree_util.tree_leaves_with_path(gaussian.mean)
+    parameters = tuple(Parameter(tuple(path), leaf.shape, str(leaf.dtype)) for path, leaf in found)
+    return _structure(gaussian, {p.path: i for i, p in enumerate(parameters)}), parameters
+
+
+def _structure(gaussian: Gaussian, positions: dict[str, int]) -> Structure:
+    if isinstance(gaussian, Blocks):
+        return Structure("blocks", blocks=tuple(_structure(block, positions) for block in gaussian.blocks))
+    rank = gaussian.rank if isinstance(gaussian, LowRank) else None
+    return Structure(_kind(gaussian), tuple(positions[path] for path in _tree.paths(gaussian.mean)), rank)
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def _leaf_blocks(structure: Structure, place: str = "") -> Iterator[tuple[Structure, str]]:
+    """The structures inside, each with its place, which ends the names of its arrays."""
+    if structure.kind != "blocks":
+        yield structure, place
+    for i, block in enumerate(structure.blocks):
+        yield from _leaf_blocks(block, f"{place}/{i}")
+
+
+def _shapes(field: str, shape: tuple[int, ...], rank: int | None) -> _Shapes:
+    if field == "diagonal":
+        return ((), shape)
+    return ((rank or 0, *shape),) if field == "basis" else (shape,)
+
+
+def expected(header: Header) -> dict[str, tuple[_Shapes, str | None]]:
+    """Name to admissible shapes, and to the dtype where the header gives it, for every tensor of a file."""
+    wanted: dict[str, tuple[_Shapes, str | None]] = {}
+    for structure, place in _leaf_blocks(header.structure):
+        layout = _LAYOUTS[structure.kind]
+        found = [header.parameters[i] for i in structure.parameters]
+        for p in found:
+            for field in layout.trees:
+                shapes = _shapes(field, p.shape, structure.rank)
+                wanted[f"{field}/{p.path}"] = (shapes, p.dtype if field == "mean" else None)
+        size = sum(math.prod(p.shape) for p in found)
+        whole: dict[str, _Shapes] = {"eigenvalues": ((structure.rank or 0,),), "cholesky": ((size, size),)}
+        wanted |= {f"{field}{place}": (whole[field], None) for field in layout.arrays}
+    return wanted
+
+
+def tensors_of(gaussian: Gaussian, header: Header) -> dict[str, np.ndarray]:
+    """Name to array.
+
+    Raises:
+        ValueError: arrays whose shapes do not fit together, as those of a Gaussian made by vmap.
+    """
+    # safetensors writes memory as it lies, so it must lie in row-major order.
+    tensors = {name: np.asarray(x, order="C") for name, x in _named(gaussian, "")}
+    for name, (shapes, _) in expected(header).items():
+        if tensors[name].shape not in shapes:
+            raise ValueError(
+                f"{name!r} of the Gaussian has shape {tensors[name].shape}, and its mean asks for "
+                f"{' or '.join(map(str, shapes))}; save the Gaussians of a vmap one by one"
+            )
+    return tensors
+
+
+def _named(gaussian: Gaussian, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(gaussian, Blocks):
+        for i, block in enumerate(gaussian.blocks):
+            yield from _named(block, f"{place}/{i}")
+        return
+    layout = _LAYOUTS[_kind(gaussian)]
+    for field in layout.trees:
+        for path, leaf in _tree.by_paths(getattr(gaussian, field)).items():
+            yield f"{field}/{path}", leaf
+    for field in layout.arrays:
+        yield f"{field}{place}", getattr(gaussian, field)
+
+
+def rebuild(header: Header, tensors: dict[str, jax.Array], target: Target) -> Gaussian:
+    """The Gaussian from its arrays, over the tree of ``target``."""
+
+    def build(structure: Structure, place: str) -> Gaussian:
+        if structure.kind == "blocks":
+            return Blocks(tuple(build(block, f"{place}/{i}") for i, block in enumerate(structure.blocks)))
+        layout = _LAYOUTS[structure.kind]
+        paths = {i: header.parameters[i].path for i in structure.parameters}
+        fields: dict[str, Any] = {
+            field: target.place({i: tensors[f"{field}/{path}"] for i, path in paths.items()}) for field in layout.trees
+        }
+        fields |= {field: tensors[f"{field}{place}"] for field in layout.arrays}
+        if structure.kind == "dense":
+            sizes = {header.parameters[i].path: math.prod(header.parameters[i].shape) for i in structure.parameters}
+            fields["cholesky"] = reordered(fields["cholesky"], sizes, _tree.paths(fields["mean"]))
+        return layout.make(**fields)
+
+    return build(header.structure, "")
+
+
+# ---------------------------------------------------------------- values
+
+
+def check_values(gaussian: Gaussian) -> None:
+    """Raise a ``ValueError`` for values that no constructor would have let through."""
+    if isinstance(gaussian, Blocks):
+        for block in gaussian.blocks:
+            check_values(block)
+        return
+    _tree.check_finite("mean", gaussian.mean)
+    if isinstance(gaussian, Diagonal | LowRank):
+        _tree.check_positive("diagonal", gaussian.diagonal)
+    if isinstance(gaussian, LowRank):
+        _check_low_rank(gaussian)
+    if isinstance(gaussian, Dense):
+        _check_cholesky(gaussian.cholesky)
+
+
+def _check_low_rank(gaussian: LowRank) -> None:
+    eigenvalues = gaussian.eigenvalues
+    _tree.check_finite("basis", gaussian.basis)
+    _tree.check_finite("eigenvalues", eigenvalues)
+    if not bool(jnp.all(eigenvalues > -1)):
+        raise ValueError(f"eigenvalues must be greater than -1; the smallest is {float(jnp.min(eigenvalues)):.9g}")
+    gram = _tree.columns_gram(gaussian.basis, gaussian.basis)
+    # Half of the digits: far above the rounding of a sum over all parameters, far below any real mistake.
+    tolerance = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(gaussian.basis)) ** 0.5
+    # A zero column goes with a zero eigenvalue, and may have been rotated among such columns: then Q^T Q is a
+    # projection that leaves the eigenvalues alone, instead of the identity.
+    projection = float(jnp.max(jnp.abs(gram @ gram - gram)))
+    kept = float(jnp.max(jnp.abs(gram * eigenvalues - jnp.diag(eigenvalues)) / (1 + jnp.abs(eigenvalues))))
+    if max(projection, kept) > tolerance:
+        raise ValueError(f"the columns of basis are not orthonormal: off by {max(projection, kept):.3g}")
+
+
+def _check_cholesky(cholesky: jax.Array) -> None:
+    _tree.check_finite("cholesky", cholesky)
+    if bool(jnp.any(jnp.triu(cholesky, 1) != 0)):
+        raise ValueError("cholesky is not lower triangular")
+    _tree.check_positive("the diagonal of cholesky", jnp.diagonal(cholesky))

@@ -1,0 +1,39 @@
+"""Whether outputs, likelihood, targets and mask belong together, before anything is trained on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bayestl import _tree
+from bayestl._types import Likelihood
+from bayestl.likelihoods._check_shapes import check_shapes, is_array
+from bayestl.likelihoods._check_values import check_values
+
+
+def check(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask: Any = None) -> None:
+    """Raise, with words, where a batch does not fit the likelihood; call it outside ``jit``.
+
+    A distribution of batch shape (B, 1) against targets (B,) would otherwise broadcast in silence. Examples that the
+    mask leaves out may hold anything.
+
+    Args:
+        likelihood: outputs to a numpyro distribution.
+        outputs_shape: the network's outputs for B examples as ``jax.ShapeDtypeStruct``, from ``jax.eval_shape``.
+        targets: (B, ...).
+        mask: None or (B,).
+
+    Raises:
+        ValueError: batch shape other than (B,); targets or mask of another shape; non-finite targets; values outside
+            the support (labels outside the classes).
+        TypeError: float targets for a discrete distribution; a likelihood that gives no distribution.
+
+    Example:
+        >>> outputs = jax.ShapeDtypeStruct((32, 10), jnp.float32)
+        >>> btl.likelihoods.check(btl.likelihoods.categorical(), outputs, jnp.zeros(32, int))
+    """
+    check_shapes(likelihood, outputs_shape, targets, mask)
+    if mask is not None and is_array(targets) and _tree.is_concrete((mask, targets)):
+        targets = np.asarray(targets)[np.asarray(mask) > 0]
+    check_values(likelihood, outputs_shape, targets)

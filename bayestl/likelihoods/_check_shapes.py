@@ -1,0 +1,84 @@
+"""Whether the shapes and dtypes of outputs, likelihood, targets and mask belong together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl._types import Likelihood
+from bayestl.likelihoods._distribution import Description, describe
+
+
+def check_shapes(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask: Any = None) -> None:
+    """The part of :func:`check` that needs only shapes and dtypes: it may be called while tracing.
+
+    Args:
+        likelihood: outputs to a numpyro distribution.
+        outputs_shape: pytree of arrays, tracers or ``jax.ShapeDtypeStruct``, leaves (B, ...).
+        targets: (B, ...), array, tracer or ``jax.ShapeDtypeStruct``.
+        mask: None or (B,).
+
+    Raises:
+        ValueError: batch shape other than (B,); targets or mask of another shape.
+        TypeError: float targets for a discrete distribution; a likelihood that gives no distribution.
+
+    Example:
+        >>> outputs = jax.ShapeDtypeStruct((32, 10), jnp.float32)
+        >>> labels = jax.ShapeDtypeStruct((32,), jnp.int32)
+        >>> btl.likelihoods.check_shapes(btl.likelihoods.categorical(), outputs, labels)
+    """
+    found = describe(likelihood, outputs_shape)
+    lengths = [np.shape(leaf)[0] for leaf in jax.tree.leaves(outputs_shape) if np.shape(leaf)]
+    if len(found.batch_shape) != 1 or found.batch_shape[0] not in lengths:
+        raise ValueError(_batch_shape_message(outputs_shape, lengths, found.batch_shape))
+    if is_array(targets):
+        check_targets_shape(tuple(np.shape(targets)), found.batch_shape + found.event_shape)
+        check_targets_dtype(found, targets)
+    if mask is not None and tuple(np.shape(mask)) != found.batch_shape:
+        raise ValueError(
+            f"mask has shape {tuple(np.shape(mask))}, but must have {found.batch_shape}, one number per example"
+        )
+
+
+def is_array(targets: Any) -> bool:
+    """Whether the targets are one array, and not a pytree of several."""
+    return jax.tree.structure(targets) == jax.tree.structure(0)
+
+
+def check_targets_shape(have: tuple[int, ...], want: tuple[int, ...]) -> None:
+    """Raise unless targets of shape ``have`` are those that the likelihood is over."""
+    if have == want:
+        return
+    fix = "give one target per example"
+    if have == (*want, 1):
+        fix = "drop the last axis of the targets: targets[..., 0]"
+    elif want == (*have, 1):
+        fix = "drop the last axis of the outputs, outputs[..., 0], or add one to the targets, targets[..., None]"
+    elif len(have) == len(want) + 1:
+        fix = "one-hot labels become integers with argmax(-1)"
+    raise ValueError(f"targets have shape {have}, but the likelihood is over {want}; {fix}")
+
+
+def check_targets_dtype(found: Description, targets: Any) -> None:
+    """Raise on targets that are not integers where the distribution is discrete."""
+    dtype = np.dtype(targets.dtype if hasattr(targets, "dtype") else np.asarray(targets).dtype)
+    if found.is_discrete and not (jnp.issubdtype(dtype, jnp.integer) or dtype.kind == "b"):
+        raise TypeError(
+            f"targets have dtype {dtype}, but the likelihood is {found.family.__name__}, which takes integers; convert "
+            "labels with astype(int)"
+        )
+
+
+def _batch_shape_message(outputs_shape: Any, lengths: list[int], batch_shape: tuple[int, ...]) -> str:
+    shapes = jax.tree.map(lambda x: tuple(np.shape(x)), outputs_shape)
+    wanted = f"({lengths[0]},)" if lengths else "(B,)"
+    fix = "move every other axis into the event: likelihoods.from_function with .to_event(...)"
+    if len(batch_shape) == 2 and batch_shape[1] == 1:
+        fix = "for a network with one output per example drop the last axis: outputs[..., 0]"
+    return (
+        f"the likelihood on outputs of shape {shapes} has batch shape {batch_shape}, but must have {wanted}, one per "
+        f"example; {fix}"
+    )

@@ -1,0 +1,52 @@
+"""Any other likelihood."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpyro.distributions as dist
+
+from bayestl.likelihoods._raw import at_least_float32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FromFunction:
+    """A function from outputs to a distribution. Made by :func:`from_function`.
+
+    Attributes:
+        fn: the function, static.
+    """
+
+    fn: Callable[[Any], dist.Distribution] = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, outputs: Any) -> dist.Distribution:
+        """``fn`` of the outputs, these in at least float32."""
+        return self.fn(at_least_float32(outputs))
+
+
+def from_function(fn: Callable[[Any], dist.Distribution]) -> FromFunction:
+    """Likelihood from any function of the raw outputs that gives a numpyro distribution.
+
+    Use it for counts, heavy tails, several labels per example: whatever numpyro has a distribution for.
+
+    Args:
+        fn: outputs (any pytree, leaves (B, ...)) to a distribution whose ``batch_shape`` is exactly (B,); move every
+            other axis into the event with ``to_event``. It is static: define it once, at module level, since a new
+            function object compiles anew.
+
+    Raises:
+        TypeError: ``fn`` is not callable.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> labels = btl.likelihoods.from_function(lambda logits: dist.BernoulliLogits(logits).to_event(1))
+        >>> labels(jnp.zeros((4, 6))).batch_shape
+        (4,)
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be a function from outputs to a numpyro distribution, but is {type(fn).__name__}")
+    return FromFunction(fn)

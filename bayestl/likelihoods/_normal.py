@@ -1,0 +1,104 @@
+"""Real-valued targets with Gaussian noise, of given or of learned size."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from bayestl import _tree
+from bayestl.likelihoods._raw import at_least_float32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Gaussian noise around the outputs. Made by :func:`normal`.
+
+    Attributes:
+        scale: standard deviation of the noise, a scalar or an array of the event's shape; None: the outputs hold it.
+    """
+
+    scale: jax.Array | None
+
+    def __call__(self, outputs: Any) -> dist.Distribution:
+        """Distribution over targets (B, ...), batch shape (B,)."""
+        location, scale = self._location_and_scale(at_least_float32(outputs))
+        noisy = dist.Normal(location, scale, validate_args=False)
+        return noisy.to_event(max(location.ndim - 1, 0))
+
+    def _location_and_scale(self, outputs: Any) -> tuple[jax.Array, jax.Array]:
+        if self.scale is None:
+            if not (isinstance(outputs, list | tuple) and len(outputs) == 2):
+                raise TypeError(
+                    "normal() without a scale takes outputs (location, log_scale), but the outputs are "
+                    f"{_described(outputs)}; learn the noise with nets.with_log_scale, or fix it with normal(scale)"
+                )
+            location, log_scale = outputs
+            _check_broadcast("log_scale", log_scale.shape, "location", location.shape)
+            return location, jnp.broadcast_to(jnp.exp(log_scale), location.shape)
+        if not isinstance(outputs, jax.Array):
+            raise TypeError(
+                f"normal(scale=...) takes one array of locations (B, ...), but the outputs are {_described(outputs)}; "
+                "for outputs (location, log_scale) use normal() without a scale"
+            )
+        _check_broadcast("scale", self.scale.shape, "event", outputs.shape[1:])
+        return outputs, jnp.broadcast_to(self.scale, outputs.shape)
+
+
+def _described(outputs: Any) -> str:
+    shapes = jax.tree.map(lambda x: tuple(jnp.shape(x)), outputs)
+    return f"an array of shape {shapes}" if isinstance(outputs, jax.Array) else f"a {type(outputs).__name__}: {shapes}"
+
+
+def _check_broadcast(name: str, shape: tuple[int, ...], target_name: str, target: tuple[int, ...]) -> None:
+    fits = len(shape) <= len(target) and all(
+        a in (1, b) for a, b in zip(reversed(shape), reversed(target), strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} of shape {shape} does not broadcast to the {target_name} shape {target}; give one number, or an "
+            "array of that shape"
+        )
+
+
+def normal(scale: Any = None) -> Normal:
+    """Likelihood for regression with Gaussian noise, independent over the outputs of an example.
+
+    The equation is ``log p(y | f) = sum_j log N(y_j; f_j, scale_j^2)``, in nats.
+
+    Args:
+        scale: standard deviation of the noise in the unit of the targets, positive: a number, or an array of the
+            shape of one example's targets. It is a leaf, so it may be traced. Without it the noise is learned: the
+            outputs must be a pair (location, log_scale), as :func:`bayestl.nets.with_log_scale` gives, with
+            ``log_scale`` broadcasting to the shape of ``location``.
+
+    Shapes:
+        Outputs (B,) for one target per example, else (B, ...) with everything after B in the event. A network whose
+        outputs are (B, 1) against targets (B,) must drop that axis.
+
+    Raises:
+        ValueError: ``scale`` is not positive and finite.
+
+    Example:
+        >>> likelihood = btl.likelihoods.normal(scale=0.5)
+        >>> likelihood(jnp.zeros((8, 2))).log_prob(jnp.zeros((8, 2))).shape
+        (8,)
+    """
+    if scale is None:
+        return Normal(None)
+    scale = jnp.asarray(scale)
+    if not jnp.issubdtype(scale.dtype, jnp.floating):
+        scale = scale.astype(float)
+    scale = at_least_float32(scale)
+    if _tree.is_concrete(scale) and not bool(jnp.all(jnp.isfinite(scale) & (scale > 0))):
+        bad = int(jnp.sum(~(jnp.isfinite(scale) & (scale > 0))))
+        raise ValueError(
+            f"scale has {bad} of {scale.size} values that are not positive and finite (smallest "
+            f"{float(jnp.min(scale)):.3g}); it is the standard deviation of the noise"
+        )
+    # A weak type would make a second program of the same one once the noise is replaced by a computed value.
+    return Normal(jax.lax.convert_element_type(scale, jnp.dtype(scale.dtype)))

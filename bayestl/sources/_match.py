@@ -1,0 +1,108 @@
+"""Which target parameter is which source parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from bayestl import _tree
+from bayestl._types import Params
+
+
+class Match(NamedTuple):
+    """Where a target's start comes from.
+
+    Attributes:
+        params: the target's tree: source weights where they were reused, the target's own initialisation where new.
+        reused: paths taken from the source.
+        new: paths of the target that keep their initialisation.
+        unused: paths of the source that the target does not take.
+    """
+
+    params: Params
+    reused: tuple[str, ...]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        have = _tree.by_paths(self.params)
+
+        def count(paths: tuple[str, ...]) -> str:
+            return f"{sum(jnp.size(have[p]) for p in paths):,} parameters"
+
+        return "\n".join(
+            [
+                f"reused: {len(self.reused)} arrays, {count(self.reused)}: {_tree.shown(self.reused)}",
+                f"new:    {len(self.new)} arrays, {count(self.new)}: {_tree.shown(self.new)}",
+                f"unused: {len(self.unused)} arrays of the source: {_tree.shown(self.unused)}",
+            ]
+        )
+
+
+def match(
+    source: Params,
+    target: Params,
+    *,
+    new: Sequence[str] = (),
+    rename: Callable[[str], str] | None = None,
+    verbose: bool = True,
+) -> Match:
+    """Put the source's weights into the target's tree, and say what was reused, new and unused.
+
+    Every target parameter must be found in the source under the same path with the same shape, or be named as new. A
+    new head keeps its random initialisation: a start is not the mean of a prior. Dtypes are the target's.
+
+    Args:
+        source: the source's weights.
+        target: the target's freshly initialised parameters.
+        new: path patterns of parameters that the source does not have, e.g. ``["head/**"]``.
+        rename: source path -> target path, where names differ.
+        verbose: print the report.
+
+    Raises:
+        ValueError: a target parameter that is neither in the source nor named as new, a shape that differs, a pattern
+            that matches nothing, two source parameters renamed to one path.
+        TypeError: parameters that are not floating point.
+
+    Example:
+        >>> source = {"body": jnp.ones(3), "head": jnp.ones(10)}
+        >>> match = btl.sources.match(source, {"body": jnp.zeros(3), "head": jnp.zeros(2)}, new=["head"])
+        reused: 1 arrays, 3 parameters: 'body'
+        new:    1 arrays, 2 parameters: 'head'
+        unused: 1 arrays of the source: 'head'
+    """
+    named: dict[str, str] = {}
+    for path in _tree.paths(source):
+        name = path if rename is None else rename(path)
+        if name in named:
+            raise ValueError(f"rename gives {name!r} to both {named[name]!r} and {path!r}; names must stay distinct")
+        named[name] = path
+    _tree.check_floating("source", source)
+    _tree.check_floating("target", target)
+    weights = _tree.by_paths(source)
+    fresh = _tree.select(target, list(new)) if new else {}
+    new_paths = tuple(_tree.paths(fresh))
+    taken = {}
+    for path, leaf in _tree.by_paths(target).items():
+        if path in new_paths:
+            continue
+        if path not in named:
+            raise ValueError(
+                f"target parameter {path!r} of shape {jnp.shape(leaf)} is not in the source, which has "
+                f"{_tree.shown(list(named))}; name it in new=[...] if it is new, or map names with rename"
+            )
+        found = weights[named[path]]
+        if jnp.shape(found) != jnp.shape(leaf):
+            raise ValueError(
+                f"source and target differ at {path!r}: {jnp.shape(found)} against {jnp.shape(leaf)}; name it in "
+                "new=[...] if the target's is a new one"
+            )
+        taken[path] = jnp.asarray(found).astype(jnp.result_type(leaf))
+    kept = {path: leaf for path, leaf in _tree.by_paths(target).items() if path in new_paths}
+    unused = tuple(original for name, original in named.items() if name not in taken)
+    result = Match(_tree.restructure({**taken, **kept}, target), tuple(taken), new_paths, unused)
+    if verbose:
+        print(result)
+    return result

@@ -1,0 +1,50 @@
+"""Rows to tables: mean and standard error over seeds, and paired differences to a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard error of the mean; the error is nan for one value."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return float(values.mean()), float(error)
+
+
+def of(rows: Sequence[dict[str, Any]], field: str, **key: Any) -> np.ndarray:
+    """One field of the rows with this key, in order of seed."""
+    found = [row for row in rows if all(row[name] == value for name, value in key.items())]
+    return np.array([row[field] for row in sorted(found, key=lambda row: row["seed"])], float)
+
+
+def cell(values: np.ndarray, digits: int = 3, sign: bool = False) -> str:
+    """``mean ± standard error``."""
+    mean, error = mean_and_error(values)
+    return f"{mean:{'+' if sign else ''}.{digits}f} ± {error:.{digits}f}"
+
+
+def markdown(
+    rows: Sequence[dict[str, Any]],
+    key: dict[str, Any],
+    methods: Sequence[str],
+    baseline: str,
+    fields: Sequence[str] = ("accuracy", "nll", "brier", "ece"),
+) -> str:
+    """A table with one line per method and the paired NLL difference to ``baseline``."""
+    lines = [
+        "| method | " + " | ".join(fields) + f" | nll minus {baseline} | seconds |",
+        "|---|" + "---|" * (len(fields) + 2),
+    ]
+    reference = of(rows, "nll", method=baseline, **key)
+    for method in methods:
+        nll = of(rows, "nll", method=method, **key)
+        if not len(nll):
+            continue
+        cells = [cell(of(rows, field, method=method, **key)) for field in fields]
+        paired = "" if method == baseline or len(nll) != len(reference) else cell(nll - reference, sign=True)
+        seconds = f"{of(rows, 'seconds', method=method, **key).mean():.2f}"
+        lines.append(f"| {method} | " + " | ".join([*cells, paired, seconds]) + " |")
+    return "\n".join(lines)

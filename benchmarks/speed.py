@@ -1,0 +1,258 @@
+"""What the package costs, as ratios measured in one run: ``python -m benchmarks.speed [PART ...]``.
+
+Every ratio compares two programs that take turns, so that a machine whose speed drifts slows both; compile time is
+apart. Targets are those the project set itself; a missed one is printed as missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bayestl as btl
+from benchmarks._records import provenance
+
+RESULTS = Path(__file__).parent / "results" / "speed.jsonl"
+REPEATS = 7
+RATE, MOMENTUM = 1e-3, 0.9
+MEMBERS = 16
+
+
+class Workload(NamedTuple):
+    """A network with data, and how much of it is timed.
+
+    Attributes:
+        name: its name.
+        net: the network.
+        data: random pictures and labels, on the device.
+        batch_size: examples per step.
+        steps: steps per timing.
+    """
+
+    name: str
+    net: btl.Net
+    data: Any
+    batch_size: int
+    steps: int
+
+
+def mlp() -> Workload:
+    """265,000 parameters, batch 64: the parameters, not the products, dominate."""
+    net = btl.nets.mlp(jax.random.key(0), (784, 256, 200, 64, 10))
+    return Workload("MLP", net, _random_data((784,)), 64, 400)
+
+
+def conv_net() -> Workload:
+    """A ConvNet on 32x32 pictures, batch 64: the products dominate."""
+    net = btl.nets.conv_net(jax.random.key(0), (32, 32, 3), (32, 64, 128), 10)
+    return Workload("ConvNet", net, _random_data((32, 32, 3)), 64, 20)
+
+
+def _random_data(shape: tuple[int, ...]) -> Any:
+    rng = np.random.default_rng(0)
+    return btl.data.arrays(rng.normal(size=(2048, *shape)).astype(np.float32), rng.integers(0, 10, 2048))
+
+
+def low_rank_prior(net: btl.Net, rank: int = 5) -> btl.gaussians.LowRank:
+    """A low-rank prior at the network's parameters."""
+    factor = jax.tree.map(lambda x: 0.1 * x, btl.tree.normal_like(jax.random.key(1), net.params, rank))
+    return btl.gaussians.low_rank(net.params, 1.0, factor)
+
+
+def by_fit(work: Workload, prior: Any) -> Callable[[], float]:
+    """Seconds per step of ``btl.fit``."""
+    joint = btl.LogJoint(work.net, btl.likelihoods.categorical(), prior, num_data=work.data.num_examples)
+    inference = btl.infer.map_estimate(joint, optax.sgd(RATE, momentum=MOMENTUM))
+
+    def run() -> float:
+        fitted = btl.fit(
+            inference,
+            jax.random.key(0),
+            work.net.params,
+            work.data,
+            steps=work.steps,
+            batch_size=work.batch_size,
+            progress=False,
+        )
+        return fitted.seconds / work.steps
+
+    return run
+
+
+def by_hand(work: Workload) -> Callable[[], float]:
+    """Seconds per step of a plain optax loop: the same chunks, gathers and losses, written out."""
+    optimizer = optax.sgd(RATE, momentum=MOMENTUM)
+    chunk = min(100, work.steps)
+    size = work.data.num_examples
+
+    def loss(params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        logits = work.net.apply(params, (), inputs, None)[0]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    @partial(jax.jit, donate_argnums=(0,))
+    def run_chunk(carry: Any, inputs: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
+        def step(carry: Any, rows: jax.Array) -> Any:
+            params, state = carry
+            value, grads = jax.value_and_grad(loss)(params, inputs[rows], labels[rows])
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), value
+
+        epochs = -(-chunk * work.batch_size // size)
+        order = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, epochs)).ravel()
+        return jax.lax.scan(step, carry, order[: chunk * work.batch_size].reshape(chunk, -1))
+
+    def run() -> float:
+        params = jax.tree.map(jnp.copy, work.net.params)
+        carry = (params, optimizer.init(params))
+        losses = []
+        began = time.perf_counter()
+        for i in range(work.steps // chunk):
+            carry, values = run_chunk(carry, work.data.inputs, work.data.targets, jax.random.key(i))
+            losses.append(np.asarray(values))
+        jax.block_until_ready(carry)
+        return (time.perf_counter() - began) / work.steps
+
+    return run
+
+
+def alternate(a: Callable[[], float], b: Callable[[], float], repeats: int) -> dict[str, Any]:
+    """Both in turn, after one run each that compiles; seconds and the ratio a / b pair by pair."""
+    began = time.perf_counter()
+    a()
+    middle = time.perf_counter()
+    b()
+    first = {"first_a": middle - began, "first_b": time.perf_counter() - middle}
+    pairs = np.array([(a(), b()) for _ in range(repeats)])
+    ratios = pairs[:, 0] / pairs[:, 1]
+    return {
+        "a": float(np.median(pairs[:, 0])),
+        "b": float(np.median(pairs[:, 1])),
+        "ratio": float(np.median(ratios)),
+        "low": float(ratios.min()),
+        "high": float(ratios.max()),
+        **first,
+    }
+
+
+def show(name: str, found: dict[str, Any], target: float | None) -> dict[str, Any]:
+    """Print one comparison and give it back as a row."""
+    verdict = (
+        ""
+        if target is None
+        else f"; target {target}: "
+        + ("met" if found["ratio"] <= target else "within the spread" if found["low"] <= target else "missed")
+    )
+    print(
+        f"{name}: ratio {found['ratio']:.3f} ({found['low']:.3f} to {found['high']:.3f}){verdict}; "
+        f"{found['a'] * 1e3:.3f} ms against {found['b'] * 1e3:.3f} ms; first runs, with compilation, "
+        f"{found['first_a']:.1f} s and {found['first_b']:.1f} s",
+        flush=True,
+    )
+    return {"name": name, "target": target, **found}
+
+
+def loop(repeats: int) -> list[dict[str, Any]]:
+    """(a) fit without a prior against a plain loop, and (b) a low-rank prior against none."""
+    rows = []
+    for work, prior_target in ((mlp(), 1.5), (conv_net(), 1.10)):
+        plain = by_fit(work, None)
+        rows.append(show(f"(a) {work.name}: fit / plain optax scan", alternate(plain, by_hand(work), repeats), 1.05))
+        informed = by_fit(work, low_rank_prior(work.net))
+        name = f"(b) {work.name}: fit with low-rank prior, k = 5 / fit without"
+        rows.append(show(name, alternate(informed, plain, repeats), prior_target))
+    return rows
+
+
+def many(repeats: int) -> list[dict[str, Any]]:
+    """(c) seeds and scales at once against one after another, on as many devices as there are."""
+    return [
+        _at_once_against_in_turn(mlp(), jax.vmap, 0.5, repeats),
+        _at_once_against_in_turn(conv_net(), btl.sequentially, None, repeats),
+    ]
+
+
+def _at_once_against_in_turn(work: Workload, vectorize: Any, target: float | None, repeats: int) -> dict[str, Any]:
+    joint = btl.LogJoint(work.net, btl.likelihoods.categorical(), None, num_data=work.data.num_examples)
+    optimizer = optax.sgd(RATE, momentum=MOMENTUM)
+    scales = jnp.geomspace(0.01, 1.0, MEMBERS)
+    keys = jax.random.split(jax.random.key(0), MEMBERS)
+    options = {"steps": max(work.steps // 4, 1), "batch_size": work.batch_size, "progress": False}
+
+    def make(scale: Any) -> btl.Inference:
+        prior = btl.gaussians.isotropic(work.net.params, scale)
+        return btl.infer.map_estimate(joint.replace(prior=prior), optimizer)
+
+    def at_once() -> float:
+        return btl.fit_many(make, scales, keys, work.net.params, work.data, vectorize=vectorize, **options).seconds
+
+    def in_turn() -> float:
+        pairs = zip(scales, keys, strict=True)
+        return sum(btl.fit(make(s), k, work.net.params, work.data, **options).seconds for s, k in pairs)
+
+    name = f"(c) {work.name}: {MEMBERS} settings at once / one after another, {jax.device_count()} devices"
+    return show(name, alternate(at_once, in_turn, repeats), target)
+
+
+def imports(repeats: int) -> list[dict[str, Any]]:
+    """(d) ``import bayestl``: seconds, against jax alone, and which heavy libraries it loads."""
+
+    def seconds(module: str) -> float:
+        code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+        return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+    found = alternate(partial(seconds, "bayestl"), partial(seconds, "jax"), repeats)
+    heavy = ("tensorflow", "tensorflow_datasets", "matplotlib", "keras", "torch", "sklearn", "flax", "orbax")
+    code = f"import bayestl, sys; print(*[m for m in {heavy!r} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    row = show("(d) import bayestl / import jax", found, None)
+    print(f"(d) of {', '.join(heavy)} it loads: {', '.join(loaded) or 'none'}")
+    return [{**row, "loads": loaded}]
+
+
+PARTS = {"loop": loop, "many": many, "imports": imports}
+
+
+def main() -> None:
+    """Run the parts, each in a process of its own: parts want different numbers of host devices."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which parts; by default all")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.here:
+        _run_here(arguments)
+        return
+    arguments.out.unlink(missing_ok=True)
+    for part in arguments.parts or PARTS:
+        options = ["--here", "--repeats", str(arguments.repeats), "--out", str(arguments.out)]
+        subprocess.run([sys.executable, "-m", "benchmarks.speed", part, *options], check=True)
+
+
+def _run_here(arguments: argparse.Namespace) -> None:
+    (part,) = arguments.parts
+    if part == "many":
+        # One host device per core, over which members spread; a GPU or TPU is left as it is.
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    rows = PARTS[part](arguments.repeats)
+    origin = provenance(f"python -m benchmarks.speed --repeats {arguments.repeats}")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.out.open("a") as file:
+        file.writelines(json.dumps({**row, "repeats": arguments.repeats, **origin}) + "\n" for row in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""Handwritten digits: a source that helps one target and misleads another.
+
+Source: the first half of scikit-learn's 8x8 digits, all ten classes. Targets: the second half seen through a
+low-resolution scanner, where the source helps, and with inverted contrast, where it misleads. Few labels, a fixed
+validation set for every choice of hyperparameter, a test set that is touched once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bayestl as btl
+from benchmarks._records import Rows, command_line, provenance
+
+SIZES = (64, 128, 64, 10)
+LOW_RESOLUTION, INVERTED = "low resolution", "inverted contrast"
+INITIALISATION_ONLY = "initialisation only"
+SOURCE_AS_IS = "source as it is"
+RANK = 5
+BATCH_SIZE = 32
+RELIABILITY_BINS = 10
+HEAVY_BALL = 0.9
+VALIDATION_PER_CLASS = 10
+SPLIT_SEED = 0
+
+
+class Config(NamedTuple):
+    """What is run.
+
+    Attributes:
+        num_labels: labels per class.
+        seeds: number of seeds.
+        steps: steps of every target run.
+    """
+
+    num_labels: tuple[int, ...] = (1, 3, 10)
+    seeds: int = 5
+    steps: int = 500
+
+
+class Target(NamedTuple):
+    """One target task.
+
+    Attributes:
+        name: its name.
+        pool: all its examples.
+        split: training pool, validation, test.
+    """
+
+    name: str
+    pool: Any
+    split: Any
+
+
+class Source(NamedTuple):
+    """What the source task left behind.
+
+    Attributes:
+        net: the network, with its trained parameters.
+        iterates: the last iterates of SGD.
+        seconds: how long it took.
+    """
+
+    net: btl.Net
+    iterates: Any
+    seconds: float
+
+
+class Method(NamedTuple):
+    """A way to the target's posterior, with the settings among which validation data choose.
+
+    Attributes:
+        name: its name.
+        grid: setting name to values, all of one length.
+        make: ``(log joint without prior, setting) -> Inference``.
+        from_source: start at the source's weights, or at a random initialisation.
+        read_at: the step counts at which a run is read; they are part of the number of settings.
+    """
+
+    name: str
+    grid: dict[str, np.ndarray]
+    make: Callable[[btl.LogJoint, Any], btl.Inference]
+    from_source: bool
+    read_at: tuple[int, ...]
+
+
+def halves() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Pictures (N, 8, 8) in [0, 1] and labels: the source's half and the target's."""
+    from sklearn.datasets import load_digits
+
+    rows, labels = load_digits(return_X_y=True)
+    pictures, labels = (rows / 16).reshape(-1, 8, 8).astype(np.float32), labels.astype(np.int32)
+    middle = len(labels) // 2
+    return (pictures[:middle], labels[:middle]), (pictures[middle:], labels[middle:])
+
+
+def low_resolution(pictures: np.ndarray) -> np.ndarray:
+    """Every 2x2 block replaced by its mean, still 8x8."""
+    blocks = pictures.reshape(len(pictures), 4, 2, 4, 2).mean(axis=(2, 4))
+    return blocks.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def targets() -> list[Target]:
+    """Both targets, with the same split."""
+    _, (pictures, labels) = halves()
+    split = btl.data.split(labels, train_per_class=15, validation_per_class=VALIDATION_PER_CLASS, seed=SPLIT_SEED)
+    views = {LOW_RESOLUTION: low_resolution(pictures), INVERTED: 1 - pictures}
+    return [Target(name, btl.data.arrays(view, labels), split) for name, view in views.items()]
+
+
+def train_source(progress: bool) -> Source:
+    """The source network, from scratch by SGD, and its iterates once per epoch in the second half of the run.
+
+    Learning rate and length were chosen by the source network's own NLL on unaltered validation pictures.
+    """
+    (pictures, labels), _ = halves()
+    data = btl.data.arrays(pictures, labels)
+    net = btl.nets.mlp(jax.random.key(1), SIZES)
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=data.num_examples)
+    epoch = data.steps_per_epoch(64)
+    collector = btl.sources.IterateCollector(keep=RANK, after=20 * epoch)
+    fitted = btl.fit(
+        btl.infer.map_estimate(joint, optax.sgd(0.01, momentum=HEAVY_BALL)),
+        jax.random.key(2),
+        net.params,
+        data,
+        steps=40 * epoch,
+        batch_size=64,
+        chunk_size=epoch,
+        callbacks=[collector],
+        progress=progress,
+    )
+    return Source(dataclasses.replace(net, params=fitted.params), collector.iterates, fitted.seconds)
+
+
+def product(**axes: tuple[float, ...]) -> dict[str, np.ndarray]:
+    """All combinations of the axes' values, one array per axis."""
+    mesh = np.meshgrid(*axes.values(), indexing="ij")
+    return {name: axis.ravel().astype(np.float32) for name, axis in zip(axes, mesh, strict=True)}
+
+
+def methods(config: Config, source: Source) -> list[Method]:
+    """All methods that are trained, each with the same number of settings."""
+    weights = source.net.params
+    zeros = btl.tree.zeros_like(weights)
+    steps = config.steps
+    whole, parts = (steps,), (steps // 5, steps // 2, steps)
+    multiples = (1.0, 1e2, 1e4, 1e6, 1e8)
+    rates = (0.003, 0.01, 0.03)
+    wide, near = (0.1, 0.3, 1.0, 3.0, 10.0), (0.03, 0.1, 0.3, 1.0, 3.0)
+
+    def sgd(joint: btl.LogJoint, setting: Any) -> btl.Inference:
+        return btl.infer.map_estimate(joint, optax.sgd(setting["learning_rate"], momentum=HEAVY_BALL))
+
+    def under(prior: btl.gaussians.Gaussian, joint: btl.LogJoint, setting: Any) -> btl.Inference:
+        # Proximal, so that no sharp prior of the grid is lost to the stability bound of SGD.
+        return btl.infer.proximal_map(joint.replace(prior=prior), setting["learning_rate"], momentum=HEAVY_BALL)
+
+    def zero_mean(joint: btl.LogJoint, setting: Any) -> btl.Inference:
+        return under(btl.gaussians.isotropic(zeros, setting["scale"]), joint, setting)
+
+    def l2_sp(joint: btl.LogJoint, setting: Any) -> btl.Inference:
+        return under(btl.sources.point(weights, setting["scale"]), joint, setting)
+
+    def learned(joint: btl.LogJoint, setting: Any) -> btl.Inference:
+        # Its floor keeps SGD stable, and a low-rank proximal step would rebuild the canonical form every time.
+        prior = btl.sources.from_iterates(source.iterates, rank=RANK, scale=setting["scale"], eps=setting["eps"])
+        return sgd(joint.replace(prior=prior), {"learning_rate": 0.01})
+
+    return [
+        Method("from scratch", product(scale=wide, learning_rate=rates), zero_mean, False, whole),
+        Method(INITIALISATION_ONLY, product(learning_rate=(0.001, 0.003, 0.01, 0.03, 0.1)), sgd, True, parts),
+        Method("zero-mean prior", product(scale=wide, learning_rate=rates), zero_mean, True, whole),
+        Method("L2-SP", product(scale=near, learning_rate=rates), l2_sp, True, whole),
+        Method("learned low rank", product(scale=multiples, eps=(1e-3, 1e-2, 1e-1)), learned, True, whole),
+    ]
+
+
+def run_method(
+    method: Method, tasks: Sequence[Target], source: Source, num_labels: int, config: Config, progress: bool
+) -> list[dict[str, Any]]:
+    """All targets, seeds and settings of one method at once; a row per target and seed, at the setting chosen."""
+    runs = [(task, seed) for task in tasks for seed in range(config.seeds)]
+    train = [_training_set(task, num_labels, seed) for task, seed in runs]
+    joint = btl.LogJoint(source.net, btl.likelihoods.categorical(), None, num_data=train[0].num_examples)
+    num = len(next(iter(method.grid.values())))
+
+    def per_member(per_run: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.repeat(x, num, axis=0), per_run)
+
+    snapshots: dict[int, Any] = {}
+
+    def snapshot(event: btl.Progress) -> None:
+        if event.step in method.read_at:
+            snapshots[event.step] = event.posterior()
+
+    seeds = jnp.array([seed for _, seed in runs])
+    fitted = btl.fit_many(
+        functools.partial(method.make, joint),
+        {name: jnp.tile(values, len(runs)) for name, values in method.grid.items()},
+        per_member(jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(seeds)),
+        per_member(jax.tree.map(lambda *xs: jnp.stack(xs), *(_start(method, source, seed) for _, seed in runs))),
+        per_member(btl.data.stack(train)),
+        steps=config.steps,
+        batch_size=min(train[0].num_examples, BATCH_SIZE),
+        chunk_size=math.gcd(*method.read_at),
+        callbacks=[snapshot],
+        progress=progress,
+        params_axis=0,
+        data_axis=0,
+    )
+    validation = per_member(btl.data.stack([task.pool.take(task.split.validation) for task, _ in runs]))
+    scores = jax.jit(jax.vmap(functools.partial(_nll, joint)))
+    # (runs, step counts x settings)
+    nll = np.stack([np.asarray(scores(snapshots[step], validation)).reshape(-1, num) for step in method.read_at], 1)
+    nll = nll.reshape(len(runs), -1)
+    failed = fitted.failed.reshape(-1, num)
+    rows = []
+    for run, (task, seed) in enumerate(runs):
+        best = int(np.nanargmin(nll[run]))
+        step, setting = method.read_at[best // num], best % num
+        chosen = jax.tree.map(lambda x, m=run * num + setting: x[m], snapshots[step])
+        rows.append(
+            {
+                "target": task.name,
+                "seed": seed,
+                **_test_row(joint, chosen, task),
+                "setting": {**{name: float(v[setting]) for name, v in method.grid.items()}, "steps": step},
+                "validation_nll": float(nll[run, best]),
+                "settings_tried": nll.shape[1],
+                "frozen_members": int((failed[run] >= 0).sum()),
+                "seconds": fitted.seconds / len(runs),
+                "compile_seconds": fitted.compile_seconds,
+            }
+        )
+    return rows
+
+
+def run_source(tasks: Sequence[Target], source: Source, config: Config) -> list[dict[str, Any]]:
+    """The source network as it is; the same row for every seed."""
+    joint = btl.LogJoint(source.net, btl.likelihoods.categorical(), None, num_data=1)
+    none = {"setting": {}, "validation_nll": None, "settings_tried": 0, "frozen_members": 0}
+    seconds = {"seconds": 0.0, "compile_seconds": 0.0}
+    return [
+        {"target": task.name, "seed": seed, **row, **none, **seconds}
+        for task, row in ((task, _test_row(joint, btl.Point(source.net.params), task)) for task in tasks)
+        for seed in range(config.seeds)
+    ]
+
+
+def _training_set(task: Target, num_labels: int, seed: int) -> Any:
+    return task.pool.take(btl.data.few_shot(task.pool.targets, num_labels, seed, among=task.split.train))
+
+
+def _start(method: Method, source: Source, seed: int) -> Any:
+    if method.from_source:
+        return source.net.params
+    return btl.nets.mlp(jax.random.fold_in(jax.random.key(4), seed), SIZES).params
+
+
+def _predict(joint: btl.LogJoint, posterior: Any, inputs: Any) -> Any:
+    return btl.predict.monte_carlo(joint, posterior, jax.random.key(5), 1)(inputs)
+
+
+def _nll(joint: btl.LogJoint, posterior: Any, data: Any) -> jax.Array:
+    return btl.metrics.nll(_predict(joint, posterior, data.inputs), data.targets)
+
+
+def _test_row(joint: btl.LogJoint, posterior: Any, task: Target) -> dict[str, Any]:
+    test = task.pool.take(task.split.test)
+    predictive = _predict(joint, posterior, test.inputs)
+    bins = btl.metrics.reliability_bins(predictive, test.targets, num_bins=RELIABILITY_BINS)
+    return {
+        **btl.metrics.report(predictive, test.targets),
+        "bins": {name: np.nan_to_num(np.asarray(values)).tolist() for name, values in bins._asdict().items()},
+    }
+
+
+def all_methods() -> tuple[str, ...]:
+    """The names of all methods, in the order of tables and figures."""
+    return ("from scratch", SOURCE_AS_IS, INITIALISATION_ONLY, "zero-mean prior", "L2-SP", "learned low rank")
+
+
+def run(config: Config, rows: Rows, progress: bool = True) -> None:
+    """Run what is missing in ``rows``: a cell is one method at one number of labels, for all targets and seeds."""
+    source, tasks = train_source(progress), targets()
+    origin = provenance(command_line())
+    cells = [(n, method) for n in config.num_labels for method in [None, *methods(config, source)]]
+    for number, (n, method) in enumerate(cells, 1):
+        name = SOURCE_AS_IS if method is None else method.name
+        print(f"[{number}/{len(cells)}] {n} labels per class, {name}", flush=True)
+        if rows.have(method=name, n=n):
+            continue
+        if method is None:
+            found = run_source(tasks, source, config)
+        else:
+            found = run_method(method, tasks, source, n, config, progress)
+        tempers = {"kappa": 1.0, "temperature": 1.0, "source_seconds": source.seconds}
+        rows.add([{"task": "digits", "n": n, "method": name, **row, **tempers, **origin} for row in found])

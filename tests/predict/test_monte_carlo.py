@@ -1,0 +1,134 @@
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import bayestl as btl
+from bayestl import gaussians, likelihoods
+from bayestl.predict import monte_carlo
+
+
+class Joint(NamedTuple):
+    """What the predictive needs of a log joint."""
+
+    apply: Any
+    state: Any
+    likelihood: Any
+
+
+def network(params, state, inputs, key):
+    assert key is None
+    return jnp.tanh(inputs["x"] @ params["w"]) + params["b"] + state, state
+
+
+JOINT = Joint(network, jnp.array(0.25), likelihoods.categorical())
+MEAN = {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}
+POSTERIOR = gaussians.isotropic(MEAN, scale=0.7)
+INPUTS = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(10, 3)), jnp.float32)}
+
+
+def by_hand(draws, inputs):
+    return np.stack(
+        [
+            np.tanh(np.asarray(inputs["x"]) @ np.asarray(w)) + np.asarray(b) + 0.25
+            for w, b in zip(draws["w"], draws["b"], strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sample_chunk"), [(None, None), (4, None), (None, 3), (4, 3), (5, 7), (1, 1), (64, 20)]
+)
+def test_outputs_are_those_of_the_draws_whatever_the_chunks(batch_size, sample_chunk):
+    key = jax.random.key(1)
+    predictive = monte_carlo(JOINT, POSTERIOR, key, 7, batch_size=batch_size, sample_chunk=sample_chunk)(INPUTS)
+    expected = by_hand(POSTERIOR.sample(key, 7), INPUTS)
+    np.testing.assert_allclose(predictive.outputs, expected, atol=1e-5)  # float32 matrix products
+    np.testing.assert_allclose(predictive.log_weights, -np.log(7), rtol=1e-6)
+
+
+def test_regression_against_the_exact_predictive():
+    # f(x) = w x with w ~ N(1, 0.5^2), noise 0.3: y ~ N(x, 0.25 x^2 + 0.09) exactly.
+    net = btl.nets.from_function(lambda params, x: x * params["w"], {"w": jnp.array(1.0)})
+    joint = btl.LogJoint(net, likelihoods.normal(0.3), None, num_data=10)
+    num = 20_000
+    predictive = monte_carlo(
+        joint, gaussians.isotropic(net.params, scale=0.5), jax.random.key(0), num, sample_chunk=num
+    )(jnp.array([0.0, 1.0, -2.0]))
+    mean, variance = np.array([0.0, 1.0, -2.0]), np.array([0.09, 0.34, 1.09])
+    # standard errors of a mean and of a variance over num normal draws
+    np.testing.assert_allclose(predictive.mean(), mean, atol=5 * np.sqrt(1.0 / num))
+    np.testing.assert_allclose(predictive.variance(), variance, atol=5 * np.sqrt(2.0 / num))
+    np.testing.assert_allclose(predictive.function_variance(), variance - 0.09, atol=5 * np.sqrt(2.0 / num))
+    # a density averaged over draws: its relative spread is below 3 here
+    np.testing.assert_allclose(
+        predictive.log_prob(jnp.array([0.1, 1.5, -1.0])),
+        norm.logpdf([0.1, 1.5, -1.0], mean, np.sqrt(variance)),
+        atol=5 * 3 / np.sqrt(num),
+    )
+
+
+def test_weighted_draws_are_taken_as_they_are():
+    draws = POSTERIOR.sample(jax.random.key(2), 3)
+    weighted = btl.Samples(draws, jnp.log(jnp.array([1.0, 2.0, 5.0])))
+    predictive = monte_carlo(JOINT, weighted, jax.random.key(0))(INPUTS)
+    np.testing.assert_allclose(predictive.outputs, by_hand(draws, INPUTS), atol=1e-5)  # float32 matrix products
+    np.testing.assert_allclose(np.exp(predictive.log_weights), [0.125, 0.25, 0.625], rtol=1e-6)
+    assert monte_carlo(JOINT, weighted, jax.random.key(0), 5)(INPUTS).log_weights.shape == (5,)
+
+
+def test_a_point_needs_no_number():
+    predictive = monte_carlo(JOINT, btl.Point(MEAN), jax.random.key(0))(INPUTS)
+    np.testing.assert_allclose(predictive.outputs, by_hand(jax.tree.map(lambda x: x[None], MEAN), INPUTS), atol=1e-5)
+    assert predictive.log_weights.tolist() == [0.0]
+
+
+def test_padding_runs_through_the_network_as_a_valid_input():
+    seen = []
+
+    def recording(params, state, inputs, key):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), inputs)
+        return inputs[:, None] * params["w"], state
+
+    joint = Joint(recording, (), likelihoods.categorical())
+    point = btl.Point({"w": jnp.ones(2)})
+    outputs = monte_carlo(joint, point, jax.random.key(0), batch_size=4)(jnp.arange(1, 7)).outputs
+    jax.effects_barrier()
+    assert outputs.shape == (1, 6, 2)
+    assert {int(x) for x in np.concatenate(seen)} == {1, 2, 3, 4, 5, 6}  # never 0
+    assert {len(x) for x in seen} == {4}
+
+
+def test_compiles_once_for_posteriors_of_one_network():
+    count = []
+
+    def counting(params, state, inputs, key):
+        count.append(1)
+        return inputs @ params["w"], state
+
+    joint = Joint(counting, (), likelihoods.categorical())
+    for seed in range(3):
+        posterior = gaussians.isotropic({"w": jnp.full((3, 2), float(seed))}, scale=1.0)
+        monte_carlo(joint, posterior, jax.random.key(seed), 5)(jnp.ones((4, 3)))
+    assert len(count) == 1
+
+
+def test_under_jit_and_vmap_over_posteriors():
+    def mean_probs(scale):
+        posterior = gaussians.isotropic(MEAN, scale=scale)
+        return monte_carlo(JOINT, posterior, jax.random.key(3), 5, batch_size=4)(INPUTS).probs
+
+    together = jax.jit(jax.vmap(mean_probs))(jnp.array([0.1, 1.0]))
+    np.testing.assert_allclose(together[1], mean_probs(1.0), atol=1e-5)  # float32 matrix products
+
+
+def test_bad_numbers():
+    with pytest.raises(ValueError, match="num_samples is needed to draw from a Diagonal"):
+        monte_carlo(JOINT, POSTERIOR, jax.random.key(0))
+    for name, values in [("num_samples", (0, None, None)), ("batch_size", (1, 0, None)), ("sample_chunk", (1, 1, 0))]:
+        num, batch, chunk = values
+        with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
+            monte_carlo(JOINT, POSTERIOR, jax.random.key(0), num, batch_size=batch, sample_chunk=chunk)

@@ -1,0 +1,261 @@
+"""Imports go down only, heavy libraries are imported late, and no file holds the address of one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "bayestl"
+
+# Lower first. A module may import what lies in a lower layer.
+LAYERS = (
+    {"_types", "_tree"},
+    {
+        "_posteriors",
+        "_log_joint",
+        "_loop",
+        "_fit",
+        "_fit_many",
+        "_checkpoint",
+        "gaussians",
+        "likelihoods",
+        "metrics",
+    },
+    {"curvature"},
+    {"sources"},
+    {"infer", "predict", "bridges"},
+    {"tune"},
+    {"transferability"},
+)
+# Within a layer only this.
+WITHIN = {
+    "_tree": {"_types"},
+    "_log_joint": {"gaussians", "likelihoods"},
+    "_loop": {"_log_joint", "_posteriors", "likelihoods"},
+    "_fit": {"_loop", "_log_joint", "_posteriors", "likelihoods"},
+    "_fit_many": {"_fit", "_loop", "_log_joint", "_posteriors", "likelihoods"},
+    "_checkpoint": {"_fit", "_loop"},
+}
+# The core never imports these; they may import the core.
+EDGES = {"nets", "pretrained", "data", "plots"}
+CORE = set().union(*LAYERS)
+HEAVY = {
+    "tensorflow",
+    "tensorflow_datasets",
+    "keras",
+    "torch",
+    "matplotlib",
+    "sklearn",
+    "flax",
+    "grain",
+    "orbax",
+    "PIL",
+}
+
+
+class Import(NamedTuple):
+    """One import statement: the dotted name it asks for, and whether it runs when the module is imported."""
+
+    target: str
+    line: int
+    at_import: bool
+
+
+def imports(source: str, module: str, is_package: bool) -> Iterator[Import]:
+    """Every import in ``source``; for ``from a import b`` the name a.b, and a relative one made absolute."""
+    base = module.split(".") if is_package else module.split(".")[:-1]
+
+    def visit(node: ast.AST, at_import: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, at_import) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = base[: len(base) - node.level + 1] if node.level else []
+            origin = ".".join(above + ([node.module] if node.module else []))
+            yield from (Import(f"{origin}.{alias.name}", node.lineno, at_import) for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for child in [*node.body, *node.orelse]:
+                yield from visit(child, at_import and child in node.orelse)
+        else:
+            late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child, at_import and not late)
+
+    yield from visit(ast.parse(source), True)
+
+
+def unit(module: str) -> str:
+    """The room of a module: ``bayestl.gaussians._kl`` lives in ``gaussians``; the package itself is ``""``."""
+    return [*module.split("."), ""][1]
+
+
+def room_errors(source: str, module: str, is_package: bool = False) -> list[str]:
+    """What is wrong with the imports of one module of the package."""
+    errors = []
+    here = unit(module)
+    if not here:
+        return errors
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    if here not in CORE | EDGES:
+        return [f"{module}: the plan of rooms does not know {here!r}; give it a place in LAYERS or EDGES"]
+    for target, line, at_import in imports(source, module, is_package):
+        parts = target.split(".")
+        where = f"{module}:{line} imports {target}"
+        if at_import and parts[0] in HEAVY:
+            errors.append(f"{where}: import it inside the function that needs it")
+        # The package's version is no room; inside a function, where the package has been imported, it may be read.
+        if parts[0] != "bayestl" or (target == "bayestl.__version__" and not at_import):
+            continue
+        there = unit(target)
+        if there not in CORE | EDGES:
+            errors.append(f"{where}: import the room itself, not through the top of the package")
+        elif there == here:
+            continue
+        elif any(part.startswith("_") for part in parts[2:]):
+            errors.append(f"{where}: private to {there}")
+        elif there in EDGES:
+            errors.append(f"{where}: {there} is an edge, which nothing else may import")
+        elif here in CORE and layer[there] >= layer[here] and there not in WITHIN.get(here, set()):
+            errors.append(f"{where}: {there} does not lie below {here}")
+    return errors
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return found
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_go_down_only(module: str, path: Path):
+    errors = room_errors(path.read_text(), module, path.name == "__init__.py")
+    assert not errors, "\n".join(errors)
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "message"),
+    [
+        ("from bayestl.infer import map_estimate", "bayestl.gaussians._kl", "infer does not lie below gaussians"),
+        ("from bayestl import infer", "bayestl._fit", "infer does not lie below _fit"),
+        ("from bayestl.likelihoods import normal", "bayestl.metrics._nll", "likelihoods does not lie below metrics"),
+        ("from bayestl import gaussians", "bayestl._tree", "gaussians does not lie below _tree"),
+        ("from bayestl.data import arrays", "bayestl._fit", "data is an edge"),
+        ("from bayestl.nets import mlp", "bayestl.data._arrays", "nets is an edge"),
+        ("from bayestl.gaussians._kl import kl_divergence", "bayestl.infer._vi", "private to gaussians"),
+        ("from bayestl.gaussians import _kl", "bayestl.infer._vi", "private to gaussians"),
+        ("from ..gaussians._kl import kl_divergence", "bayestl.infer._vi", "private to gaussians"),
+        ("from bayestl._fit import _chunk", "bayestl.infer._vi", "private to _fit"),
+        ("def f():\n    from bayestl import predict", "bayestl.sources._point", "predict does not lie below sources"),
+        ("import bayestl as btl", "bayestl.infer._vi", "not through the top"),
+        ("from bayestl import LogJoint", "bayestl.infer._vi", "not through the top"),
+        ("from bayestl import __version__", "bayestl.gaussians._io", "not through the top"),
+        ("import numpy as np", "bayestl._shapes", "does not know '_shapes'"),
+        ("import flax.linen as nn", "bayestl.nets._linen", "inside the function"),
+        ("try:\n    import torch\nexcept ImportError:\n    torch = None", "bayestl.nets._x", "inside the function"),
+        ("class A:\n    from matplotlib import pyplot", "bayestl.plots._x", "inside the function"),
+    ],
+)
+def test_wrong_imports_are_seen(source: str, module: str, message: str):
+    errors = room_errors(source, module)
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("from bayestl.gaussians import Gaussian", "bayestl._log_joint"),
+        ("from bayestl import _tree, gaussians", "bayestl.infer._vi"),
+        ("from bayestl._log_joint import LogJoint", "bayestl.infer._vi"),
+        ("from bayestl._types import Batch", "bayestl.data._arrays"),
+        ("from bayestl.gaussians._kl import kl_divergence", "bayestl.gaussians._by_path"),
+        ("from ._kl import kl_divergence", "bayestl.gaussians._by_path"),
+        ("def f():\n    import matplotlib.pyplot as plt", "bayestl.plots._x"),
+        ("def f():\n    from bayestl import __version__", "bayestl.gaussians._io"),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flax", "bayestl.nets._x"),
+    ],
+)
+def test_right_imports_pass(source: str, module: str):
+    assert room_errors(source, module) == []
+
+
+PRIVATE = re.compile(
+    r"^\s*(?:from|import) bayestl[\w.]*\._\w+|^\s*from bayestl[\w.]* import .*\b_[a-z]\w*",
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("where", ["benchmarks/**/*.py", "docs/**/*.md", "README.md"])
+def test_users_of_the_package_stay_with_public_names(where: str):
+    found = {str(path.relative_to(ROOT)): PRIVATE.findall(path.read_text()) for path in ROOT.glob(where)}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["from bayestl._fit import fit", "  import bayestl.infer._vi", "from bayestl import infer, _tree"]
+)
+def test_private_names_are_seen(line: str):
+    assert PRIVATE.search(line)
+
+
+# ---------------------------------------------------------------- files
+
+LOCAL = re.compile(
+    r"/(?:root|Users)/\w|/home/\w+/|[A-Z]:\\Users\\"  # home directories
+    r"|https?://[^\s\"')>]+/simple\b|(?i:index[-_]url|find[-_]links)\b",  # addresses of package registries
+)
+TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".jsonl", ".txt", ".cfg", ".ini", ".svg", ".sh", ".csv", ""}
+
+
+def tracked() -> list[Path]:
+    """What belongs to the repository, or will with the next commit."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout, so what belongs to the repository is not known")
+    return [path for path in map(ROOT.joinpath, listed) if path.is_file()]
+
+
+def test_no_file_holds_the_address_of_one_machine():
+    found = []
+    for path in tracked():
+        if path.suffix not in TEXT:
+            continue
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+            if path != Path(__file__) and (hit := LOCAL.search(line)):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {hit.group()}")
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data = '/root/x'",
+        "/home/anna/data",
+        "/Users/anna/data",
+        "https://packages.example.org/simple/",
+        "pip install --extra-index-url there",
+    ],
+)
+def test_addresses_are_seen(line: str):
+    assert LOCAL.search(line)
+
+
+@pytest.mark.parametrize("line", ["a simple / short line", "https://example.org/simplex", "the route/home path"])
+def test_other_lines_pass(line: str):
+    assert not LOCAL.search(line)
+
+
+def test_no_lock_file_is_kept():
+    """Lock files record where each package was downloaded from."""
+    locks = {"uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "package-lock.json"}
+    assert [path for path in tracked() if path.name in locks] == []

@@ -37,7 +37,7 @@ class ManyResult(NamedTuple):
         posterior: the posterior, leaves with a leading axis M.
         state: the method's states, leaves with a leading axis M.
         history: the method's infos, name to array (M, steps, ...).
-        failed: (M,), the step at which a member became non-finite and was frozen, or -1.
+        failed: (M,), the step whose objective or new state was not finite, where the member was frozen; or -1.
         steps: steps taken.
         stopped: "finished", "callback", or "interrupted".
         seconds: wall-clock seconds for all members, compilation left out.
@@ -112,8 +112,8 @@ def fit_many(
     """Run a method for many settings and seeds in one compiled program, each member as :func:`fit` would run it.
 
     Settings are traced: learning rates, prior scales, kappa and T vary between members without compiling again, as long
-    as the prior is built from them inside ``make_inference``. A member that becomes non-finite is frozen at its last
-    good state and reported in ``failed``, while the others go on.
+    as the prior is built from them inside ``make_inference``. A member that becomes non-finite is frozen at the state
+    before the step that failed and reported in ``failed``, while the others go on.
 
     Args:
         make_inference: setting -> :class:`Inference`, with the setting's numbers as they come (they are tracers).
@@ -242,6 +242,7 @@ def _chunk(plan: _Plan, members: _Members, shared: _Shared, carry: _Carry, span:
     return _spread(plan, member, (members, carry), (shared, span))
 
 
+@partial(jax.jit, static_argnums=0)
 def _posteriors(plan: _Plan, settings: Any, state: Any) -> Any:
     return jax.vmap(lambda setting, mine: plan.make_inference(setting).posterior(mine))(settings, state)
 
@@ -295,6 +296,6 @@ def _failures(failed: np.ndarray) -> str:
     bad = np.flatnonzero(failed >= 0)
     listed = ", ".join(f"{m} (step {failed[m]})" for m in bad[:8]) + (" ..." if len(bad) > 8 else "")
     return (
-        f"{len(bad)} of {len(failed)} members became non-finite and were frozen at their last good state: {listed}; a "
+        f"{len(bad)} of {len(failed)} members became non-finite and were frozen at the state before: {listed}; a "
         "smaller learning rate, or a prior that is less sharp, may help"
     )

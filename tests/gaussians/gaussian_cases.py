@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -123,6 +124,10 @@ def _draw_canonical(rng: np.random.Generator, tree: Any) -> Any:
     return _positive(rng, tree), jax.tree.unflatten(treedef, basis), lam
 
 
+def _build_canonical(mean: Any, ingredients: Any) -> gaussians.Gaussian:
+    return gaussians.LowRank(*jax.tree.map(jnp.asarray, (mean, *ingredients)))
+
+
 def _canonical_covariance(mean: Any, ingredients: Any) -> np.ndarray:
     diagonal, basis, lam = ingredients
     q, root = flat_rows(basis).T, np.sqrt(full(diagonal, mean))
@@ -180,7 +185,7 @@ CASES = [
     Case("diagonal", _positive, gaussians.diagonal, lambda mean, a: np.diag(full(a, mean))),
     Case("low rank", _draw_low_rank, lambda mean, x: gaussians.low_rank(mean, *x), _low_rank_covariance),
     Case("low rank collinear", _draw_collinear, lambda mean, x: gaussians.low_rank(mean, *x), _low_rank_covariance),
-    Case("low rank negative", _draw_canonical, lambda mean, x: gaussians.LowRank(mean, *x), _canonical_covariance),
+    Case("low rank negative", _draw_canonical, _build_canonical, _canonical_covariance),
     Case("dense", _draw_dense, gaussians.dense, lambda mean, x: x),
     Case("blocks", _draw_blocks, _build_blocks, _blocks_covariance),
 ]
@@ -195,6 +200,10 @@ class Problem(NamedTuple):
     params: Any
     covariance: np.ndarray
 
+    @property
+    def arguments(self) -> tuple[Any, Any, Any]:
+        return self.mean, self.ingredients, self.params
+
 
 def draw_problem(case: Case, tree: str, seed: int) -> Problem:
     rng = np.random.default_rng([seed, sum(map(ord, case.name))])
@@ -205,11 +214,10 @@ def draw_problem(case: Case, tree: str, seed: int) -> Problem:
 
 def stacked(problems: list[Problem]) -> tuple[Any, Any, Any]:
     """Mean, ingredients and params of problems of one case and tree, stacked for vmap."""
-    parts = [(p.mean, p.ingredients, p.params) for p in problems]
-    return jax.tree.map(lambda *xs: np.stack(xs), *parts)
+    return jax.tree.map(lambda *xs: np.stack(xs), *(p.arguments for p in problems))
 
 
-def compiled(program: Callable[..., Any], *args: Any) -> Any:
-    """The result of a jitted program that runs once, so that compiling it fast is worth more than running it fast."""
+def compiled(program: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+    """A program compiled for arguments like these, fast rather than well, since it will run a few times only."""
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(program).lower(*args).compile(compiler_options=options)(*args)
+    return jax.jit(program).lower(*args).compile(compiler_options=options)

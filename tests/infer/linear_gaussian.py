@@ -171,6 +171,12 @@ def stacked(problems: list[Problem]) -> Problem:
     return jax.tree.map(lambda *xs: np.stack(xs), *problems)
 
 
+def stacked_data(problems: Problem) -> Any:
+    """Their data, for many fits at once."""
+    members = [btl.data.arrays(*pair) for pair in zip(problems.inputs, problems.targets, strict=True)]
+    return btl.data.stack(members)
+
+
 def fixture_problem(prior: str, kappa: float = 1.0) -> tuple[Structure, Problem]:
     """The fixture's data under one of its priors: "low rank", "isotropic" or "zero mean"; the answer is left open."""
     structure = BY_NAME["low rank" if prior == "low rank" else "isotropic"]

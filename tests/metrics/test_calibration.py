@@ -18,7 +18,10 @@ def answers(seed, num, classes=4, levels=None):
     if levels:
         top = rng.integers(levels // 2 + 1, levels, size=num) / levels
         probs = np.concatenate([top[:, None], np.repeat((1 - top[:, None]) / (classes - 1), classes - 1, 1)], axis=1)
-    return probs.astype(np.float32), rng.integers(0, 2, num)
+    probs = probs.astype(np.float32)
+    # Right in 7 of 10 cases at every confidence: gaps of both signs, which an error in the bins would let cancel.
+    right = rng.uniform(size=num) < 0.7
+    return probs, np.where(right, probs.argmax(axis=1), probs.argmin(axis=1))
 
 
 def by_width(probs, labels, num_bins):
@@ -48,7 +51,7 @@ def by_mass(probs, labels, num_bins):
 def test_ece_is_the_loop_over_bins(seed, num, num_bins):
     probs, labels = answers(seed, num)
     found = ece(from_probabilities(probs), labels, num_bins=num_bins)
-    np.testing.assert_allclose(found, by_width(probs, labels, num_bins), atol=1e-6)  # float32 sums of a few hundred
+    np.testing.assert_allclose(found, by_width(probs, labels, num_bins), atol=5e-6)  # float32 sums of a few hundred
 
 
 def test_a_confidence_on_an_edge_falls_into_the_bin_below():
@@ -70,7 +73,7 @@ def test_reliability_bins_hold_means_and_counts():
 def test_equal_mass_is_the_loop_over_ranks(seed, num, levels, num_bins):
     probs, labels = answers(seed, num, levels=levels)
     found = ece_equal_mass(from_probabilities(probs), labels, num_bins=num_bins)
-    np.testing.assert_allclose(found, by_mass(probs, labels, num_bins), atol=1e-6)  # float32 sums of a few hundred
+    np.testing.assert_allclose(found, by_mass(probs, labels, num_bins), atol=5e-6)  # float32 sums of a few hundred
 
 
 def test_equal_mass_does_not_depend_on_the_order_of_tied_examples():
@@ -79,7 +82,7 @@ def test_equal_mass_does_not_depend_on_the_order_of_tied_examples():
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(101)
         shuffled = ece_equal_mass(from_probabilities(probs[order]), labels[order])
-        np.testing.assert_allclose(shuffled, found, atol=1e-6)  # float32 sums in another order
+        np.testing.assert_allclose(shuffled, found, atol=5e-6)  # float32 sums in another order
 
 
 def test_equal_mass_with_a_mask_is_that_of_the_real_examples():
@@ -90,7 +93,7 @@ def test_equal_mass_with_a_mask_is_that_of_the_real_examples():
     padded[:10] = probs[:10]
     found = ece_equal_mass(from_probabilities(padded), labels, mask, num_bins=9)
     expected = by_mass(probs[mask == 1], labels[mask == 1], 9)
-    np.testing.assert_allclose(found, expected, atol=1e-6)  # float32 sums
+    np.testing.assert_allclose(found, expected, atol=5e-6)  # float32 sums
 
 
 def test_a_calibrated_classifier_has_a_small_error_and_an_overconfident_one_its_gap():
@@ -103,6 +106,12 @@ def test_a_calibrated_classifier_has_a_small_error_and_an_overconfident_one_its_
     assert ece_equal_mass(from_probabilities(probs), labels) < 0.015
     sure = np.tile(np.array([[1.0, 0.0]]), (20_000, 1))
     np.testing.assert_allclose(ece(from_probabilities(sure), labels), labels.mean(), atol=1e-5)
+
+
+def test_many_examples_add_up_in_float32():
+    probs = np.tile(np.array([[0.9, 0.1]], np.float32), (1_000_000, 1))
+    bins = reliability_bins(from_probabilities(probs), np.zeros(1_000_000, int), num_bins=10)
+    np.testing.assert_allclose(np.nanmax(bins.confidence), 0.9, rtol=1e-5)  # float32 rounding of a sum in a tree
 
 
 def test_gradients_are_finite_with_empty_bins():

@@ -12,6 +12,15 @@ from bayestl.predict import Predictive
 
 NUM, PADDING = 13, 5
 LOG_WEIGHTS = jnp.log(jnp.array([0.3, 0.7]))
+
+
+def errors_of_one_bin(predictive, targets, mask=None):
+    """With more bins than examples, padding would have bins of its own."""
+    return metrics.ece(predictive, targets, mask, num_bins=1) + metrics.ece_equal_mass(
+        predictive, targets, mask, num_bins=1
+    )
+
+
 CLASSES = [
     metrics.accuracy,
     metrics.macro_accuracy,
@@ -20,6 +29,7 @@ CLASSES = [
     metrics.ece,
     metrics.ece_equal_mass,
     metrics.reliability_bins,
+    errors_of_one_bin,
 ]
 MEANS = [metrics.accuracy, metrics.nll, metrics.brier, metrics.crps, metrics.interval_coverage]
 NUMBERS = [metrics.nll, metrics.rmse, metrics.crps, metrics.interval_coverage]

@@ -1,0 +1,110 @@
+"""KL divergence for every pair of structures."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from gaussian_cases import BY_NAME, compiled, draw_problem, flat, flat_rows
+
+from bayestl import gaussians
+
+NAMES = ["isotropic leaves", "diagonal", "low rank", "low rank negative", "dense", "blocks"]
+TREE = "nnx"
+
+
+def _kl(q, p) -> float:
+    """The closed form for two normals given as (mean, covariance)."""
+    (mq, cq), (mp, cp) = q, p
+    trace = np.trace(np.linalg.solve(cp, cq))
+    r = mq - mp
+    log_dets = np.linalg.slogdet(cp)[1] - np.linalg.slogdet(cq)[1]
+    return 0.5 * (trace + r @ np.linalg.solve(cp, r) - len(r) + log_dets)
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pair(name):
+    """As q against every structure as p, several random problems each, relative to 1e-9."""
+
+    def program(q, ps):
+        q = BY_NAME[name].build(q[0], q[1])
+        ps = [BY_NAME[n].build(mean, ingredients) for n, (mean, ingredients, _) in zip(NAMES, ps, strict=True)]
+        return jnp.stack([gaussians.kl_divergence(q, p) for p in ps])
+
+    run = None
+    for seed in range(3):
+        q, ps = draw_problem(BY_NAME[name], TREE, seed), [draw_problem(BY_NAME[n], TREE, seed + 50) for n in NAMES]
+        arguments = q.arguments, [p.arguments for p in ps]
+        run = run or compiled(program, *arguments)
+        truth = [_kl((flat(q.mean), q.covariance), (flat(p.mean), p.covariance)) for p in ps]
+        np.testing.assert_allclose(run(*arguments), truth, rtol=1e-9)
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("name", ["low rank", "blocks"])
+def test_agrees_with_numpyro(name):
+    """NumPyro's closed form between full normals."""
+    q, p = draw_problem(BY_NAME[name], TREE, 1), draw_problem(BY_NAME["low rank negative"], TREE, 2)
+
+    def program(q, p):
+        q, p = BY_NAME[name].build(q[0], q[1]), BY_NAME["low rank negative"].build(p[0], p[1])
+        return gaussians.kl_divergence(q, p)
+
+    ours = compiled(program, q.arguments, p.arguments)(q.arguments, p.arguments)
+    theirs = dist.kl_divergence(*(dist.MultivariateNormal(flat(x.mean), x.covariance) for x in (q, p)))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+@pytest.mark.x64
+def test_agrees_with_its_definition():
+    """E_q[log q - log p] over draws, within five standard errors."""
+    q, p = (draw_problem(BY_NAME[n], TREE, 3) for n in ("low rank", "diagonal"))
+
+    def program(q, p, key):
+        q, p = BY_NAME["low rank"].build(q[0], q[1]), BY_NAME["diagonal"].build(p[0], p[1])
+        ratios = jax.vmap(lambda x: q.log_prob(x) - p.log_prob(x))(q.sample(key, 4000))
+        return ratios, gaussians.kl_divergence(q, p)
+
+    arguments = q.arguments, p.arguments, jax.random.key(0)
+    ratios, kl = compiled(program, *arguments)(*arguments)
+    assert abs(ratios.mean() - kl) < 5 * ratios.std() / np.sqrt(len(ratios))
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_for_equal_gaussians(name):
+    problem = draw_problem(BY_NAME[name], TREE, 4)
+    g = BY_NAME[name].build(problem.mean, problem.ingredients)
+    # A sum of D = 18 terms near 1 less D.
+    np.testing.assert_allclose(gaussians.kl_divergence(g, g), 0, atol=1e-11)
+
+
+@pytest.mark.x64
+def test_gradients():
+    """By the mean ``Sp^-1 (mq - mp)``; by a factor F of q ``F (Sp^-1 - Sq^-1)``; by q's variances half its diagonal."""
+    q, p = draw_problem(BY_NAME["low rank"], TREE, 5), draw_problem(BY_NAME["low rank negative"], TREE, 6)
+    prior = BY_NAME["low rank negative"].build(p.mean, p.ingredients)
+
+    def kl(mean, diagonal, factor):
+        return gaussians.kl_divergence(gaussians.low_rank(mean, diagonal, factor), prior)
+
+    diagonal, factor = q.ingredients
+    arguments = q.mean, diagonal, factor
+    mean, by_diagonal, by_factor = compiled(jax.grad(kl, (0, 1, 2)), *arguments)(*arguments)
+    inner = np.linalg.inv(p.covariance) - np.linalg.inv(q.covariance)
+    truth = np.linalg.solve(p.covariance, flat(q.mean) - flat(p.mean))
+    # Through two eigendecompositions; gaps between the eigenvalues here are of order one.
+    np.testing.assert_allclose(flat(mean), truth, rtol=1e-9, atol=1e-9 * np.abs(truth).max())
+    truth = flat_rows(factor) @ inner
+    np.testing.assert_allclose(flat_rows(by_factor), truth, rtol=1e-8, atol=1e-8 * np.abs(truth).max())
+    truth = 0.5 * np.diag(inner)
+    np.testing.assert_allclose(flat(by_diagonal), truth, rtol=1e-8, atol=1e-8 * np.abs(truth).max())
+
+
+def test_trees_that_differ():
+    q, p = (gaussians.isotropic({"w": jnp.zeros(n)}, 1.0) for n in (2, 3))
+    with pytest.raises(ValueError, match=r"q and p differ at 'w': \(2,\) against \(3,\); both must be over the same"):
+        gaussians.kl_divergence(q, p)

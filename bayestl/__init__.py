@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from bayestl import _tree as tree
 from bayestl import gaussians, infer, likelihoods, metrics, predict, sources
+from bayestl._checkpoint import Checkpoint
 from bayestl._fit import EarlyStopping, FitResult, Progress, fit
 from bayestl._fit_many import ManyResult, fit_many, sequentially
 from bayestl._log_joint import LogJoint, LossTerms
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Batch",
+    "Checkpoint",
     "EarlyStopping",
     "FitResult",
     "Inference",

@@ -50,7 +50,7 @@ class Saved(NamedTuple):
     history: dict[str, np.ndarray]
 
 
-def describe_run(inference: Any, dynamic: Any, state: Any, key: Any, data: Any, batch_size: int) -> dict[str, Any]:
+def describe_run(dynamic: Any, state: Any, key: Any, data: Any, batch_size: int) -> dict[str, Any]:
     """What must be the same for a run to go on from a checkpoint, in words that JSON can hold."""
     import bayestl
 
@@ -92,14 +92,15 @@ class Saver:
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
         self._last = 0
 
-    def restore(self, state: Any) -> Saved | None:
+    def restore(self, state: Any, steps: int) -> Saved | None:
         """The latest checkpoint that can be read, in the structure and on the devices of ``state``; None when new.
 
         Raises:
-            ValueError: a checkpoint of another run, or none that can be read although there are some.
+            ValueError: a checkpoint of another run, one of more than ``steps`` steps, or none that can be read although
+                there are some.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        saved_steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in saved_steps:
             try:
                 saved = self._read(step, state)
             except _OtherRun as other:
@@ -107,12 +108,17 @@ class Saver:
             except Exception as error:  # a file cut short raises whatever its reader happens to trip over
                 self._set_aside(step, error)
                 continue
+            if step > steps:
+                raise ValueError(
+                    f"the latest checkpoint in {self._directory.name} is of step {step}, beyond steps={steps}; ask for "
+                    f"{step} steps or more, or give this run a directory of its own"
+                )
             self._last = step
             return saved
-        if steps:
+        if saved_steps:
             raise ValueError(
-                f"none of the checkpoints in {self._directory.name} can be read (steps {sorted(steps)}; they were "
-                "renamed unreadable-*); remove the directory to start over"
+                f"none of the checkpoints in {self._directory.name} can be read (steps {sorted(saved_steps)}; they "
+                "were renamed unreadable-*); remove the directory to start over"
             )
         return None
 

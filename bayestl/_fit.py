@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from bayestl._checkpoint import Checkpoint, describe_run, opened
 from bayestl._loop import Span, Transform, all_finite, check_run, partition, run_steps, split_key
 from bayestl._types import Data, Inference, Key, Params, Posterior
 
@@ -88,6 +89,7 @@ def fit(
     transform: Transform | None = None,
     chunk_size: int = 100,
     callbacks: Sequence[Callback] = (),
+    checkpoint: Checkpoint | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Run a method for a number of steps.
@@ -105,11 +107,13 @@ def fit(
         batch_size: examples per step, 1 to N; by default 64, or N where that is less.
         transform: ``(key, batch) -> batch``, augmentation, inside the compiled program.
         chunk_size: steps between reports.
-        callbacks: functions of :class:`Progress`, called after each chunk; True ends the run.
+        callbacks: functions of :class:`Progress`, called after each chunk; True ends the run. What they remember is
+            their own: a run that goes on from a checkpoint does not call them for the steps before it.
+        checkpoint: save the run as it goes, and go on from the last checkpoint when there is one.
         progress: show a progress bar.
 
     Raises:
-        ValueError: a start, data, batch size or number of steps that do not fit.
+        ValueError: a start, data, batch size or number of steps that do not fit; a checkpoint of another run.
 
     Warns:
         RuntimeWarning: the objective or the state became non-finite; the run stops and keeps the last good state.
@@ -119,6 +123,10 @@ def fit(
     keys = split_key(key)
     state = inference.init(keys.init, params)
     dynamic, static = partition(inference.step)
+
+    def description() -> dict[str, Any]:
+        return describe_run(dynamic, state, key, data, batch_size)
+
     run = partial(_chunk, dynamic, static=static, capacity=capacity, batch_size=batch_size, transform=transform)
 
     def advance(state: Any, start: int, num: int) -> tuple[Any, Any, jax.Array]:
@@ -131,8 +139,12 @@ def fit(
 
     history: list[dict[str, np.ndarray]] = []
     done, stopped = 0, "finished"
-    before = (state, 0)
-    with tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True) as bar:
+    with opened(checkpoint, description) as saver, tqdm(**bar_options(steps, progress)) as bar:
+        if saver is not None and (saved := saver.restore(state, steps)) is not None:
+            done, state = saved.step, saved.state
+            history.append(saved.history)
+            bar.update(done)
+        before = (state, done)
         try:
             while done < steps:
                 num = min(capacity, steps - done)
@@ -149,15 +161,24 @@ def fit(
                 before, state, done = (state, done), new_state, done + num
                 bar.update(num)
                 bar.set_postfix_str(f"objective {np.mean(infos['objective']):.4g}", refresh=False)
+                if saver is not None and saver.due(done):
+                    saver.save(done, state, join(history))
                 if ask(callbacks, Progress(done, infos, state, partial(inference.posterior, state))):
                     stopped = "callback"
                     break
         except KeyboardInterrupt:
             stopped = "interrupted"
             warnings.warn(f"interrupted; the result holds the state after {done} steps", RuntimeWarning, stacklevel=2)
+        if saver is not None:
+            saver.save(done, state, {name: values[:done] for name, values in join(history).items()})
     seconds = time.perf_counter() - ready
     kept_history = {name: values[:done] for name, values in join(history).items()}
     return FitResult(inference.posterior(state), state, kept_history, done, stopped, seconds, ready - began)
+
+
+def bar_options(steps: int, progress: bool) -> dict[str, Any]:
+    """How the progress bar looks."""
+    return {"total": steps, "disable": not progress, "unit": "step", "dynamic_ncols": True}
 
 
 def to_host(infos: Any, num: int, num_members: int | None = None) -> dict[str, np.ndarray]:

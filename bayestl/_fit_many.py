@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec
 from tqdm.auto import tqdm
 
 from bayestl import _tree
-from bayestl._fit import Callback, Progress, ask, join, to_host
+from bayestl._checkpoint import Checkpoint, describe_run, opened
+from bayestl._fit import Callback, Progress, ask, bar_options, join, to_host
 from bayestl._loop import Span, Transform, all_finite, check_run, run_steps, split_key
 from bayestl._types import Data, Inference, Key, Params
 
@@ -103,6 +104,7 @@ def fit_many(
     transform: Transform | None = None,
     chunk_size: int = 100,
     callbacks: Sequence[Callback] = (),
+    checkpoint: Checkpoint | None = None,
     progress: bool = True,
     params_axis: int | None = None,
     data_axis: int | None = None,
@@ -126,6 +128,7 @@ def fit_many(
         transform: ``(key, batch) -> batch``, inside the compiled program.
         chunk_size: steps between reports.
         callbacks: functions of :class:`Progress`, called after each chunk; True ends all runs.
+        checkpoint: save all members as they go, and go on from the last checkpoint when there is one, as :func:`fit`.
         progress: show a progress bar.
         params_axis: 0 when every member has a start of its own, in leaves with a leading axis M; None when shared.
         data_axis: 0 when every member has data of its own (``data.stack``); None when shared.
@@ -157,8 +160,16 @@ def fit_many(
     ready = time.perf_counter()
     history: list[dict[str, np.ndarray]] = []
     done, stopped = 0, "finished"
-    try:
-        with tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True) as bar:
+
+    def description() -> dict[str, Any]:
+        return describe_run(jax.tree.leaves(settings), carry, keys, data, batch_size)
+
+    with opened(checkpoint, description) as saver, tqdm(**bar_options(steps, progress)) as bar:
+        if saver is not None and (saved := saver.restore(carry, steps)) is not None:
+            done, carry = saved.step, saved.state
+            history.append(saved.history)
+            bar.update(done)
+        try:
             while done < steps:
                 num = min(capacity, steps - done)
                 carry, infos = run(members, shared, carry, Span(jnp.int32(done), jnp.int32(num)))
@@ -167,13 +178,17 @@ def fit_many(
                 bar.update(num)
                 failed = np.asarray(carry.failed)[:num_members]
                 bar.set_postfix_str(_summary(history[-1], failed), refresh=False)
+                if saver is not None and saver.due(done):
+                    saver.save(done, carry, join(history, 1))
                 state = _cut(carry.state, num_members)
                 if ask(callbacks, Progress(done, history[-1], state, partial(_posteriors, plan, settings, state))):
                     stopped = "callback"
                     break
-    except KeyboardInterrupt:
-        stopped = "interrupted"
-        warnings.warn(f"interrupted; the result holds the states after {done} steps", RuntimeWarning, stacklevel=2)
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+            warnings.warn(f"interrupted; the result holds the states after {done} steps", RuntimeWarning, stacklevel=2)
+        if saver is not None:
+            saver.save(done, carry, join(history, 1))
     failed = np.asarray(carry.failed)[:num_members]
     if (failed >= 0).any():
         warnings.warn(_failures(failed), RuntimeWarning, stacklevel=2)

@@ -218,7 +218,7 @@ def test_other_settings_need_no_other_program():
     before = len(compiled)
     _many({name: values * 2 for name, values in SETTINGS.items()})
     assert len(compiled) == before
-    _many(batch_size=BATCH + 1)
+    jax.jit(lambda x: x + 1)(1.0)
     assert len(compiled) > before, "the counter must be able to count"
 
 
@@ -254,7 +254,8 @@ def test_a_method_checks_all_data():
         joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=4)
         return btl.infer.map_estimate(joint, optax.sgd(setting))
 
-    members = [btl.data.arrays(np.ones((4, SIZE)), labels) for labels in ([0, 1, 0, 1], [0, 1, 0, 2])]
+    labels = np.array([[0, 1, 0, 1], [0, 1, 0, 2]])
+    members = [btl.data.arrays(np.ones((4, SIZE)), row) for row in labels]
     keys = jax.random.split(jax.random.key(0), 2)
     with pytest.raises(ValueError, match="1 of 8 targets lie outside the support"):
         btl.fit_many(classify, jnp.ones(2), keys, jnp.zeros((SIZE, 2)), btl.data.stack(members), steps=1, data_axis=0)

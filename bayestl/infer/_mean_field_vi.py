@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +193,7 @@ def _step(
     variational = (state.mean, state.log_scale)
     (value, (nll, kl, elbo, net_state)), grads = jax.value_and_grad(loss, has_aux=True)(variational)
     updates, opt_state = optimizer.update(grads, state.opt_state, variational)
-    mean, log_scale = optax.apply_updates(variational, updates)
+    mean, log_scale = cast("tuple[Params, Params]", optax.apply_updates(variational, updates))
     return MeanFieldVIState(mean, log_scale, opt_state, net_state), MeanFieldVIInfo(value, nll, kl, elbo)
 
 

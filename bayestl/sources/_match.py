@@ -64,7 +64,7 @@ def match(
     Raises:
         ValueError: a target parameter that is neither in the source nor named as new, a shape that differs, a pattern
             that matches nothing, two source parameters renamed to one path.
-        TypeError: parameters that are not floating point.
+        TypeError: parameters, of the target or reused from the source, that are not floating point.
 
     Example:
         >>> source = {"body": jnp.ones(3), "head": jnp.ones(10)}
@@ -79,7 +79,6 @@ def match(
         if name in named:
             raise ValueError(f"rename gives {name!r} to both {named[name]!r} and {path!r}; names must stay distinct")
         named[name] = path
-    _tree.check_floating("source", source)
     _tree.check_floating("target", target)
     weights = _tree.by_paths(source)
     fresh = _tree.select(target, list(new)) if new else {}
@@ -98,6 +97,11 @@ def match(
             raise ValueError(
                 f"source and target differ at {path!r}: {jnp.shape(found)} against {jnp.shape(leaf)}; name it in "
                 "new=[...] if the target's is a new one"
+            )
+        if not jnp.issubdtype(jnp.result_type(found), jnp.floating):
+            raise TypeError(
+                f"source parameter {named[path]!r} has dtype {jnp.result_type(found)}; weights must be floating point: "
+                "undo their quantisation, or convert with astype(float)"
             )
         taken[path] = jnp.asarray(found).astype(jnp.result_type(leaf))
     kept = {path: leaf for path, leaf in _tree.by_paths(target).items() if path in new_paths}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
-from gaussian_cases import BY_NAME, draw_problem, flat, flat_rows
+from gaussian_cases import BY_NAME, Problem, compiled, draw_problem, flat, flat_rows
 from scipy import stats
 
 DRAWS = 20_000
@@ -17,7 +20,16 @@ def _within(statistic: float, law) -> bool:
     return law.ppf(TAIL) < statistic < law.isf(TAIL)
 
 
-_sample = jax.jit(lambda g, key, num: g.sample(key, num), static_argnums=2)
+def _sampler(name: str, tree: str, num: int) -> tuple[Problem, Callable[[int], Any]]:
+    """A random problem, and a function from seeds to draws."""
+    problem = draw_problem(BY_NAME[name], tree, 7)
+    mean, ingredients, _ = problem.arguments
+
+    def program(mean, ingredients, key):
+        return BY_NAME[name].build(mean, ingredients).sample(key, num)
+
+    run = compiled(program, mean, ingredients, jax.random.key(0))
+    return problem, lambda seed: run(mean, ingredients, jax.random.key(seed))
 
 
 @pytest.mark.x64
@@ -25,9 +37,8 @@ _sample = jax.jit(lambda g, key, num: g.sample(key, num), static_argnums=2)
 def test_mean_and_covariance(name):
     """Whitened by the true covariance, N |mean|^2 is chi-square with D degrees of freedom, and the entries of the second
     moment are independent up to higher order with variances 1/N off the diagonal and 2/N on it: again a chi-square."""
-    problem = draw_problem(BY_NAME[name], "tuple", 7)
-    g = BY_NAME[name].build(problem.mean, problem.ingredients)
-    draws = flat_rows(_sample(g, jax.random.key(1), DRAWS))
+    problem, sample = _sampler(name, "tuple", DRAWS)
+    draws = flat_rows(sample(1))
     white = np.linalg.solve(np.linalg.cholesky(problem.covariance), (draws - flat(problem.mean)).T)
     size = len(white)
     assert _within(DRAWS * np.sum(white.mean(axis=1) ** 2), stats.chi2(size))
@@ -41,12 +52,11 @@ def test_mean_and_covariance(name):
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_shapes_dtypes_and_keys(name):
-    problem = draw_problem(BY_NAME[name], "dict", 8)
-    g = BY_NAME[name].build(problem.mean, problem.ingredients)
-    first, again, other = (_sample(g, jax.random.key(seed), 3) for seed in (1, 1, 2))
-    for draw, mean in zip(jax.tree.leaves(first), jax.tree.leaves(g.mean), strict=True):
+    problem, sample = _sampler(name, "nnx", 3)
+    first, again, other = sample(1), sample(1), sample(2)
+    for draw, mean in zip(jax.tree.leaves(first), jax.tree.leaves(problem.mean), strict=True):
         assert draw.shape == (3, *mean.shape)
-        assert draw.dtype == mean.dtype == np.float32
-    assert jax.tree.structure(first) == jax.tree.structure(g.mean)
+        assert draw.dtype == np.float32
+    assert jax.tree.structure(first) == jax.tree.structure(problem.mean)
     np.testing.assert_array_equal(flat_rows(first), flat_rows(again))
     assert not np.any(flat_rows(first) == flat_rows(other))

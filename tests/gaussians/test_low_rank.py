@@ -1,0 +1,181 @@
+"""What is particular to low rank plus diagonal: float32 at sharp priors, closure under conditioning, lost rank."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gaussian_cases import compiled, flat, flat_rows
+
+from bayestl import gaussians
+from bayestl.gaussians._canonical import canonical
+
+# ---------------------------------------------------------------- float32
+
+
+def _split(x: np.ndarray) -> dict:
+    return {"a": x[..., :200_000], "b": x[..., 200_000:].reshape(*x.shape[:-1], 300, 1000)}
+
+
+def _sharp_problem() -> tuple[float, np.ndarray, np.ndarray]:
+    """D = 500,000 parameters, a = 1e-8 and twenty long columns: what a source trained to convergence gives."""
+    rng = np.random.default_rng(0)
+    a, (k, d) = 1e-8, (20, 500_000)
+    factor = 0.1 * rng.normal(size=(k, d)).astype(np.float32)
+    r = (np.sqrt(a) * rng.normal(size=d) + rng.normal(size=k) @ factor).astype(np.float32)
+    return a, factor, r
+
+
+def _woodbury(a: float, factor: np.ndarray, r: np.ndarray, dtype) -> tuple[float, np.ndarray, float]:
+    """The quadratic form by Woodbury, ``rho`` and the log determinant: in float64 the oracle, in float32 a warning."""
+    columns, rho = factor.astype(dtype) / np.sqrt(dtype(a)), r.astype(dtype) / np.sqrt(dtype(a))
+    inner = np.eye(len(columns), dtype=dtype) + columns @ columns.T
+    z = columns @ rho
+    log_det = len(r) * np.log(dtype(a)) + np.linalg.slogdet(inner)[1]
+    return float(rho @ rho - z @ np.linalg.solve(inner, z)), rho, float(log_det)
+
+
+def test_float32_keeps_a_sharp_prior():
+    a, factor, r = _sharp_problem()
+    truth, rho, log_det = _woodbury(a, factor, r, np.float64)
+    eps = np.finfo(np.float32).eps
+    # Rounding moves every entry of rho by at most 2 eps |rho_i|. A sum of D terms in L lanes walks off by about
+    # eps sqrt(D) / (6 L); twice that with L = 4 for the products with Q, an error along the columns, to which the
+    # result u is orthogonal. So the quadratic form |u|^2 moves by 2 |u| |e1| + |e1 + e2|^2: here 0.3 per cent.
+    everywhere = 2 * eps * np.linalg.norm(rho)
+    along = eps * np.linalg.norm(rho) * np.sqrt(len(rho)) / 12
+    tolerance = 2 * np.sqrt(truth) * everywhere + (everywhere + along) ** 2
+    assert tolerance < 0.005 * truth
+    g = jax.jit(gaussians.low_rank)(_split(np.zeros_like(r)), a, _split(factor))
+    params = _split(jnp.asarray(r))
+    assert abs(float(g.squared_mahalanobis(params)) - truth) < tolerance
+    assert abs(float(g.log_det_covariance()) - log_det) < 2 * eps * abs(log_det)
+    inner = np.eye(len(factor)) + factor.astype(np.float64) @ factor.T.astype(np.float64) / a
+    exact = (rho - factor.T @ np.linalg.solve(inner, factor @ rho / np.sqrt(a)) / np.sqrt(a)) / np.sqrt(a)
+    for found in (g.precision_mv(params), jax.grad(lambda x: -g.log_prob(x))(params)):
+        assert np.linalg.norm(flat(found) - exact) < (everywhere + along) / np.sqrt(a)
+    white = flat(g.whiten(params))
+    assert abs(white @ white - truth) < tolerance
+
+
+def test_woodbury_would_not_have_kept_it():
+    """Why the canonical form: the same problem in float32 by the textbook formula, off by factors."""
+    truth = _woodbury(*_sharp_problem(), np.float64)[0]
+    assert abs(_woodbury(*_sharp_problem(), np.float32)[0] - truth) > truth
+
+
+# ---------------------------------------------------------------- closure
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("negative", [False, True])
+def test_the_posterior_under_a_linear_likelihood_is_low_rank_again(negative):
+    """Precision ``P + X^T X / s2`` and mean by dense algebra; as LowRank with the directions of Q and of the rows of X."""
+    rng = np.random.default_rng(3)
+    size, rank, n, noise = 30, 3, 5, 0.2
+    mean, a = rng.normal(size=size), np.exp(rng.normal(size=size))
+    q = np.linalg.qr(rng.normal(size=(size, rank)))[0]
+    lam = np.array([-0.9, -0.4, 2.0]) if negative else np.array([0.5, 3.0, 9.0])
+    root = np.sqrt(a)
+    cov = root[:, None] * (np.eye(size) + (q * lam) @ q.T) * root
+    x, y = rng.normal(size=(n, size)), rng.normal(size=n)
+    posterior_cov = np.linalg.inv(np.linalg.inv(cov) + x.T @ x / noise)
+    posterior_mean = mean + posterior_cov @ x.T @ (y - x @ mean) / noise
+
+    def split(v):
+        return {"a": v[..., :12].reshape(*v.shape[:-1], 3, 4), "b": v[..., 12:]}
+
+    # Whitened by a^1/2 the precision is I + [Q, a^1/2 X^T] diag(-lam / (1 + lam), 1 / s2) [..]^T = I + V diag(d) V^T,
+    # whose inverse is I - V diag(d / (1 + d)) V^T.
+    columns = split(np.concatenate([q.T, x * root]))
+    middle = np.diag(np.concatenate([-lam / (1 + lam), np.full(n, 1 / noise)]))
+    params = split(rng.normal(size=size))
+
+    def program(columns, middle):
+        basis, found = canonical(columns, middle)
+        posterior = gaussians.LowRank(split(jnp.asarray(posterior_mean)), split(a), basis, -found / (1 + found))
+        covariance = jax.vmap(posterior.covariance_mv)(split(jnp.eye(size)))
+        return posterior.eigenvalues, covariance, posterior.log_det_covariance(), posterior.log_prob(params)
+
+    eigenvalues, covariance, log_det, log_prob = compiled(program, columns, middle)(columns, middle)
+    assert eigenvalues.min() < 0
+    np.testing.assert_allclose(flat_rows(covariance), posterior_cov, rtol=0, atol=1e-9 * posterior_cov.max())
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(posterior_cov)[1], rtol=1e-9)
+    r = flat(params) - posterior_mean
+    truth = -0.5 * (size * np.log(2 * np.pi) + log_det + r @ np.linalg.solve(posterior_cov, r))
+    np.testing.assert_allclose(log_prob, truth, rtol=1e-9)
+
+
+@pytest.mark.x64
+def test_canonical_form():
+    """Q has orthonormal columns, and Q diag(lam) Q^T is B K B^T, for an indefinite K and columns of very unequal length."""
+    rng = np.random.default_rng(4)
+    columns = rng.normal(size=(4, 25)) * np.array([1e-3, 1.0, 1.0, 1e4])[:, None]
+    middle = rng.normal(size=(4, 4))
+    middle = middle + middle.T
+    arguments = {"a": columns[:, :5], "b": columns[:, 5:].reshape(4, 4, 5)}, middle
+    basis, lam = compiled(canonical, *arguments)(*arguments)
+    q, truth = flat_rows(basis), columns.T @ middle @ columns
+    np.testing.assert_allclose(q @ q.T, np.eye(4), atol=1e-14)
+    np.testing.assert_allclose(q.T @ np.diag(lam) @ q, truth, rtol=0, atol=1e-13 * np.abs(truth).max())
+
+
+# ---------------------------------------------------------------- rank
+
+
+@pytest.mark.x64
+def test_a_part_smaller_than_the_rank():
+    """The marginal of two parameters under rank three: rank is lost, and the covariance is still that of the block."""
+    rng = np.random.default_rng(5)
+    factor = rng.normal(size=(3, 6))
+
+    def program(factor):
+        whole = gaussians.low_rank(
+            {"a": jnp.zeros(2), "b": jnp.zeros(4)}, 0.7, {"a": factor[:, :2], "b": factor[:, 2:]}
+        )
+        g, units = whole.restrict("a"), {"a": jnp.eye(2), "b": None}
+        return jax.vmap(g.covariance_mv)(units), jax.vmap(g.precision_mv)(units), g.log_det_covariance()
+
+    covariance, precision, log_det = compiled(program, factor)(factor)
+    truth = 0.7 * np.eye(2) + factor[:, :2].T @ factor[:, :2]
+    np.testing.assert_allclose(flat_rows(covariance), truth, rtol=1e-12)
+    np.testing.assert_allclose(flat_rows(precision), np.linalg.inv(truth), rtol=1e-12)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(truth)[1], rtol=1e-12)
+
+
+@pytest.mark.x64
+def test_a_factor_of_zeros_is_the_diagonal():
+    def log_prob(factor):
+        return gaussians.low_rank({"w": jnp.zeros(3)}, 2.0, {"w": factor}).log_prob({"w": jnp.ones(3)})
+
+    value, gradient = jax.jit(jax.value_and_grad(log_prob))(jnp.zeros((2, 3)))
+    np.testing.assert_allclose(value, -1.5 * np.log(4 * np.pi) - 0.75, rtol=1e-14)
+    # The covariance is even in the factor, so that nothing changes to first order.
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_restricting_everything_and_conditioning_on_nothing_change_nothing():
+    rng = np.random.default_rng(6)
+    params = {"a": jnp.asarray(rng.normal(size=3)), "b": jnp.asarray(rng.normal(size=(2, 2)))}
+    factor = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(2, 2, 2))}
+    shifted = jax.tree.map(lambda x: x + 1, params)
+
+    def program(factor):
+        g = gaussians.low_rank(params, 1.0, factor)
+        same = g, g.restrict("**"), g.condition(shifted, "**"), g.condition(shifted, params)
+        return jnp.stack([g.log_prob(shifted) for g in same])
+
+    found = compiled(program, factor)(factor)
+    np.testing.assert_allclose(found[1:], found[0], rtol=1e-5)  # float32, D = 7
+
+
+def test_cost_of_queries_is_linear():
+    """Ten times the parameters take ten times the operations, not a hundred times."""
+
+    def flops(size: int) -> float:
+        g = gaussians.LowRank(jnp.zeros(size), jnp.ones(size), jnp.ones((4, size)), jnp.ones(4))
+        cost = jax.jit(lambda g, x: g.log_prob(x)).lower(g, jnp.ones(size)).compile().cost_analysis()
+        return cost["flops"]
+
+    assert flops(100_000) < 15 * flops(10_000)

@@ -1,0 +1,179 @@
+"""Runs that are killed and started again give the same bits as runs that never stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import bayestl as btl
+
+# Run as a process of its own: it can be killed. Prints a digest of all bits of the state and the history.
+PROGRAM = """
+import hashlib, sys
+import jax, jax.numpy as jnp, numpy as np, optax
+import bayestl as btl
+
+directory, kind = sys.argv[1:3]
+rng = np.random.default_rng(0)
+net = btl.nets.mlp(jax.random.key(0), (10, 16, 3))
+data = btl.data.arrays(rng.normal(size=(100, 10)).astype("f"), rng.integers(0, 3, 100))
+joint = btl.LogJoint(net, btl.likelihoods.categorical(), btl.gaussians.isotropic(net.params, 1.0), num_data=100)
+options = dict(steps=600, batch_size=16, chunk_size=10, progress=False)
+if directory != "none":
+    options["checkpoint"] = btl.Checkpoint(directory, every=50)
+
+def say(event):
+    print("step", event.step, flush=True)
+
+optimizer = optax.adam(1e-2)
+if kind == "vi":
+    result = btl.fit(btl.infer.mean_field_vi(joint, optimizer), jax.random.key(1), net.params, data, callbacks=[say],
+                     **options)
+else:
+    make = lambda scale: btl.infer.map_estimate(
+        joint.replace(prior=btl.gaussians.isotropic(net.params, scale)), optimizer)
+    keys = jax.random.split(jax.random.key(1), 3)
+    result = btl.fit_many(make, jnp.array([0.1, 1.0, 10.0]), keys, net.params, data, callbacks=[say], **options)
+leaves = jax.tree.leaves((result.state, result.history))
+print("digest", hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest())
+"""
+
+
+def _run(directory: Path | str, kind: str, kill_at: int | None = None) -> str:
+    """The program's digest; killed with SIGKILL as soon as it has reported step ``kill_at``."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(directory), kind], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            word, value = line.split()
+            if word == "digest":
+                return value
+            if kill_at is not None and int(value) >= kill_at:
+                process.send_signal(signal.SIGKILL)
+                break
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+        process.stdout.close()
+    assert process.returncode == -signal.SIGKILL
+    return "killed"
+
+
+@pytest.mark.parametrize("kind", ["vi", "many"])
+def test_killed_at_random_steps_it_gives_the_same_bits(tmp_path, kind):
+    expected = _run("none", kind)
+    steps = sorted(np.random.default_rng(len(kind)).integers(60, 560, size=2).tolist())
+    for step in steps:
+        assert _run(tmp_path / "run", kind, kill_at=step) == "killed"
+    assert any((tmp_path / "run").iterdir()), "no checkpoint was written before the last kill"
+    assert _run(tmp_path / "run", kind) == expected
+
+
+# ---------------------------------------------------------------- what a checkpoint refuses, and what it bears
+
+PARAMS = {"w": jnp.zeros(3)}
+DATA = btl.data.arrays(np.arange(24.0).reshape(8, 3) / 10, np.arange(8.0))
+KEY = jax.random.key(0)
+OPTIMIZER = optax.sgd(1e-2)
+
+
+def _joint(params=PARAMS, scale=1.0):
+    net = btl.nets.from_function(lambda p, x: x[:, : p["w"].shape[0]] @ p["w"], params)
+    return btl.LogJoint(net, btl.likelihoods.normal(1.0), btl.gaussians.isotropic(params, scale), num_data=8)
+
+
+def _fit(directory, method=btl.infer.map_estimate, params=PARAMS, scale=1.0, key=KEY, data=DATA, **changes):
+    options = {"steps": 40, "batch_size": 4, "chunk_size": 10, "progress": False, **changes}
+    checkpoint = btl.Checkpoint(directory, every=10)
+    return btl.fit(method(_joint(params, scale), OPTIMIZER), key, params, data, checkpoint=checkpoint, **options)
+
+
+def test_a_finished_run_goes_on_to_more_steps(tmp_path):
+    short = _fit(tmp_path / "a", steps=20)
+    longer = _fit(tmp_path / "a", steps=40)
+    straight = _fit(tmp_path / "b", steps=40)
+    assert np.array_equal(longer.params["w"], straight.params["w"])
+    assert np.array_equal(longer.history["objective"], straight.history["objective"])
+    assert not np.array_equal(short.params["w"], longer.params["w"])
+    with pytest.raises(ValueError, match="is of step 40, beyond steps=30; ask for 40 steps or more"):
+        _fit(tmp_path / "a", steps=30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"params": {"w": jnp.zeros(2)}}, r"is of another model: at '[^']*w' it has \[\[3\], 'float32'\].*\[\[2\]"),
+        ({"method": btl.infer.mean_field_vi}, "is of another method: .*MAPState against .*MeanFieldVIState"),
+        ({"key": jax.random.key(1)}, "was started with another key"),
+        ({"batch_size": 2}, "used another batch size: 4 against 2"),
+        ({"data": DATA.take(np.arange(6))}, "saw another number of examples: 8 against 6"),
+        ({"scale": 2.0}, "had other numbers in its method"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, message):
+    _fit(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        _fit(tmp_path, **changes)
+    # Nothing was lost: the run that it belongs to is still served.
+    assert _fit(tmp_path).steps == 40
+
+
+def test_another_package_version_or_device_goes_on_with_a_warning(tmp_path, monkeypatch):
+    _fit(tmp_path, steps=20)
+    expected = _fit(tmp_path / "straight").params["w"]
+    monkeypatch.setattr(btl, "__version__", "0.0.0+other")
+    with pytest.warns(RuntimeWarning, match=r"was written by version .*, and this is 0\.0\.0\+other; the run goes on"):
+        again = _fit(tmp_path)
+    assert np.array_equal(again.params["w"], expected)
+
+
+def _cut_short(directory: Path, step: int) -> None:
+    files = [file for file in (directory / str(step) / "state").rglob("*") if file.is_file()]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
+    _fit(tmp_path / "run", steps=40)
+    expected = _fit(tmp_path / "straight", steps=60)
+    _cut_short(tmp_path / "run", 40)
+    with pytest.warns(
+        RuntimeWarning, match="checkpoint of step 40 in run cannot be read .* falls back to the one before"
+    ):
+        again = _fit(tmp_path / "run", steps=60)
+    assert np.array_equal(again.params["w"], expected.params["w"])
+    assert np.array_equal(again.history["objective"], expected.history["objective"])
+
+
+def test_when_no_checkpoint_can_be_read_it_says_so(tmp_path):
+    _fit(tmp_path / "run", steps=40)
+    for step in (30, 40):
+        _cut_short(tmp_path / "run", step)
+    with (
+        pytest.warns(RuntimeWarning, match="cannot be read"),
+        pytest.raises(ValueError, match=r"none of the checkpoints in run can be read \(steps \[30, 40\]"),
+    ):
+        _fit(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    assert _fit(tmp_path / "run").steps == 40
+
+
+def test_bad_settings(tmp_path):
+    inference = btl.infer.map_estimate(_joint(), OPTIMIZER)
+    checkpoint = btl.Checkpoint(tmp_path, every=0)
+    with pytest.raises(ValueError, match="every=0 and keep=2; both must be 1 or more"):
+        btl.fit(inference, KEY, PARAMS, DATA, steps=5, batch_size=4, progress=False, checkpoint=checkpoint)

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from bayestl import _tree as tree
-from bayestl import gaussians, infer, likelihoods, metrics, predict, sources
+from bayestl import bridges, gaussians, infer, likelihoods, metrics, predict, sources
 from bayestl._checkpoint import Checkpoint
 from bayestl._fit import EarlyStopping, FitResult, Progress, fit
 from bayestl._fit_many import ManyResult, fit_many, sequentially
@@ -34,6 +34,7 @@ __all__ = [
     "Progress",
     "Samples",
     "__version__",
+    "bridges",
     "data",
     "fit",
     "fit_many",

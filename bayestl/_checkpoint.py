@@ -52,7 +52,7 @@ class Saved(NamedTuple):
 
 def describe_run(dynamic: Any, state: Any, key: Any, data: Any, batch_size: int) -> dict[str, Any]:
     """What must be the same for a run to go on from a checkpoint, in words that JSON can hold."""
-    import bayestl
+    from bayestl import __version__
 
     arrays = [np.asarray(x) for x in dynamic if _tree.is_concrete(x) and getattr(x, "is_fully_addressable", True)]
     digest = hashlib.sha256()
@@ -60,7 +60,7 @@ def describe_run(dynamic: Any, state: Any, key: Any, data: Any, batch_size: int)
         digest.update(np.ascontiguousarray(array).tobytes())
     return {
         "format": _FORMAT,
-        "version": bayestl.__version__,
+        "version": __version__,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "method": f"{type(state).__module__}.{type(state).__qualname__}",
         "state": {path: [list(x.shape), str(x.dtype)] for path, x in _tree.by_paths(state).items()},

@@ -39,9 +39,9 @@ WITHIN = {
     "_tree": {"_types"},
     "_log_joint": {"gaussians", "likelihoods"},
     "_loop": {"_log_joint", "_posteriors", "likelihoods"},
-    "_fit": {"_loop", "_log_joint", "_posteriors", "likelihoods"},
-    "_fit_many": {"_fit", "_loop", "_log_joint", "_posteriors", "likelihoods"},
-    "_checkpoint": {"_fit", "_loop"},
+    "_checkpoint": set(),
+    "_fit": {"_checkpoint", "_loop", "_log_joint", "_posteriors", "likelihoods"},
+    "_fit_many": {"_checkpoint", "_fit", "_loop", "_log_joint", "_posteriors", "likelihoods"},
 }
 # The core never imports these; they may import the core.
 EDGES = {"nets", "pretrained", "data", "plots"}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from numpyro import diagnostics
 
 from bayestl._posteriors import Samples
@@ -45,7 +46,7 @@ class Chains(Samples):
         Reference:
             Gelman et al. 2013, "Bayesian Data Analysis", third edition, section 11.4.
         """
-        return jax.tree.map(diagnostics.split_gelman_rubin, self.by_chain(function))
+        return self._each(diagnostics.split_gelman_rubin, function)
 
     def effective_sample_size(self, function: Callable[[Params], Any] | None = None) -> Any:
         """How many independent draws would know the mean as well: its standard error is sd / sqrt(this).
@@ -56,4 +57,7 @@ class Chains(Samples):
         Reference:
             Geyer 2011, "Introduction to Markov Chain Monte Carlo", section 1.10.2.
         """
-        return jax.tree.map(diagnostics.effective_sample_size, self.by_chain(function))
+        return self._each(diagnostics.effective_sample_size, function)
+
+    def _each(self, diagnostic: Callable[[Any], Any], function: Callable[[Params], Any] | None) -> Any:
+        return jax.tree.map(lambda x: diagnostic(np.asarray(x, np.float64)), self.by_chain(function))

@@ -83,7 +83,11 @@ class Sites:
         """For every number of all sites' vectors, one after another, its place in ``jax.tree.leaves``, (D,)."""
         ends = list(accumulate(math.prod(s) for s in self.shapes))
         return np.concatenate(
-            [np.arange(ends[i] - math.prod(self.shapes[i]), ends[i]) for _, positions in self.members for i in positions]
+            [
+                np.arange(ends[i] - math.prod(self.shapes[i]), ends[i])
+                for _, positions in self.members
+                for i in positions
+            ]
         )
 
 

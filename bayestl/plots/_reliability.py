@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def reliability(bins: Mapping[str, ReliabilityBins | Sequence[ReliabilityBins]], ax: Axes | None = None) -> Axes:
+def reliability(
+    bins: Mapping[str, ReliabilityBins | Sequence[ReliabilityBins]], ax: Axes | None = None, min_count: int = 1
+) -> Axes:
     """Accuracy against confidence, one curve a method; on the diagonal, stated confidence is the share that is right.
 
-    Below the diagonal a method is overconfident. Empty bins are left out. The area of a marker grows with the share of
+    Below the diagonal a method is overconfident. The area of a marker grows with the share of
     a method's examples that its bin holds.
 
     Args:
         bins: method to its bins, from :func:`bayestl.metrics.reliability_bins`, or to those of several seeds (a list,
             or arrays with leading axes), whose examples are then pooled.
         ax: axes to draw on; None for a new figure.
+        min_count: bins with fewer examples (pooled over seeds) are left out of the curve: their accuracy is noise.
 
     Raises:
         ValueError: ``bins`` is empty, or seeds of one method have different numbers of bins.
@@ -43,7 +46,7 @@ def reliability(bins: Mapping[str, ReliabilityBins | Sequence[ReliabilityBins]],
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="calibrated", zorder=1)
     for name, style in styles(pooled).items():
         confidence, accuracy, count = pooled[name]
-        some = count > 0
+        some = count >= max(min_count, 1)
         ax.plot(
             confidence[some],
             accuracy[some],

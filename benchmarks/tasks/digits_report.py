@@ -72,7 +72,7 @@ def figure(config: Config, rows: Rows, path: Path) -> None:
         row[0].set(title=f"{target}: the source {_effect(rows, target, middle)[0]}", xlabel="labels per class")
         _clip(row[0], nll)
         bins = {m: _bins(rows, target, middle, m) for m in all_methods()}
-        btl.plots.reliability(bins, ax=row[1])
+        btl.plots.reliability(bins, ax=row[1], min_count=10)
         row[1].set_title(f"{target}: is stated confidence right?\n({middle} labels per class, all seeds)")
     for ax in axes.flat:
         ax.get_legend().remove()

@@ -63,7 +63,7 @@ def test_bayes_rule(name):
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_posterior_moments(name):
-    """The posterior mean is where the joint is stationary, and its precision the sum of both, by the prior's products."""
+    """The joint is stationary at the posterior mean, and the posterior's precision the sum of both precisions."""
     known, prior = FIXTURE[name], PRIORS[name]()
     x, y, mean = np.asarray(FIXTURE["X"]), np.asarray(FIXTURE["y"]), np.asarray(known["mean"])
     precision = np.stack([_flat(prior.precision_mv(_tree(unit))) for unit in np.eye(3)])

@@ -71,7 +71,7 @@ def test_woodbury_would_not_have_kept_it():
 @pytest.mark.x64
 @pytest.mark.parametrize("negative", [False, True])
 def test_the_posterior_under_a_linear_likelihood_is_low_rank_again(negative):
-    """Precision ``P + X^T X / s2`` and mean by dense algebra; as LowRank with the directions of Q and of the rows of X."""
+    """Precision ``P + X^T X / s2`` by dense algebra, and as LowRank with the directions of Q and of the rows of X."""
     rng = np.random.default_rng(3)
     size, rank, n, noise = 30, 3, 5, 0.2
     mean, a = rng.normal(size=size), np.exp(rng.normal(size=size))
@@ -109,7 +109,7 @@ def test_the_posterior_under_a_linear_likelihood_is_low_rank_again(negative):
 
 @pytest.mark.x64
 def test_canonical_form():
-    """Q has orthonormal columns, and Q diag(lam) Q^T is B K B^T, for an indefinite K and columns of very unequal length."""
+    """Q^T Q = I and Q diag(lam) Q^T = B K B^T, for an indefinite K and columns of very unequal length."""
     rng = np.random.default_rng(4)
     columns = rng.normal(size=(4, 25)) * np.array([1e-3, 1.0, 1.0, 1e4])[:, None]
     middle = rng.normal(size=(4, 4))

@@ -35,8 +35,9 @@ def _sampler(name: str, tree: str, num: int) -> tuple[Problem, Callable[[int], A
 @pytest.mark.x64
 @pytest.mark.parametrize("name", BY_NAME)
 def test_mean_and_covariance(name):
-    """Whitened by the true covariance, N |mean|^2 is chi-square with D degrees of freedom, and the entries of the second
-    moment are independent up to higher order with variances 1/N off the diagonal and 2/N on it: again a chi-square."""
+    """Whitened by the true covariance, N |mean|^2 is chi-square with D degrees of freedom. The entries of the second
+    moment are uncorrelated, with variances 1/N off the diagonal and 2/N on it: the sum of their standardised squares
+    is a chi-square too, up to order 1/N."""
     problem, sample = _sampler(name, "tuple", DRAWS)
     draws = flat_rows(sample(1))
     white = np.linalg.solve(np.linalg.cholesky(problem.covariance), (draws - flat(problem.mean)).T)

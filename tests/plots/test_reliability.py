@@ -72,3 +72,11 @@ def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r'pip install "bayestl\[plots\]"'):
         plots.reliability({"one": ONE})
+
+
+def test_bins_with_few_examples_are_left_out_on_request():
+    bins = ReliabilityBins(np.array([0.2, 0.8]), np.array([0.0, 0.75]), np.array([3, 40]))
+    (curve,) = [line for line in plots.reliability({"a": bins}, min_count=4).get_lines() if line.get_label() == "a"]
+    assert np.asarray(curve.get_xdata()).tolist() == [0.8]
+    (curve,) = [line for line in plots.reliability({"a": bins}, min_count=3).get_lines() if line.get_label() == "a"]
+    assert np.asarray(curve.get_xdata()).tolist() == [0.2, 0.8]

@@ -77,6 +77,6 @@ def test_without_matplotlib(monkeypatch):
 def test_bins_with_few_examples_are_left_out_on_request():
     bins = ReliabilityBins(np.array([0.2, 0.8]), np.array([0.0, 0.75]), np.array([3, 40]))
     (curve,) = [line for line in plots.reliability({"a": bins}, min_count=4).get_lines() if line.get_label() == "a"]
-    assert np.asarray(curve.get_xdata()).tolist() == [0.8]
+    assert np.asarray(curve.get_xdata()).tolist() == pytest.approx([0.8])
     (curve,) = [line for line in plots.reliability({"a": bins}, min_count=3).get_lines() if line.get_label() == "a"]
-    assert np.asarray(curve.get_xdata()).tolist() == [0.2, 0.8]
+    assert np.asarray(curve.get_xdata()).tolist() == pytest.approx([0.2, 0.8])

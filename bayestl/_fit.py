@@ -153,7 +153,7 @@ def fit(
                 good = done + _good_steps(infos["objective"], bool(finite))
                 if good < done + num:
                     start = (state, done) if good >= done else before
-                    state, kept = _last_finite(advance, *start, max(good, 0))
+                    state, kept = _last_finite(advance, *start, max(good, start[1]))
                     stopped = _failure(infos["objective"], done, kept)
                     warnings.warn(stopped, RuntimeWarning, stacklevel=2)
                     done = kept

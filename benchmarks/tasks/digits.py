@@ -248,13 +248,14 @@ def run_method(
 def run_source(tasks: Sequence[Target], source: Source, config: Config) -> list[dict[str, Any]]:
     """The source network as it is; the same row for every seed."""
     joint = btl.LogJoint(source.net, btl.likelihoods.categorical(), None, num_data=1)
-    none = {"setting": {}, "validation_nll": None, "settings_tried": 0, "frozen_members": 0}
-    seconds = {"seconds": 0.0, "compile_seconds": 0.0}
-    return [
-        {"target": task.name, "seed": seed, **row, **none, **seconds}
-        for task, row in ((task, _test_row(joint, btl.Point(source.net.params), task)) for task in tasks)
-        for seed in range(config.seeds)
-    ]
+    point = btl.Point(source.net.params)
+    none = {"setting": {}, "settings_tried": 0, "frozen_members": 0, "seconds": 0.0, "compile_seconds": 0.0}
+    rows = []
+    for task in tasks:
+        validation = float(_nll(joint, point, task.pool.take(task.split.validation)))
+        row = {"target": task.name, **_test_row(joint, point, task), **none, "validation_nll": validation}
+        rows.extend({**row, "seed": seed} for seed in range(config.seeds))
+    return rows
 
 
 def _training_set(task: Target, num_labels: int, seed: int) -> Any:

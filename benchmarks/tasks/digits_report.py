@@ -33,11 +33,12 @@ def report(config: Config, rows: Rows) -> str:
 
 
 def _effect(rows: Rows, target: str, n: int) -> tuple[str, str, float, float]:
-    """Did the source help: the best use of it against training from scratch, in paired differences of test NLL."""
-    scratch = of(rows.rows, "nll", target=target, n=n, method="from scratch")
-    uses = {m: of(rows.rows, "nll", target=target, n=n, method=m) for m in all_methods() if m != "from scratch"}
-    best = min(uses, key=lambda name: uses[name].mean())
-    mean, error = mean_and_error(uses[best] - scratch)
+    """Did the source help: the use of it that validation data prefer against training from scratch, paired test NLL."""
+    key = {"target": target, "n": n}
+    uses = [m for m in all_methods() if m != "from scratch"]
+    best = min(uses, key=lambda name: of(rows.rows, "validation_nll", method=name, **key).mean())
+    difference = of(rows.rows, "nll", method=best, **key) - of(rows.rows, "nll", method="from scratch", **key)
+    mean, error = mean_and_error(difference)
     word = "helps" if mean < -2 * error else "hurts" if mean > 2 * error else "makes no clear difference"
     return word, best, mean, error
 
@@ -48,7 +49,7 @@ def _verdict(rows: Rows, target: str, config: Config) -> str:
     for n in config.num_labels:
         word, best, mean, error = _effect(rows, target, n)
         lines.append(
-            f"* {target}, n = {n}: the source {word}. Its best use ({best}) against training from scratch: NLL "
+            f"* {target}, n = {n}: the source {word}. The use validation prefers ({best}) against from scratch: NLL "
             f"{mean:+.3f} ± {error:.3f}."
         )
     return "\n".join(lines)

@@ -295,7 +295,8 @@ def check_positive(name: str, tree: Params, fix: str = "") -> None:
     for path, leaf in by_paths(tree).items():
         bad = _count(leaf, lambda x: x <= 0)
         if bad:
+            smallest = float(np.min(np.asarray(leaf)))
             raise ValueError(
-                f"{_at(name, path)} has {bad} of {jnp.size(leaf)} values <= 0 (smallest {float(np.min(leaf)):.3g}); "
+                f"{_at(name, path)} has {bad} of {jnp.size(leaf)} values <= 0 (smallest {smallest:.3g}); "
                 f"{fix or 'variances must be positive'}"
             )

@@ -26,7 +26,7 @@ import bayestl as btl
 from benchmarks._records import provenance
 
 RESULTS = Path(__file__).parent / "results" / "speed.jsonl"
-REPEATS = 7
+REPEATS = 5
 RATE, MOMENTUM = 1e-3, 0.9
 MEMBERS = 16
 
@@ -58,7 +58,7 @@ def mlp() -> Workload:
 def conv_net() -> Workload:
     """A ConvNet on 32x32 pictures, batch 64: the products dominate."""
     net = btl.nets.conv_net(jax.random.key(0), (32, 32, 3), (32, 64, 128), 10)
-    return Workload("ConvNet", net, _random_data((32, 32, 3)), 64, 20)
+    return Workload("ConvNet", net, _random_data((32, 32, 3)), 64, 8)
 
 
 def _random_data(shape: tuple[int, ...]) -> Any:

@@ -111,7 +111,7 @@ def test_members_with_starts_and_data_of_their_own():
 
 
 DEVICES = """
-import sys; sys.path.insert(0, sys.argv[1])
+import sys; sys.path[:0] = sys.argv[1:]
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
@@ -135,8 +135,9 @@ print(json.dumps({"apart": max(jax.tree.leaves(apart)), "failed": many.failed.to
 
 def test_several_host_devices_give_what_one_gives():
     # Three members on two devices: one is padded, and the last one, of which the padding is a copy, fails.
-    here = str(Path(__file__).parent)
-    done = subprocess.run([sys.executable, "-c", DEVICES, here], capture_output=True, text=True, check=False)
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", DEVICES, str(here), str(here.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["failed"] == [-1, -1, 6]
@@ -164,6 +165,22 @@ def test_a_member_that_fails_is_frozen_while_the_others_go_on():
     _assert_close(_member(many.params, 2), _alone(2, steps=5).params)
     assert many.net_state["count"].tolist() == [1, 11, 6]
     np.testing.assert_array_equal(np.isfinite(many.history["objective"][2]), np.arange(10) < 5)
+
+
+@pytest.mark.x64
+def test_a_frozen_member_stays_frozen_when_later_batches_are_good():
+    # The example that overflows is in one batch of every epoch of three; the order of the data says which.
+    inputs = np.asarray(_data(1).inputs).copy()
+    inputs[0] = 1e200
+    members = [_data(0), btl.data.arrays(inputs, _data(1).targets), _data(2)]
+    starts = {"b": np.ones(MEMBERS), "w": np.ones((MEMBERS, SIZE))}
+    order = jax.random.split(_keys()[1], 3)[1]
+    batches = np.asarray(members[1].indices(order, 0, 10, BATCH))
+    step = int(np.argmax((batches == 0).any(axis=1))) + 1
+    with pytest.warns(RuntimeWarning, match=rf"1 of 3 members .* 1 \(step {step}\)"):
+        many = _many(params=starts, data=btl.data.stack(members), params_axis=0, data_axis=0)
+    assert many.failed.tolist() == [-1, step, -1]
+    assert many.net_state["count"].tolist() == [11, step, 11]
 
 
 # ---------------------------------------------------------------- reports, programs

@@ -244,6 +244,8 @@ def test_is_a_pytree_under_jit_and_vmap():
     mean = case.truth[MASK > 0].mean()
     traced = jax.jit(lambda joint: joint(PARAMS, batch))(joint)
     np.testing.assert_allclose(traced, joint(PARAMS, batch), rtol=RTOL)
+    function = CASES["function"]
+    assert jax.jit(lambda joint: joint(PARAMS, batch_of(function)))(joint_of(function)) < 0
     kappas, sizes = np.array([0.0, 0.5, 2.0]), np.array([10.0, 20.0, 30.0])
     values = jax.jit(jax.vmap(lambda kappa, num: joint.replace(kappa=kappa, num_data=num)(PARAMS, batch)))
     np.testing.assert_allclose(values(kappas, sizes), (kappas * sizes * mean + LOG_PRIOR) / T, rtol=RTOL)

@@ -14,6 +14,7 @@ from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._loop import Static, partition
 from bayestl._types import Batch, Data, Key, Params
+from bayestl.bridges._all_data import all_data
 from bayestl.bridges._chains import Chains
 from bayestl.bridges._numpyro_model import NumPyroModel, numpyro_model
 from bayestl.bridges._sites import Sites
@@ -73,6 +74,7 @@ def nuts(
 
     Raises:
         ValueError: numbers out of range; a start whose density is not finite; whatever ``joint.check`` raises.
+        TypeError: data that are not in memory.
 
     Warns:
         RuntimeWarning: trajectories that diverged.
@@ -102,9 +104,9 @@ def nuts(
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     if not 0 < target_accept_prob < 1:
         raise ValueError(f"target_accept_prob is {target_accept_prob}; it must lie between 0 and 1")
-    joint.check(params, data.inputs, data.targets)
+    batch = all_data(data)
+    joint.check(params, batch.inputs, batch.targets)
     params = _tree.at_least_float32(params)
-    batch = Batch(data.inputs, data.targets)
     _check_start(joint, params, batch)
     model = numpyro_model(joint, like=params)
     arrays, static = partition(joint)
@@ -163,8 +165,8 @@ def _warn_divergences(posterior: Chains) -> None:
     diverged = posterior.num_divergences
     if diverged:
         warnings.warn(
-            f"{diverged} of {posterior.diverging.size} trajectories diverged, so parts of the posterior may be missing; "
-            "raise target_accept_prob (0.95), or give a longer warm-up",
+            f"{diverged} of {posterior.diverging.size} trajectories diverged, so parts of the posterior may be "
+            "missing; raise target_accept_prob (0.95), or give a longer warm-up",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -17,11 +17,12 @@ from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._loop import Static, partition
 from bayestl._types import Batch, Data, Inference, Key, Params, Posterior
+from bayestl.bridges._all_data import all_data
 from bayestl.bridges._guide_posterior import GuidePosterior, known_posterior
 from bayestl.bridges._guides import MakeGuide, check_guide, made_guide, reads_data
 from bayestl.bridges._numpyro_model import NumPyroModel, numpyro_model
 from bayestl.bridges._sites import Sites
-from bayestl.gaussians import Dense
+from bayestl.gaussians import Dense, Gaussian
 
 
 class SVIState(NamedTuple):
@@ -118,7 +119,7 @@ def svi(
         )
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer is a {type(optimizer).__name__}; give an optax transformation, bare")
-    batch = None if data is None else Batch(data.inputs, data.targets)
+    batch = None if data is None else all_data(data)
     method = _Method(joint, guide, optimizer, int(num_particles), batch)
     # The data go to the posterior alone: a step's program sees its batch and nothing else of them.
     step = Partial(_step, method._replace(batch=None))
@@ -148,7 +149,19 @@ def _ready(method: _Method, sites: Sites, key: Key, batch: Batch | None) -> tupl
 def _init(method: _Method, key: Key, params: Params) -> SVIState:
     _tree.check_floating("params", params)
     _tree.check_finite("params", params, "the start must be finite")
+    if isinstance(method.joint.prior, Gaussian):
+        fix = "start from the target's parameters, as sources.match(...).params gives them"
+        _tree.check_same_structure("params", params, "prior", method.joint.prior.mean, fix)
     params = _tree.at_least_float32(params)
+    dynamic, static = partition(method)
+    optim_state = _start(dynamic, key, params, static=static)
+    return SVIState(optim_state, numpyro_model(method.joint, like=params).sites)
+
+
+@partial(jax.jit, static_argnames="static")
+def _start(dynamic: list[Any], key: Key, params: Params, *, static: Static) -> Any:
+    """NumPyro's state at the start. One program: NumPyro sets a guide up by hundreds of small operations."""
+    method: _Method = static.combine(dynamic)
     model = numpyro_model(method.joint, like=params)
     guide = made_guide(method.make_guide, model, model.to_values(params))
     if reads_data(guide) and method.batch is None:
@@ -159,7 +172,7 @@ def _init(method: _Method, key: Key, params: Params) -> SVIState:
     start = _numpyro_svi(method, model, guide).init(key, method.batch)
     if start.mutable_state is not None:
         raise ValueError(f"guide has mutable sites {sorted(start.mutable_state)}, which svi does not carry; use params")
-    return SVIState(start.optim_state, model.sites)
+    return start.optim_state
 
 
 def _step(method: _Method, key: Key, state: SVIState, batch: Batch) -> tuple[SVIState, SVIInfo]:

@@ -59,7 +59,8 @@ def save(
     containers = _containers.to_json(jax.tree.structure(gaussian.mean))
     header = Header(structure, parameters, containers, convention or _OURS, source_task, notes, __version__)
     tensors = tensors_of(gaussian, header)
-    check_values(gaussian)
+    with jax.ensure_compile_time_eval():
+        check_values(gaussian)
     try:
         text = to_json(header)
     except (TypeError, ValueError) as error:
@@ -93,7 +94,8 @@ def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussia
         >>> print(prior.variance()["w"])
         [0.25 0.25]
     """
-    with _opened(path) as file, _blamed(path):
+    # Read at once and not as part of a program, wherever this is called.
+    with _opened(path) as file, _blamed(path), jax.ensure_compile_time_eval():
         header = _header(file)
         _check_tensors(file, header)
         _warn_of_float64(path, file, header)

@@ -45,12 +45,9 @@ def _nnx(tree: Any) -> Any:
     return nnx.State(jax.tree.map(nnx.Param, tree))
 
 
-_DICT = {
-    "body": {"bias": (4,), "conv": (2, 1, 2, 3), "kernel": (3, 4)},
-    "head/0": {"kernel": (1, 2, 3), "scale": ()},
-}
-_TUPLE = {"layers": ([(2, 3), (5,)], ((), (2, 1, 2))), "last": (1, 2, 1, 3)}
-_NNX = {"dense": {"bias": (3,), "kernel": (2, 3)}, "layers": {0: {"w": (4,)}, 10: {"w": (2, 2)}, 2: {"w": ()}}}
+_DICT = {"body": {"bias": (4,), "conv": (3, 1, 3, 3), "kernel": (3, 5)}, "head/0": {"scale": ()}}
+_TUPLE = {"layers": ([(2, 3), (5,)], ((2, 1, 3), ()))}
+_NNX = {"dense": {"bias": (3,), "kernel": (2, 3)}, "layers": {0: {"w": (4,)}, 10: {"w": (2, 2)}}}
 
 TREES: dict[str, Callable[[np.random.Generator], Any]] = {
     "dict": lambda rng: normal_tree(rng, _DICT),

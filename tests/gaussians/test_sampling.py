@@ -51,7 +51,7 @@ def test_mean_and_covariance(name):
     assert abs(np.mean(white**4) - 3) < 5 * np.sqrt(96 / white.size)
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", ["diagonal", "low rank", "dense", "blocks"])
 def test_shapes_dtypes_and_keys(name):
     problem, sample = _sampler(name, "nnx", 3)
     first, again, other = sample(1), sample(1), sample(2)

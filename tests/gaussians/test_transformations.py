@@ -155,7 +155,7 @@ def test_built_inside_jit_from_constants(name):
     mean, ingredients, params = jax.tree.map(jnp.asarray, problem.arguments)
     found = jax.jit(lambda x: BY_NAME[name].build(mean, ingredients).rescale(2.0).log_prob(x))(params)
     truth = _log_density(flat(problem.params) - flat(problem.mean), 2 * problem.covariance)
-    # float32 of a sum of D = 18 terms, through products of condition number below 1e3
+    # float32 of a sum of D = 17 terms, through products of condition number below 1e3
     np.testing.assert_allclose(found, truth, rtol=1e-4)
 
 

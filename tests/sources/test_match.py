@@ -58,7 +58,7 @@ def test_rename():
     np.testing.assert_array_equal(found.params["conv"]["kernel"], np.ones((2, 3)))
     assert found.unused == ()
     other = {**source, "extra": jnp.ones(3)}
-    found = match(other, TARGET, new=["head/**"], rename=lambda path: names.get(path, path), verbose=False)
+    found = match(other, TARGET, new=["head/**"], rename=lambda path: names.get(path, "old/" + path), verbose=False)
     assert found.unused == ("extra",), "paths of the source are given in its own names"
 
 

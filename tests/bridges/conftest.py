@@ -1,0 +1,6 @@
+"""Lets the tests here import the linear-Gaussian problems of the inference methods."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "infer"))

@@ -88,12 +88,13 @@ def mean_field_vi(
     Example:
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
         >>> prior = btl.gaussians.isotropic(net.params, scale=1.0)
-        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=3)
-        >>> data = btl.data.arrays(jnp.ones((3, 1)), jnp.full(3, 2.0))
-        >>> inference = btl.infer.mean_field_vi(joint, optax.adam(optax.cosine_decay_schedule(0.05, 3000)))
-        >>> fitted = btl.fit(inference, jax.random.key(0), net.params, data, steps=3000, progress=False)
+        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=4)
+        >>> data = btl.data.arrays(jnp.ones((4, 1)), jnp.full(4, 2.0))
+        >>> schedule = optax.exponential_decay(0.05, 400, 0.5)
+        >>> inference = btl.infer.mean_field_vi(joint, optax.adam(schedule), num_samples=16)
+        >>> fitted = btl.fit(inference, jax.random.key(0), net.params, data, steps=4000, progress=False)
         >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance()["w"].round(1))
-        [1.5] [0.2]
+        [1.6] [0.2]
     """
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; at least 1 draw per step is needed")

@@ -25,7 +25,7 @@ class FlatGaussian(dist.Distribution):
     # The Gaussian is the one field with arrays; NumPyro registers its distributions as pytrees by this name. Without
     # arguments to constrain, NumPyro takes the samples as reparameterised, which they are.
     pytree_data_fields = ("gaussian",)
-    support = dist.constraints.real_vector
+    support = dist.constraints.real_vector  # pyright: ignore[reportAssignmentType]  numpyro declares a property
 
     def __init__(self, gaussian: Gaussian):
         self.gaussian = gaussian

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpyro
@@ -40,7 +41,7 @@ class NumPyroModel:
             numpyro.factor("log_likelihood", self.joint.replace(prior=None)(params, batch))
         return params
 
-    def to_params(self, values: Mapping[str, jax.Array]) -> Params:
+    def to_params(self, values: Mapping[str, Any]) -> Params:
         """Values of the sites, vectors (..., d) by name, as parameters: leaves (..., *shape). Other names are left."""
         return self.sites.to_params(values)
 

@@ -107,9 +107,9 @@ def nuts(
     batch = all_data(data)
     joint.check(params, batch.inputs, batch.targets)
     params = _tree.at_least_float32(params)
-    _check_start(joint, params, batch)
     model = numpyro_model(joint, like=params)
     arrays, static = partition(joint)
+    _check_start(static, arrays, params, batch)
     plan = _Plan(
         static, model.sites, num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass
     )
@@ -154,8 +154,14 @@ def _run(
 _compiled = jax.jit(_run, static_argnums=0)
 
 
-def _check_start(joint: LogJoint, params: Params, batch: Batch) -> None:
-    value, gradient = jax.jit(jax.value_and_grad(joint))(params, batch)
+@partial(jax.jit, static_argnums=0)
+def _density(static: Static, arrays: list[Any], params: Params, batch: Batch) -> tuple[jax.Array, Params]:
+    """The log density, and its gradient."""
+    return jax.value_and_grad(static.combine(arrays))(params, batch)
+
+
+def _check_start(static: Static, arrays: list[Any], params: Params, batch: Batch) -> None:
+    value, gradient = _density(static, arrays, params, batch)
     if not bool(jnp.isfinite(value)):
         raise ValueError(f"the log density at params is {value}; chains must start where it is finite")
     _tree.check_finite("the gradient of the log density at params", gradient, "start elsewhere, as at the mode")

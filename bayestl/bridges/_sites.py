@@ -64,7 +64,7 @@ class Sites:
         rows = [x.reshape(*x.shape[: x.ndim - len(s)], -1) for x, s in zip(leaves, self.shapes, strict=True)]
         return {name: jnp.concatenate([rows[i] for i in positions], axis=-1) for name, positions in self.members}
 
-    def to_params(self, values: Mapping[str, jax.Array]) -> Params:
+    def to_params(self, values: Mapping[str, Any]) -> Params:
         """One vector (..., d) per site as parameters, leaves (..., *shape)."""
         leaves: list[Any] = [None] * len(self.shapes)
         for name, positions in self.members:

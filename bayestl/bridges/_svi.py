@@ -12,6 +12,7 @@ import optax
 from jax.tree_util import Partial
 from numpyro import handlers
 from numpyro import infer as numpyro_infer
+from numpyro.infer.svi import SVIState as NumPyroState
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
@@ -130,8 +131,8 @@ def _numpyro_svi(method: _Method, model: NumPyroModel, guide: Any) -> numpyro_in
     joint = method.joint
     scale = joint.temperature / (joint.num_data * jnp.where(joint.kappa > 0, joint.kappa, 1.0))
     objective = numpyro_infer.Trace_ELBO(num_particles=method.num_particles)
-    scaled = (handlers.scale(fn, scale=scale) for fn in (model, guide))
-    return numpyro_infer.SVI(*scaled, method.optimizer, objective)
+    scaled_model, scaled_guide = (handlers.scale(fn, scale=scale) for fn in (model, guide))
+    return numpyro_infer.SVI(scaled_model, scaled_guide, method.optimizer, objective)
 
 
 def _ready(method: _Method, sites: Sites, key: Key, batch: Batch | None) -> tuple[numpyro_infer.SVI, Any]:
@@ -184,7 +185,7 @@ def _step(method: _Method, key: Key, state: SVIState, batch: Batch) -> tuple[SVI
 
 
 def _numpyro_state(state: SVIState, key: Key) -> Any:
-    return numpyro_infer.svi.SVIState(state.optim_state, None, key)
+    return NumPyroState(state.optim_state, None, key)
 
 
 def _posterior(method: _Method, state: SVIState) -> Posterior:

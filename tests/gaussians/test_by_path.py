@@ -29,12 +29,15 @@ def _target() -> dict:
     }
 
 
+_build = jax.jit(gaussians.low_rank)
+
+
 def _low_rank(mean: dict) -> tuple[gaussians.LowRank, np.ndarray]:
     """A low-rank Gaussian, and the covariance of what lies under its ``body``, by dense algebra."""
     rng = np.random.default_rng(1)
     factor = jax.tree.map(lambda x: rng.normal(size=(2, *x.shape)), mean)
     rows = np.concatenate([f.reshape(2, -1) for f in jax.tree.leaves(factor["body"])], axis=1)
-    return gaussians.low_rank(mean, 0.5, factor), 0.5 * np.eye(rows.shape[1]) + rows.T @ rows
+    return _build(mean, 0.5, factor), 0.5 * np.eye(rows.shape[1]) + rows.T @ rows
 
 
 def _log_density(x: np.ndarray, cov: np.ndarray) -> float:

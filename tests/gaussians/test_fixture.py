@@ -31,7 +31,7 @@ def _flat(tree) -> np.ndarray:
 
 def _low_rank() -> gaussians.LowRank:
     factor = np.asarray(FIXTURE["low_rank_factor"]).T
-    return gaussians.low_rank(_tree(FIXTURE["prior_mean"]), _tree(FIXTURE["low_rank_diag"]), _tree(factor))
+    return jax.jit(gaussians.low_rank)(_tree(FIXTURE["prior_mean"]), _tree(FIXTURE["low_rank_diag"]), _tree(factor))
 
 
 PRIORS = {
@@ -80,6 +80,8 @@ def test_swag_covariance():
     deviations = iterates[-swag["kept"] :] - np.asarray(swag["mean"])
     # Three deviations of two parameters: R of their QR decomposition has the same product and a rank that fits.
     factor = np.linalg.qr(deviations / np.sqrt(2 * (swag["kept"] - 1)), mode="r")
-    g = gaussians.low_rank({"w": np.asarray(swag["mean"])}, {"w": 0.5 * np.asarray(swag["variance"])}, {"w": factor})
+    g = jax.jit(gaussians.low_rank)(
+        {"w": np.asarray(swag["mean"])}, {"w": 0.5 * np.asarray(swag["variance"])}, {"w": factor}
+    )
     covariance = np.stack([np.asarray(g.covariance_mv({"w": unit})["w"]) for unit in np.eye(2)])
     np.testing.assert_allclose(covariance, swag["cov"], rtol=RTOL)

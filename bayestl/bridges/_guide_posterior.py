@@ -63,12 +63,14 @@ def _sample(dynamic: list[Any], key: Key, *, static: Static, num: int) -> Params
 
 def known_posterior(guide: Callable, params: dict[str, Any], sites: Sites) -> Posterior | None:
     """The guide's distribution as a Gaussian or a point over the parameters' tree; None when it is neither."""
+    median: Any
     if isinstance(guide, autoguide.AutoDelta):
-        median: Any = guide.median(params)
+        median = guide.median(params)
         return Point(sites.to_params(median))
     if isinstance(guide, autoguide.AutoNormal):
         scales = {name: params[f"{name}_{guide.prefix}_scale"] for name in sites.names}
-        return Diagonal(sites.to_params(guide.median(params)), _squares(sites.to_params(scales)))
+        median = guide.median(params)
+        return Diagonal(sites.to_params(median), _squares(sites.to_params(scales)))
     if isinstance(guide, autoguide.AutoDiagonalNormal):
         normal = guide.get_posterior(params)
         return Diagonal(_unflat(sites, normal.loc), _squares(_unflat(sites, normal.scale)))

@@ -36,8 +36,8 @@ def _start_at(guide: Callable, values: Mapping[str, jax.Array]) -> None:
         return
     if guide.prototype_trace is not None:
         raise ValueError(
-            f"guide gave a {type(guide).__name__} that has been used before; give a function that makes a new one each "
-            "time it is called: lambda model: AutoNormal(model)"
+            f"guide gave back {type(guide).__name__} that has been used before; give a function that makes a new one "
+            "each time it is called: lambda model: AutoNormal(model)"
         )
     guide.init_loc_fn = init_to_value(values=values)
     for part in guide if isinstance(guide, autoguide.AutoGuideList) else ():

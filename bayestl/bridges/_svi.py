@@ -39,7 +39,8 @@ class SVIState(NamedTuple):
 class SVIInfo(NamedTuple):
     """Attributes:
     objective: what is minimised, ``-ELBO`` per effective datum: ``-ELBO T / (kappa N)``.
-    elbo: estimate of the evidence lower bound, nats of the full data set, up is good.
+    elbo: estimate of the evidence lower bound, nats of the full data set, up is good. A guide that is a point
+        (AutoDelta, AutoLaplaceApproximation) has no entropy: then the log joint at that point.
     """
 
     objective: jax.Array

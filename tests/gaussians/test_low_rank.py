@@ -108,10 +108,13 @@ def test_the_posterior_under_a_linear_likelihood_is_low_rank_again(negative):
 
 
 @pytest.mark.x64
-def test_canonical_form():
-    """Q^T Q = I and Q diag(lam) Q^T = B K B^T, for an indefinite K and columns of very unequal length."""
+@pytest.mark.parametrize("angle", [1.0, 1e-5])
+def test_canonical_form(angle):
+    """Q^T Q = I and Q diag(lam) Q^T = B K B^T, for indefinite K and columns unequal in length or nearly collinear."""
     rng = np.random.default_rng(4)
     columns = rng.normal(size=(4, 25)) * np.array([1e-3, 1.0, 1.0, 1e4])[:, None]
+    # At 1e-5 the Gram matrix has an eigenvalue of 1e-10, from which one pass alone is orthonormal to 1e-6 only.
+    columns[2] = columns[1] + angle * columns[2]
     middle = rng.normal(size=(4, 4))
     middle = middle + middle.T
     arguments = {"a": columns[:, :5], "b": columns[:, 5:].reshape(4, 4, 5)}, middle

@@ -9,6 +9,7 @@ from bayestl._checkpoint import Checkpoint
 from bayestl._fit import EarlyStopping, FitResult, Progress, fit
 from bayestl._fit_many import ManyResult, fit_many, sequentially
 from bayestl._log_joint import LogJoint, LossTerms
+from bayestl._placement import shard_params
 from bayestl._posteriors import Mixture, Point, Samples
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
 
@@ -46,6 +47,7 @@ __all__ = [
     "plots",
     "predict",
     "sequentially",
+    "shard_params",
     "sources",
     "tree",
 ]

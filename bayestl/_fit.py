@@ -1,4 +1,4 @@
-"""The one training loop: any method, on a data set that lives on the device."""
+"""The one training loop: any method, on a data set on the device or one that streams, on one device or many."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from tqdm.auto import tqdm
 
 from bayestl._checkpoint import Checkpoint, describe_run, opened
 from bayestl._loop import Span, Transform, all_finite, check_run, partition, run_steps, split_key
+from bayestl._placement import check_sharding, layout_of, place_alike, replicate
 from bayestl._types import Data, Inference, Key, Params, Posterior
 
 
@@ -69,11 +70,11 @@ class FitResult(NamedTuple):
         return getattr(self.state, "net_state", ())
 
 
-@partial(jax.jit, static_argnames=("static", "capacity", "batch_size", "transform"))
-def _chunk(dynamic, state, data, keys, span, *, static, capacity, batch_size, transform):
+@partial(jax.jit, static_argnames=("static", "capacity", "batch_size", "transform", "layout"))
+def _chunk(dynamic, state, data, keys, span, *, static, capacity, batch_size, transform, layout):
     step = static.combine(dynamic)
     state, infos = run_steps(
-        step, state, data, keys, span, capacity=capacity, batch_size=batch_size, transform=transform
+        step, state, data, keys, span, capacity=capacity, batch_size=batch_size, transform=transform, layout=layout
     )
     return state, infos, all_finite(state)
 
@@ -90,6 +91,7 @@ def fit(
     chunk_size: int = 100,
     callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoint | None = None,
+    sharding: NamedSharding | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Run a method for a number of steps.
@@ -110,36 +112,52 @@ def fit(
         callbacks: functions of :class:`Progress`, called after each chunk; True ends the run. What they remember is
             their own: a run that goes on from a checkpoint does not call them for the steps before it.
         checkpoint: save the run as it goes, and go on from the last checkpoint when there is one.
+        sharding: how a batch lies on a mesh of Auto axes, ``NamedSharding(mesh, PartitionSpec("data"))``: every device
+            then works on its part of each batch, and the result is that of one device to rounding. Parameters stay as
+            they were placed (:func:`~bayestl.shard_params`), or are replicated; priors and states are laid out alike.
+            Arrays given are the same in every process.
         progress: show a progress bar.
 
     Raises:
-        ValueError: a start, data, batch size or number of steps that do not fit; a checkpoint of another run.
+        ValueError: a start, data, batch size or number of steps that do not fit; a checkpoint of another run; a mesh
+            that does not divide the batch.
 
     Warns:
         RuntimeWarning: the objective or the state became non-finite; the run stops and keeps the last good state.
     """
     batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
-    inference.check(params, data.inputs, data.targets)
+    examples = data.examples()
+    inference.check(params, examples.inputs, examples.targets)
     keys = split_key(key)
-    state = inference.init(keys.init, params)
-    dynamic, static = partition(inference.step)
+    state, step, layout = inference.init(keys.init, params), inference.step, None
+    if sharding is not None:
+        check_sharding(sharding, batch_size)
+        mesh = sharding.mesh
+        params, keys = replicate(params, mesh), replicate(keys, mesh)
+        state, step = place_alike(state, params, mesh), place_alike(step, params, mesh)
+        layout = layout_of(sharding, state)
+    dynamic, static = partition(step)
 
     def description() -> dict[str, Any]:
         return describe_run(dynamic, state, key, data, batch_size)
 
-    run = partial(_chunk, dynamic, static=static, capacity=capacity, batch_size=batch_size, transform=transform)
-
-    def advance(state: Any, start: int, num: int) -> tuple[Any, Any, jax.Array]:
-        return run(state, data, keys, Span(jnp.int32(start), jnp.int32(num)))
-
-    began = time.perf_counter()
-    # An empty span compiles the program, and runs none of it.
-    jax.block_until_ready(advance(state, 0, 0))
-    ready = time.perf_counter()
-
+    options = {"capacity": capacity, "batch_size": batch_size, "transform": transform, "layout": layout}
     history: list[dict[str, np.ndarray]] = []
     done, stopped = 0, "finished"
-    with opened(checkpoint, description) as saver, tqdm(**bar_options(steps, progress)) as bar:
+    with (
+        opened(checkpoint, description) as saver,
+        data.open(keys.order, batch_size, capacity, sharding) as window,
+        tqdm(**bar_options(steps, progress)) as bar,
+    ):
+
+        def advance(state: Any, start: int, num: int) -> tuple[Any, Any, jax.Array]:
+            span = Span(np.int32(start), np.int32(num))
+            return _chunk(dynamic, state, window(start), keys, span, static=static, **options)
+
+        began = time.perf_counter()
+        # An empty span compiles the program, and runs none of it.
+        jax.block_until_ready(advance(state, 0, 0))
+        ready = time.perf_counter()
         if saver is not None and (saved := saver.restore(state, steps)) is not None:
             done, state = saved.step, saved.state
             history.append(saved.history)

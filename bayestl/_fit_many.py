@@ -142,6 +142,7 @@ def fit_many(
         RuntimeWarning: members that became non-finite.
     """
     num_members = _count(settings, keys)
+    _check_resident(data)
     batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
     for name, tree, axis in (("params", params, params_axis), ("data", data, data_axis)):
         _check_axis(name, tree, axis, num_members)
@@ -277,6 +278,14 @@ def _count(settings: Any, keys: Key) -> int:
     return len(keys)
 
 
+def _check_resident(data: Any) -> None:
+    if not hasattr(data, "gather"):
+        raise TypeError(
+            f"data is a {type(data).__name__}, which streams; every member orders the data by its own key, so fit_many "
+            "needs all of it on the device: btl.data.arrays(inputs, targets)"
+        )
+
+
 def _check_axis(name: str, tree: Any, axis: int | None, num_members: int) -> None:
     if axis is None:
         return
@@ -294,7 +303,7 @@ def _check_first(make_inference, settings, keys, params, data, params_axis, data
     """Build the first member outside the program, so that its own checks see numbers, and check all data against it."""
     first = make_inference(jax.tree.map(lambda x: x[0], settings))
     start = jax.tree.map(lambda x: x[0], params) if params_axis == 0 else params
-    inputs, targets = data.inputs, data.targets
+    inputs, targets, _ = data.examples()
     if data_axis == 0:
         inputs, targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (inputs, targets))
     first.check(start, inputs, targets)

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl._types import Batch, Data, Key
+from bayestl._placement import Layout
+from bayestl._types import Batch, Data, Key, Window
 
 Transform = Callable[[Key, Batch], Batch]
 
@@ -78,24 +79,27 @@ class Span(NamedTuple):
 def run_steps(
     step: Callable,
     state: Any,
-    data: Data,
+    data: Window,
     keys: Keys,
     span: Span,
     *,
     capacity: int,
     batch_size: int,
     transform: Transform | None,
+    layout: Layout | None = None,
 ) -> tuple[Any, Any]:
     """``span.num`` <= ``capacity`` steps of a method; the new state, and infos with a leading axis ``capacity``.
 
     The number of steps is not part of the program: a full chunk, the remainder at the end and the replay after a
-    failure run the same compiled code.
+    failure run the same compiled code. A ``layout`` keeps batches and state on a mesh as they were placed.
     """
     rows = data.indices(keys.order, span.start, capacity, batch_size)
+    rows = rows if layout is None else layout.rows(rows)
 
     def one(i: jax.Array, state: Any) -> tuple[Any, Any]:
         key_transform, key_step = jax.random.split(jax.random.fold_in(keys.steps, span.start + i))
         batch = data.gather(rows[i])
+        batch = batch if layout is None else layout.split(batch)
         if transform is not None:
             batch = transform(key_transform, batch)
         return step(key_step, state, batch)
@@ -106,9 +110,11 @@ def run_steps(
     def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         state, infos = carry
         new_state, info = one(i, state)
+        new_state = new_state if layout is None else layout.keep(new_state)
         return new_state, jax.tree.map(lambda buffer, x: buffer.at[i].set(x), infos, info)
 
-    return jax.lax.fori_loop(0, span.num, body, (state, infos))
+    state, infos = jax.lax.fori_loop(0, span.num, body, (state, infos))
+    return state, infos if layout is None else layout.report(infos)
 
 
 def all_finite(tree: Any) -> jax.Array:
@@ -125,4 +131,4 @@ def check_run(data: Data, steps: int, batch_size: int | None, chunk_size: int) -
         raise ValueError(f"chunk_size is {chunk_size!r}; give a whole number of steps between reports, at least 1")
     batch_size = min(DEFAULT_BATCH_SIZE, data.num_examples) if batch_size is None else batch_size
     data.check_batch_size(batch_size)
-    return batch_size, min(int(chunk_size), int(steps))
+    return batch_size, min(int(chunk_size), int(steps), data.max_steps(batch_size) or steps)

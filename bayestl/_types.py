@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -77,26 +78,38 @@ class Likelihood(Protocol):
     def __call__(self, outputs: Any) -> Any: ...
 
 
-class Data(Protocol):
-    """A data set on the device: ``batch`` is a pure function of ``(key, step)``, so a run can be resumed anywhere.
+class Window(Protocol):
+    """The batches of some steps in a row, as a pytree that a compiled program takes.
 
-    ``inputs`` and ``targets`` are pytrees with a leading axis N.
+    ``indices`` gives, for each step, what ``gather`` makes its batch from.
     """
 
-    @property
-    def inputs(self) -> Any: ...
+    def indices(self, key: Key, step: Any, num_steps: int, batch_size: int) -> jax.Array: ...
 
-    @property
-    def targets(self) -> Any: ...
+    def gather(self, indices: jax.Array) -> Batch: ...
+
+
+class Data(Protocol):
+    """A data set. ``batch`` is a pure function of ``(key, step)``, so a run can be resumed anywhere.
+
+    ``examples`` gives what is checked against a model before a run: all examples, or the first ones of a stream.
+    ``max_steps`` is how many steps a window may hold, None for any number. ``open`` is a context that gives the
+    function ``start -> Window`` of steps ``start, ..., start + num_steps - 1``; a data set on the device is its own
+    window. Its key is that of the order, and ``sharding`` says how a batch lies on a mesh.
+    """
 
     @property
     def num_examples(self) -> int: ...
 
     def check_batch_size(self, batch_size: int) -> None: ...
 
-    def indices(self, key: Key, step: Any, num_steps: int, batch_size: int) -> jax.Array: ...
+    def examples(self) -> Batch: ...
 
-    def gather(self, indices: jax.Array) -> Batch: ...
+    def max_steps(self, batch_size: int) -> int | None: ...
+
+    def open(
+        self, key: Key, batch_size: int, num_steps: int, sharding: Any = None
+    ) -> AbstractContextManager[Callable[[int], Window]]: ...
 
     def batch(self, key: Key, step: int, batch_size: int) -> Batch: ...
 

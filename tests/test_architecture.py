@@ -24,6 +24,7 @@ LAYERS = (
         "_fit",
         "_fit_many",
         "_checkpoint",
+        "_placement",
         "gaussians",
         "likelihoods",
         "metrics",
@@ -38,9 +39,10 @@ LAYERS = (
 WITHIN = {
     "_tree": {"_types"},
     "_log_joint": {"gaussians", "likelihoods"},
-    "_loop": {"_log_joint", "_posteriors", "likelihoods"},
+    "_placement": set(),
+    "_loop": {"_log_joint", "_placement", "_posteriors", "likelihoods"},
     "_checkpoint": set(),
-    "_fit": {"_checkpoint", "_loop", "_log_joint", "_posteriors", "likelihoods"},
+    "_fit": {"_checkpoint", "_loop", "_log_joint", "_placement", "_posteriors", "likelihoods"},
     "_fit_many": {"_checkpoint", "_fit", "_loop", "_log_joint", "_posteriors", "likelihoods"},
 }
 # The core never imports these; they may import the core.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int
 
 from bayestl import _tree
+from bayestl._placement import replicate
 from bayestl._types import Batch, Key
 from bayestl.data import _checks, _order
 
@@ -53,6 +56,24 @@ class ArrayData:
                 f"batch_size {batch_size} is not between 1 and the {self.num_examples} examples of the data set; "
                 f"give at most batch_size={self.num_examples}, which uses all examples in every step"
             )
+
+    def examples(self) -> Batch:
+        """All examples, in their order."""
+        return Batch(self.inputs, self.targets)
+
+    def max_steps(self, batch_size: int) -> None:
+        """No limit: a program may hold all steps of a run."""
+
+    @contextlib.contextmanager
+    def open(
+        self, key: Key, batch_size: int, num_steps: int, sharding: NamedSharding | None = None
+    ) -> Iterator[Callable[[int], ArrayData]]:
+        """For :func:`~bayestl.fit`: the function from a step to this data set, which serves them all.
+
+        With a ``sharding``, every device of its mesh holds a copy of all examples, and gathers its part of each batch.
+        """
+        here = self if sharding is None else replicate(self, sharding.mesh)
+        yield lambda start: here
 
     def indices(
         self, key: Key, step: int | Int[Array, ""], num_steps: int, batch_size: int

@@ -9,6 +9,7 @@ from bayestl._checkpoint import Checkpoint
 from bayestl._fit import EarlyStopping, FitResult, Progress, fit
 from bayestl._fit_many import ManyResult, fit_many, sequentially
 from bayestl._log_joint import LogJoint, LossTerms
+from bayestl._memory import MemoryEstimate, estimate_memory
 from bayestl._placement import shard_params
 from bayestl._posteriors import Mixture, Point, Samples
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
@@ -27,6 +28,7 @@ __all__ = [
     "LogJoint",
     "LossTerms",
     "ManyResult",
+    "MemoryEstimate",
     "Mixture",
     "Net",
     "Point",
@@ -37,6 +39,7 @@ __all__ = [
     "__version__",
     "bridges",
     "data",
+    "estimate_memory",
     "fit",
     "fit_many",
     "gaussians",

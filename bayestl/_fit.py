@@ -14,8 +14,8 @@ from jax.sharding import NamedSharding
 from tqdm.auto import tqdm
 
 from bayestl._checkpoint import Checkpoint, describe_run, opened
-from bayestl._loop import Span, Transform, all_finite, check_run, partition, run_steps, split_key
-from bayestl._placement import check_sharding, layout_of, place_alike, replicate
+from bayestl._loop import Keys, Span, Static, Transform, all_finite, check_run, partition, run_steps, split_key
+from bayestl._placement import Layout, check_sharding, layout_of, place_alike, replicate
 from bayestl._types import Data, Inference, Key, Params, Posterior
 
 
@@ -70,8 +70,29 @@ class FitResult(NamedTuple):
         return getattr(self.state, "net_state", ())
 
 
+class Prepared(NamedTuple):
+    """A run before its first step: what its program takes, and the static parts of it."""
+
+    state: Any
+    dynamic: list[Any]
+    static: Static
+    keys: Keys
+    layout: Layout | None
+
+
+def prepare(init: Callable, step: Callable, keys: Keys, params: Params, sharding: Any, batch_size: int) -> Prepared:
+    state, layout = init(keys.init, params), None
+    if sharding is not None:
+        check_sharding(sharding, batch_size)
+        mesh = sharding.mesh
+        params, keys = replicate(params, mesh), replicate(keys, mesh)
+        state, step = place_alike(state, params, mesh), place_alike(step, params, mesh)
+        layout = layout_of(sharding, state)
+    return Prepared(state, *partition(step), keys, layout)
+
+
 @partial(jax.jit, static_argnames=("static", "capacity", "batch_size", "transform", "layout"))
-def _chunk(dynamic, state, data, keys, span, *, static, capacity, batch_size, transform, layout):
+def run_chunk(dynamic, state, data, keys, span, *, static, capacity, batch_size, transform, layout):
     step = static.combine(dynamic)
     state, infos = run_steps(
         step, state, data, keys, span, capacity=capacity, batch_size=batch_size, transform=transform, layout=layout
@@ -98,7 +119,8 @@ def fit(
 
     Steps run in compiled chunks, with batches gathered and transformed inside the program; progress, history and
     callbacks come between chunks. The result depends on ``key`` and not on ``chunk_size``. Memory: three copies of the
-    method's state, since the starts of this chunk and of the one before are kept to fall back on.
+    method's state, since the starts of this chunk and of the one before are kept to fall back on; see
+    :func:`~bayestl.estimate_memory`.
 
     Args:
         inference: the method, from ``bayestl.infer``.
@@ -129,14 +151,7 @@ def fit(
     examples = data.examples()
     inference.check(params, examples.inputs, examples.targets)
     keys = split_key(key)
-    state, step, layout = inference.init(keys.init, params), inference.step, None
-    if sharding is not None:
-        check_sharding(sharding, batch_size)
-        mesh = sharding.mesh
-        params, keys = replicate(params, mesh), replicate(keys, mesh)
-        state, step = place_alike(state, params, mesh), place_alike(step, params, mesh)
-        layout = layout_of(sharding, state)
-    dynamic, static = partition(step)
+    state, dynamic, static, keys, layout = prepare(inference.init, inference.step, keys, params, sharding, batch_size)
 
     def description() -> dict[str, Any]:
         return describe_run(dynamic, state, key, data, batch_size)
@@ -152,16 +167,16 @@ def fit(
 
         def advance(state: Any, start: int, num: int) -> tuple[Any, Any, jax.Array]:
             span = Span(np.int32(start), np.int32(num))
-            return _chunk(dynamic, state, window(start), keys, span, static=static, **options)
+            return run_chunk(dynamic, state, window(start), keys, span, static=static, **options)
 
-        began = time.perf_counter()
-        # An empty span compiles the program, and runs none of it.
-        jax.block_until_ready(advance(state, 0, 0))
-        ready = time.perf_counter()
         if saver is not None and (saved := saver.restore(state, steps)) is not None:
             done, state = saved.step, saved.state
             history.append(saved.history)
             bar.update(done)
+        began = time.perf_counter()
+        # An empty span compiles the program, and runs none of it.
+        jax.block_until_ready(advance(state, done, 0))
+        ready = time.perf_counter()
         before = (state, done)
         try:
             while done < steps:
@@ -187,8 +202,10 @@ def fit(
         except KeyboardInterrupt:
             stopped = "interrupted"
             warnings.warn(f"interrupted; the result holds the state after {done} steps", RuntimeWarning, stacklevel=2)
-        if saver is not None:
-            saver.save(done, state, {name: values[:done] for name, values in join(history).items()})
+        finally:
+            # Also when a callback fails, or a stream finds an example that it cannot read.
+            if saver is not None:
+                saver.save(done, state, {name: values[:done] for name, values in join(history).items()})
     seconds = time.perf_counter() - ready
     kept_history = {name: values[:done] for name, values in join(history).items()}
     return FitResult(inference.posterior(state), state, kept_history, done, stopped, seconds, ready - began)

@@ -188,8 +188,9 @@ def fit_many(
         except KeyboardInterrupt:
             stopped = "interrupted"
             warnings.warn(f"interrupted; the result holds the states after {done} steps", RuntimeWarning, stacklevel=2)
-        if saver is not None:
-            saver.save(done, carry, join(history, 1))
+        finally:
+            if saver is not None:
+                saver.save(done, carry, join(history, 1))
     failed = np.asarray(carry.failed)[:num_members]
     if (failed >= 0).any():
         warnings.warn(_failures(failed), RuntimeWarning, stacklevel=2)

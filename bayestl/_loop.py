@@ -45,7 +45,7 @@ def partition(tree: Any) -> tuple[list[Any], Static]:
     """The arrays of a pytree, and all the rest as a hashable value."""
     leaves, treedef = jax.tree.flatten(tree)
     # Python's whole numbers and truth values shape the program (how many draws), its floats do not.
-    is_array = [isinstance(x, jax.Array | np.ndarray | np.generic | float) for x in leaves]
+    is_array = [isinstance(x, jax.Array | np.ndarray | np.generic | float | jax.ShapeDtypeStruct) for x in leaves]
     dynamic = [x for x, is_arr in zip(leaves, is_array, strict=True) if is_arr]
     return dynamic, Static(treedef, tuple(None if a else x for x, a in zip(leaves, is_array, strict=True)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +144,12 @@ def place_alike(tree: Any, params: Params, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def put(x: Any, sharding: NamedSharding) -> jax.Array:
-    """An array laid out on a mesh, whose devices may belong to several processes that all hold the whole array."""
+    """An array laid out on a mesh, whose devices may belong to several processes that all hold the whole array.
+
+    A shape without values becomes one that says where the array would lie.
+    """
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return cast("jax.Array", jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding))
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
     if sharding.is_fully_addressable:
@@ -155,7 +160,8 @@ def put(x: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def _onto(x: Any, mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> Any:
-    if isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh:
+    here = getattr(x, "sharding", None)
+    if isinstance(here, NamedSharding) and here.mesh == mesh:
         return x
     return put(x, NamedSharding(mesh, spec)) if hasattr(x, "dtype") else x
 

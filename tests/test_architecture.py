@@ -24,6 +24,7 @@ LAYERS = (
         "_fit",
         "_fit_many",
         "_checkpoint",
+        "_memory",
         "_placement",
         "gaussians",
         "likelihoods",
@@ -42,6 +43,7 @@ WITHIN = {
     "_placement": set(),
     "_loop": {"_log_joint", "_placement", "_posteriors", "likelihoods"},
     "_checkpoint": set(),
+    "_memory": {"_checkpoint", "_fit", "_loop", "_log_joint", "_placement", "_posteriors", "likelihoods"},
     "_fit": {"_checkpoint", "_loop", "_log_joint", "_placement", "_posteriors", "likelihoods"},
     "_fit_many": {"_checkpoint", "_fit", "_loop", "_log_joint", "_posteriors", "likelihoods"},
 }
@@ -51,6 +53,11 @@ CORE = set().union(*LAYERS)
 HEAVY = {
     "tensorflow",
     "tensorflow_datasets",
+    "absl",
+    "array_record",
+    "h5py",
+    "huggingface_hub",
+    "equinox",
     "keras",
     "torch",
     "matplotlib",

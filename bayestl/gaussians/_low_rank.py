@@ -73,6 +73,23 @@ def _instantiate(tangent: Any, primal: Any) -> Any:
 _quadratic.defjvp(_quadratic_jvp, symbolic_zeros=True)
 
 
+def _squared_mv(columns: Params, weights: jax.Array) -> Params:
+    """``sum_j w_j c_j^2``, (*shape) per leaf.
+
+    A few columns at a time: a product would first store all k squares, and so do, unseen, some CPU kernels for a sum.
+    """
+
+    def leaf(c: jax.Array) -> jax.Array:
+        def add(total: jax.Array, column: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            weight, values = column
+            return total + weight * values * values, None
+
+        columns_and_weights = (weights.astype(c.dtype), c)
+        return jax.lax.scan(add, jnp.zeros(c.shape[1:], c.dtype), columns_and_weights, unroll=min(len(c), 2))[0]
+
+    return jax.tree.map(leaf, columns)
+
+
 @final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -116,16 +133,15 @@ class LowRank(Gaussian):
 
     def variance(self) -> Params:
         """See :meth:`Gaussian.variance`."""
-        along = _tree.columns_mv(jax.tree.map(jnp.square, self.basis), self.eigenvalues)
+        along = _squared_mv(self.basis, self.eigenvalues)
         return jax.tree.map(lambda a, s: a * (1 + s), self.diagonal, along)
 
     def precision_diagonal(self) -> Params:
         """See :meth:`Gaussian.precision_diagonal`."""
-        squares = jax.tree.map(jnp.square, self.basis)
-        inside = _tree.columns_mv(squares, 1 / (1 + self.eigenvalues))
+        inside = _squared_mv(self.basis, 1 / (1 + self.eigenvalues))
+        length = _squared_mv(self.basis, jnp.ones_like(self.eigenvalues))
         # 1 - sum q^2 is a squared length, which rounding may leave below zero.
-        outside = jax.tree.map(lambda s: jnp.maximum(1 - jnp.sum(s, axis=0), 0), squares)
-        return jax.tree.map(lambda a, i, o: (o + i) / a, self.diagonal, inside, outside)
+        return jax.tree.map(lambda a, i, s: (jnp.maximum(1 - s, 0) + i) / a, self.diagonal, inside, length)
 
     def precision_mv(self, v: Params) -> Params:
         """See :meth:`Gaussian.precision_mv`."""

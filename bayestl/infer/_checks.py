@@ -29,12 +29,14 @@ def check_params(joint: LogJoint, params: Params) -> None:
 def warn_weight_decay(optimizer: Any, params: Params) -> None:
     """Warn when an optimizer moves parameters although the gradient is zero: that is a second prior.
 
-    Its state and two updates are computed on ones, so the probe needs a few copies of the parameters for a moment.
+    Its state and two updates are computed on ones, in arrays of the parameters' structure with axes cut to length 2:
+    the answer is the same, and a probe on the whole would take ten copies of the parameters and more.
     """
     if not _tree.is_concrete(params):
         return
     try:
-        updates = _updates_without_gradient(optimizer, jax.tree.map(jnp.ones_like, params))
+        probe = jax.tree.map(lambda x: jnp.ones([min(length, 2) for length in x.shape], x.dtype), params)
+        updates = _updates_without_gradient(optimizer, probe)
     except Exception:  # an optimizer that cannot be probed on a constant loss (a line search) is not a decaying one
         return
     if not _tree.is_concrete(updates):

@@ -48,7 +48,8 @@ gpu: $(GPU_VENV)/.installed-test,gpu  ## the demo, the conformance tests and the
 	  sys.exit(None if jax.default_backend() == "gpu" else "make gpu: JAX found no GPU on this machine")'
 	@$(GPU_VENV)/bin/python -m benchmarks.run digits --demo
 	@$(GPU_VENV)/bin/python -m pytest -q -k conformance --timeout 600 $(PYTEST_ARGS)
-	@$(GPU_VENV)/bin/python -m benchmarks.speed
+	@$(GPU_VENV)/bin/python -m benchmarks.speed --out benchmarks/results/speed-gpu.jsonl
+	@$(GPU_VENV)/bin/python -m benchmarks.speed resnet50 --out benchmarks/results/speed-gpu.jsonl
 
 clean:  ## remove environments, caches and built documents
 	rm -rf .venv-* build dist .pytest_cache .ruff_cache

@@ -15,7 +15,7 @@ from bayestl._posteriors import Mixture, Point, Samples
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
 
 if TYPE_CHECKING:
-    from bayestl import data, nets, plots
+    from bayestl import data, nets, plots, pretrained
 
 __version__ = "0.1.0"
 
@@ -49,13 +49,14 @@ __all__ = [
     "nets",
     "plots",
     "predict",
+    "pretrained",
     "sequentially",
     "shard_params",
     "sources",
     "tree",
 ]
 
-_EDGES = ("data", "nets", "plots")
+_EDGES = ("data", "nets", "plots", "pretrained")
 
 
 def __getattr__(name: str) -> Any:

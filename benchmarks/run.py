@@ -37,7 +37,7 @@ def run_digits(arguments: argparse.Namespace) -> None:
     seeds = arguments.seeds if arguments.seeds is not None else (5 if arguments.demo else 10)
     if seeds < 1 or arguments.steps < 10 or arguments.steps % 10:
         raise SystemExit("--seeds must be at least 1, --steps a multiple of 10")
-    config = digits.Config(seeds=seeds, steps=arguments.steps)
+    config = digits.Config(seeds=seeds, steps=arguments.steps, nuts_steps=150 if arguments.demo else 300)
     out = arguments.out or RESULTS / ("digits-demo" if arguments.demo else "digits")
     rows = Rows(out / "rows.jsonl", config._asdict(), fresh=arguments.fresh)
     digits.run(config, rows)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -207,6 +209,109 @@ def _at_once_against_in_turn(work: Workload, vectorize: Any, target: float | Non
     return show(name, alternate(at_once, in_turn, repeats), target)
 
 
+def variational(repeats: int) -> list[dict[str, Any]]:
+    """(e) a step of mean-field VI with one draw against a step of MAP, under the same prior."""
+    rows = []
+    for work, target in ((mlp(), None), (conv_net(), 1.4)):
+        prior = btl.gaussians.isotropic(work.net.params, 1.0)
+        joint = btl.LogJoint(work.net, btl.likelihoods.categorical(), prior, num_data=work.data.num_examples)
+        vi = _timed(work, btl.infer.mean_field_vi(joint, optax.adam(RATE)))
+        point = _timed(work, btl.infer.map_estimate(joint, optax.adam(RATE)))
+        rows.append(
+            show(f"(e) {work.name}: mean-field VI, 1 draw / MAP, both Adam", alternate(vi, point, repeats), target)
+        )
+    return rows
+
+
+def checkpoints(repeats: int) -> list[dict[str, Any]]:
+    """(f) a run with a checkpoint every 100 steps against one without."""
+    rows = []
+    for work, target in ((mlp()._replace(steps=1000), None), (conv_net()._replace(steps=200), 1.05)):
+        joint = btl.LogJoint(work.net, btl.likelihoods.categorical(), None, num_data=work.data.num_examples)
+        inference = btl.infer.map_estimate(joint, optax.sgd(RATE, momentum=MOMENTUM))
+        without = _timed(work, inference)
+
+        def saved(work: Workload = work, inference: btl.Inference = inference) -> float:
+            with tempfile.TemporaryDirectory() as directory:
+                return _timed(work, inference, checkpoint=btl.Checkpoint(directory, every=100))()
+
+        name = f"(f) {work.name}: fit with a checkpoint every 100 steps / without"
+        rows.append(show(name, alternate(saved, without, repeats), target))
+    return rows
+
+
+def streamed(repeats: int) -> list[dict[str, Any]]:
+    """(g) pictures that stream from an array_record file against the same pictures on the device."""
+    work = conv_net()
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2048, 32, 32, 3), dtype=np.uint8)
+    labels = rng.integers(0, 10, 2048)
+    shape = pictures.shape[1:]
+    linear = btl.nets.from_function(_pixels_times_weights, {"w": jnp.zeros((math.prod(shape), 10))})
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        source = _array_records(Path(directory) / "pictures.array_record", pictures, labels)
+        streams = btl.data.stream(source, partial(_decoded, shape=shape))
+        resident = btl.data.arrays(pictures, labels)
+        # A network that costs nothing shows the pipeline, and the ConvNet what is left of it in a run.
+        for name, net, steps, batch_size in (("linear", linear, 100, 128), ("ConvNet", work.net, 40, 16)):
+            net = btl.nets.from_function(partial(_scaled, net), net.params)
+            joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=len(labels))
+            inference = btl.infer.map_estimate(joint, optax.sgd(RATE))
+            ours, theirs = (
+                _timed(Workload(name, net, data, batch_size, steps), inference) for data in (streams, resident)
+            )
+            found = alternate(ours, theirs, repeats)
+            row = show(f"(g) {name}, batch {batch_size}: streamed / on the device", found, None)
+            rates = {"streamed_per_second": batch_size / found["a"], "resident_per_second": batch_size / found["b"]}
+            print(
+                f"(g) {name}: {rates['streamed_per_second']:.0f} against {rates['resident_per_second']:.0f} pictures/s"
+            )
+            rows.append({**row, **rates})
+    return rows
+
+
+def _pixels_times_weights(params: Any, inputs: jax.Array) -> jax.Array:
+    return inputs.reshape(len(inputs), -1) @ params["w"]
+
+
+def _scaled(net: btl.Net, params: Any, inputs: jax.Array) -> jax.Array:
+    return net(params, inputs.astype(jnp.float32) / 127.5 - 1)
+
+
+def _array_records(path: Path, pictures: np.ndarray, labels: np.ndarray) -> Any:
+    from array_record.python import array_record_data_source, array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    for picture, label in zip(pictures, labels, strict=True):
+        writer.write(picture.tobytes() + bytes([label]))
+    writer.close()
+    return array_record_data_source.ArrayRecordDataSource(str(path))
+
+
+def _decoded(record: bytes, *, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    numbers = np.frombuffer(record, np.uint8)
+    return numbers[:-1].reshape(shape), numbers[-1].astype(np.int32)
+
+
+def _timed(work: Workload, inference: btl.Inference, **options: Any) -> Callable[[], float]:
+    """Seconds per step of ``btl.fit`` with any method."""
+
+    def run() -> float:
+        options_and_size = {"steps": work.steps, "batch_size": work.batch_size, "progress": False, **options}
+        fitted = btl.fit(inference, jax.random.key(0), work.net.params, work.data, **options_and_size)
+        return fitted.seconds / work.steps
+
+    return run
+
+
+def resnet50(repeats: int) -> list[dict[str, Any]]:
+    """(h) on an accelerator: MAP steps of a ResNet-50 in bfloat16 under a prior of rank 5, batches of 256 pictures."""
+    from benchmarks import resnet50
+
+    return resnet50.rows(repeats, batch_size=256, size=224, steps=20)
+
+
 def imports(repeats: int) -> list[dict[str, Any]]:
     """(d) ``import bayestl``: seconds, against jax alone, and which heavy libraries it loads."""
 
@@ -223,13 +328,24 @@ def imports(repeats: int) -> list[dict[str, Any]]:
     return [{**row, "loads": loaded}]
 
 
-PARTS = {"loop": loop, "many": many, "imports": imports}
+PARTS = {
+    "loop": loop,
+    "many": many,
+    "imports": imports,
+    "variational": variational,
+    "checkpoints": checkpoints,
+    "streamed": streamed,
+}
+# Hours on a CPU; `make gpu` asks for it.
+ACCELERATOR_PARTS = {"resnet50": resnet50}
 
 
 def main() -> None:
     """Run the parts, each in a process of its own: parts want different numbers of host devices."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which parts; by default all")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, *ACCELERATOR_PARTS, []], help="which parts; by default all"
+    )
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
@@ -237,7 +353,8 @@ def main() -> None:
     if arguments.here:
         _run_here(arguments)
         return
-    arguments.out.unlink(missing_ok=True)
+    if not arguments.parts:
+        arguments.out.unlink(missing_ok=True)
     for part in arguments.parts or PARTS:
         options = ["--here", "--repeats", str(arguments.repeats), "--out", str(arguments.out)]
         subprocess.run([sys.executable, "-m", "benchmarks.speed", part, *options], check=True)
@@ -248,10 +365,14 @@ def _run_here(arguments: argparse.Namespace) -> None:
     if part == "many":
         # One host device per core, over which members spread; a GPU or TPU is left as it is.
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    rows = PARTS[part](arguments.repeats)
+    rows = {**PARTS, **ACCELERATOR_PARTS}[part](arguments.repeats)
     origin = provenance(f"python -m benchmarks.speed --repeats {arguments.repeats}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("a") as file:
+    names = {row["name"] for row in rows}
+    kept = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    kept = [line for line in kept if json.loads(line)["name"] not in names]
+    with arguments.out.open("w") as file:
+        file.writelines(line + "\n" for line in kept)
         file.writelines(json.dumps({**row, "repeats": arguments.repeats, **origin}) + "\n" for row in rows)
 
 

@@ -1,6 +1,10 @@
-"""Data sets on the device and streams: arrays, TFDS, folders of pictures, few-shot splits."""
+"""Data sets on the device and streams: arrays, TFDS, folders of pictures; few-shot splits; augmentation."""
 
 from bayestl.data._arrays import ArrayData, arrays, stack
+from bayestl.data._augment import compose, normalize
+from bayestl.data._augment_affine import affine
+from bayestl.data._augment_colour import color_jitter
+from bayestl.data._augment_crop import random_crop
 from bayestl.data._folder import folder
 from bayestl.data._load import load
 from bayestl.data._pictures import decode_picture
@@ -14,11 +18,16 @@ __all__ = [
     "Records",
     "Split",
     "StreamData",
+    "affine",
     "arrays",
+    "color_jitter",
+    "compose",
     "decode_picture",
     "few_shot",
     "folder",
     "load",
+    "normalize",
+    "random_crop",
     "split",
     "stack",
     "stream",

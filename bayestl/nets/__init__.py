@@ -1,10 +1,29 @@
-"""The edges to neural-network libraries: a plain function, a Flax module or two small networks as a ``Net``."""
+"""The edges to neural-network libraries: a plain function, a module or a model as a ``Net``; two small networks."""
 
 from bayestl._types import Net
+from bayestl.nets._cast import cast
+from bayestl.nets._equinox import from_equinox
 from bayestl.nets._function import from_function
+from bayestl.nets._keras import from_keras
 from bayestl.nets._linen import from_linen
 from bayestl.nets._log_scale import with_log_scale
 from bayestl.nets._nnx import from_nnx
 from bayestl.nets._small import conv_net, mlp
+from bayestl.nets._state import frozen_state, reestimate_state, state_policy, trained_state
 
-__all__ = ["Net", "conv_net", "from_function", "from_linen", "from_nnx", "mlp", "with_log_scale"]
+__all__ = [
+    "Net",
+    "cast",
+    "conv_net",
+    "from_equinox",
+    "from_function",
+    "from_keras",
+    "from_linen",
+    "from_nnx",
+    "frozen_state",
+    "mlp",
+    "reestimate_state",
+    "state_policy",
+    "trained_state",
+    "with_log_scale",
+]

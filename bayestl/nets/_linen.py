@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._types import Key, Net, Params
+from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import Static, call_arguments, checked_params
 
 
@@ -20,6 +22,7 @@ class _LinenApply:
     train: Static
     evaluate: Static
     streams: tuple[str, ...]
+    policy: Policy = Policy.FROZEN
 
     def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
         module, variables = self.module.value, {"params": params, **dict(state)}
@@ -30,10 +33,49 @@ class _LinenApply:
         train = dict(self.train.value)
         if not state:
             return module.apply(variables, inputs, rngs=rngs, mutable=False, **train), state
-        outputs, changed = module.apply(variables, inputs, rngs=rngs, mutable=list(state), **train)
+        norms: set[str] = set()
+        with _intercepted(self.policy, norms):
+            outputs, changed = module.apply(variables, inputs, rngs=rngs, mutable=list(state), **train)
         # The state keeps its own containers, so that its structure is the same after every step.
-        changed = _tree.by_paths({name: changed[name] for name in state})
-        return outputs, _tree.restructure(changed, state)
+        changed = _tree.restructure(_tree.by_paths({name: changed[name] for name in state}), state)
+        statistics = {path for path in _tree.paths(state) if _in_norm(path, norms)}
+        return outputs, updated(self.policy, state, changed, statistics, "Flax linen")
+
+
+@contextlib.contextmanager
+def _intercepted(policy: Policy, norms: set[str]) -> Iterator[None]:
+    """Calls of ``BatchNorm`` inside do as the policy says, whatever the module asks of them; their paths are noted."""
+    import flax.linen as nn
+
+    def intercept(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
+        layer = context.module
+        if not isinstance(layer, nn.BatchNorm) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        norms.add("/".join(layer.path))
+        # A layer with the attribute set refuses the argument.
+        with _attributes(layer, use_running_average=None, momentum=0.0 if policy is Policy.BATCH else layer.momentum):
+            return call(*args[:1], **{**kwargs, "use_running_average": policy is Policy.FROZEN})
+
+    with contextlib.nullcontext() if policy is Policy.TRAINED else nn.intercept_methods(intercept):
+        yield
+
+
+@contextlib.contextmanager
+def _attributes(layer: Any, **values: Any) -> Iterator[None]:
+    """``layer``, which lives for one call only, with other attributes, past the guard of its dataclass."""
+    before = {name: getattr(layer, name) for name in values}
+    try:
+        for name, value in values.items():
+            object.__setattr__(layer, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            object.__setattr__(layer, name, value)
+
+
+def _in_norm(path: str, norms: set[str]) -> bool:
+    """Whether ``collection/module/.../leaf`` belongs to one of the modules."""
+    return "/".join(path.split("/")[1:-1]) in norms
 
 
 def from_linen(
@@ -47,9 +89,11 @@ def from_linen(
     """A network from a Flax linen module and its variables.
 
     The parameters are ``variables["params"]``, lifted to at least float32; all other collections (``batch_stats``) are
-    the state. Called with a key, the module draws its noise from it and updates the state; called with ``key=None`` it
-    gets no randomness and its state stays as it is. Linen modules have no common switch between training and use: name
-    the call arguments that yours takes.
+    the state. Called with a key, the module draws its noise from it; called with ``key=None`` it gets no randomness.
+    Linen modules have no common switch between training and use: name the call arguments that yours takes.
+
+    The state stays as it is, and ``nn.BatchNorm`` (other normalisation layers decide by themselves) uses its running
+    statistics also with a key, until :func:`trained_state` says otherwise.
 
     Args:
         module: a ``flax.linen.Module`` whose call takes the inputs first.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from bayestl import _tree
 from bayestl._types import Key, Net, Params
+from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import Static, call_arguments, checked_params
 
 
@@ -33,20 +36,49 @@ class _RngStreams:
 
 @dataclasses.dataclass(frozen=True)
 class _NNXApply:
-    train_graph: Static
-    evaluate_graph: Static
+    graph: Static
     streams: _RngStreams
     train: Static
     evaluate: Static
+    policy: Policy = Policy.FROZEN
 
     def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
         from flax import nnx
 
-        graph, arguments = (self.evaluate_graph, self.evaluate) if key is None else (self.train_graph, self.train)
         # Without a copy the module's in-place updates would reach the caller's own variables.
-        module = nnx.merge(graph.value, params, self.streams.seeded(key), state, copy=True)
-        outputs = module(inputs, **dict(arguments.value))
-        return outputs, state if key is None else _split(module)[-1]
+        module = nnx.merge(self.graph.value, params, self.streams.seeded(key), state, copy=True)
+        if key is None:
+            return module(inputs, **dict(self.evaluate.value)), state  # its graph was kept in eval mode
+        module.train()
+        norms = _convert_norms(module, self.policy)
+        outputs = module(inputs, **dict(self.train.value))
+        statistics = {path for path in _tree.paths(state) if path.rpartition("/")[0] in norms}
+        return outputs, updated(self.policy, state, _split(module)[-1], statistics, "Flax NNX")
+
+
+def _convert_norms(module: Any, policy: Policy) -> set[str]:
+    """Make batch normalisation do as the policy says, also where the call asks otherwise. The paths of its layers."""
+    from flax import nnx
+
+    norms = {"/".join(map(str, path)): layer for path, layer in nnx.iter_modules(module)}
+    norms = {path: layer for path, layer in norms.items() if isinstance(layer, nnx.BatchNorm)}
+    for layer in norms.values():
+        if policy is not Policy.TRAINED:
+            layer.__class__ = _decided(type(layer), policy is Policy.FROZEN)
+        if policy is Policy.BATCH:
+            layer.momentum = 0.0
+    return set(norms)
+
+
+@functools.cache
+def _decided(kind: Any, use_running_average: bool) -> Any:
+    """The class of a normalisation layer, with the argument ``use_running_average`` of its calls settled."""
+
+    class Decided(kind):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args[:1], **{**kwargs, "use_running_average": use_running_average})
+
+    return Decided
 
 
 def _split(module: Any) -> tuple[Any, Any, Any, Any]:
@@ -63,8 +95,11 @@ def from_nnx(module: Any, *, train: Mapping[str, Any] | None = None, evaluate: M
 
     The parameters are the ``nnx.State`` of its ``nnx.Param`` variables, lifted to at least float32; all other variables
     (``nnx.BatchStat``) are the state, except its random streams. Called with a key, the module is in the mode that its
-    ``train()`` sets, draws its noise from that key alone and updates the state; called with ``key=None`` it is in the
-    mode that ``eval()`` sets and the state stays as it is.
+    ``train()`` sets and draws its noise from that key alone; called with ``key=None`` it is in the mode that ``eval()``
+    sets.
+
+    The state stays as it is, and ``nnx.BatchNorm`` (other normalisation layers decide by themselves) uses its running
+    statistics also with a key, until :func:`trained_state` says otherwise.
 
     Args:
         module: an ``nnx.Module`` whose call takes the inputs first.
@@ -88,15 +123,10 @@ def from_nnx(module: Any, *, train: Mapping[str, Any] | None = None, evaluate: M
     if not isinstance(module, nnx.Module):
         raise TypeError(f"module is {type(module).__name__}; give an nnx.Module (from_linen takes linen modules)")
     own = nnx.clone(module)
-    own.train()
-    train_graph, params, streams, state = _split(own)
     own.eval()
+    graph, params, streams, state = _split(own)
     apply = _NNXApply(
-        Static(train_graph),
-        Static(_split(own)[0]),
-        _without_values(streams),
-        call_arguments("train", train),
-        call_arguments("evaluate", evaluate),
+        Static(graph), _without_values(streams), call_arguments("train", train), call_arguments("evaluate", evaluate)
     )
     return Net(checked_params(params), state, apply)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,12 +26,16 @@ SIZES = (64, 128, 64, 10)
 LOW_RESOLUTION, INVERTED = "low resolution", "inverted contrast"
 INITIALISATION_ONLY = "initialisation only"
 SOURCE_AS_IS = "source as it is"
+HEAD_VI, HEAD_NUTS = "head, mean-field VI", "head, NUTS"
 RANK = 5
 BATCH_SIZE = 32
 RELIABILITY_BINS = 10
 HEAVY_BALL = 0.9
 VALIDATION_PER_CLASS = 10
 SPLIT_SEED = 0
+# Draws that a prediction averages over, where the posterior is more than a point.
+NUM_DRAWS = 64
+NUTS_CHAINS = 2
 
 
 class Config(NamedTuple):
@@ -40,11 +45,13 @@ class Config(NamedTuple):
         num_labels: labels per class.
         seeds: number of seeds.
         steps: steps of every target run.
+        nuts_steps: steps of each chain of NUTS that adapt it, and as many that are kept.
     """
 
     num_labels: tuple[int, ...] = (1, 3, 10)
     seeds: int = 5
     steps: int = 500
+    nuts_steps: int = 300
 
 
 class Target(NamedTuple):
@@ -84,6 +91,8 @@ class Method(NamedTuple):
         make: ``(log joint without prior, setting) -> Inference``.
         from_source: start at the source's weights, or at a random initialisation.
         read_at: the step counts at which a run is read; they are part of the number of settings.
+        num_draws: draws that a prediction averages over; 1 for a point.
+        head_only: the body stays as the source left it, and only the head has a posterior.
     """
 
     name: str
@@ -91,6 +100,8 @@ class Method(NamedTuple):
     make: Callable[[btl.LogJoint, Any], btl.Inference]
     from_source: bool
     read_at: tuple[int, ...]
+    num_draws: int = 1
+    head_only: bool = False
 
 
 def halves() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -171,6 +182,11 @@ def methods(config: Config, source: Source) -> list[Method]:
     def l2_sp(joint: btl.LogJoint, setting: Any) -> btl.Inference:
         return under(btl.sources.point(weights, setting["scale"]), joint, setting)
 
+    def variational(centre: Any, joint: btl.LogJoint, setting: Any) -> btl.Inference:
+        # Adam, since the gradients of means and log scales differ by orders of magnitude.
+        joint = joint.replace(prior=btl.sources.point(centre, setting["scale"]))
+        return btl.infer.mean_field_vi(joint, optax.adam(setting["learning_rate"]), initial_scale=1e-2)
+
     def learned(joint: btl.LogJoint, setting: Any) -> btl.Inference:
         # Its floor keeps SGD stable, and a low-rank proximal step would rebuild the canonical form every time.
         prior = btl.sources.from_iterates(source.iterates, rank=RANK, scale=setting["scale"], eps=setting["eps"])
@@ -182,16 +198,49 @@ def methods(config: Config, source: Source) -> list[Method]:
         Method("zero-mean prior", product(scale=wide, learning_rate=rates), zero_mean, True, whole),
         Method("L2-SP", product(scale=near, learning_rate=rates), l2_sp, True, whole),
         Method("learned low rank", product(scale=multiples, eps=(1e-3, 1e-2, 1e-1)), learned, True, whole),
+        Method(
+            "L2-SP, mean-field VI",
+            product(scale=near, learning_rate=(0.001, 0.003, 0.01)),
+            functools.partial(variational, weights),
+            True,
+            whole,
+            NUM_DRAWS,
+        ),
+        Method(
+            HEAD_VI,
+            product(scale=near, learning_rate=(0.003, 0.01, 0.03)),
+            functools.partial(variational, head_net(source).params),
+            True,
+            whole,
+            NUM_DRAWS,
+            head_only=True,
+        ),
     ]
+
+
+def head_net(source: Source) -> btl.Net:
+    """The source's head alone, on the features of its body."""
+    head = btl.nets.mlp(jax.random.key(0), SIZES[-2:])
+    return dataclasses.replace(head, params={"head": source.net.params["head"]})
+
+
+def features(task: Target, source: Source) -> Target:
+    """The task with its pictures replaced by what the source's body makes of them."""
+    identity = {"kernel": jnp.eye(SIZES[-2]), "bias": jnp.zeros(SIZES[-2])}
+    seen = source.net({**source.net.params, "head": identity}, task.pool.inputs)
+    return task._replace(pool=btl.data.arrays(seen, task.pool.targets))
 
 
 def run_method(
     method: Method, tasks: Sequence[Target], source: Source, num_labels: int, config: Config, progress: bool
 ) -> list[dict[str, Any]]:
     """All targets, seeds and settings of one method at once; a row per target and seed, at the setting chosen."""
+    if method.head_only:
+        tasks = [features(task, source) for task in tasks]
+    net = head_net(source) if method.head_only else source.net
     runs = [(task, seed) for task in tasks for seed in range(config.seeds)]
     train = [_training_set(task, num_labels, seed) for task, seed in runs]
-    joint = btl.LogJoint(source.net, btl.likelihoods.categorical(), None, num_data=train[0].num_examples)
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=train[0].num_examples)
     num = len(next(iter(method.grid.values())))
 
     def per_member(per_run: Any) -> Any:
@@ -208,7 +257,7 @@ def run_method(
         functools.partial(method.make, joint),
         {name: jnp.tile(values, len(runs)) for name, values in method.grid.items()},
         per_member(jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(seeds)),
-        per_member(jax.tree.map(lambda *xs: jnp.stack(xs), *(_start(method, source, seed) for _, seed in runs))),
+        per_member(jax.tree.map(lambda *xs: jnp.stack(xs), *(_start(method, net, seed) for _, seed in runs))),
         per_member(btl.data.stack(train)),
         steps=config.steps,
         batch_size=min(train[0].num_examples, BATCH_SIZE),
@@ -219,7 +268,7 @@ def run_method(
         data_axis=0,
     )
     validation = per_member(btl.data.stack([task.pool.take(task.split.validation) for task, _ in runs]))
-    scores = jax.jit(jax.vmap(functools.partial(_nll, joint)))
+    scores = jax.jit(jax.vmap(functools.partial(_nll, joint, num_draws=method.num_draws)))
     # (runs, step counts x settings)
     nll = np.stack([np.asarray(scores(snapshots[step], validation)).reshape(-1, num) for step in method.read_at], 1)
     nll = nll.reshape(len(runs), -1)
@@ -233,7 +282,7 @@ def run_method(
             {
                 "target": task.name,
                 "seed": seed,
-                **_test_row(joint, chosen, task),
+                **_test_row(joint, chosen, task, method.num_draws),
                 "setting": {**{name: float(v[setting]) for name, v in method.grid.items()}, "steps": step},
                 "validation_nll": float(nll[run, best]),
                 "settings_tried": nll.shape[1],
@@ -242,6 +291,51 @@ def run_method(
                 "compile_seconds": fitted.compile_seconds,
             }
         )
+    return rows
+
+
+def run_nuts(
+    tasks: Sequence[Target], source: Source, num_labels: int, config: Config, tuned: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Draws from the head's posterior itself, under the prior that validation chose for mean-field VI of the head."""
+    net, rows = head_net(source), []
+    for task in [features(task, source) for task in tasks]:
+        for seed in range(config.seeds):
+            (chosen,) = [row for row in tuned if (row["target"], row["seed"]) == (task.name, seed)]
+            train = _training_set(task, num_labels, seed)
+            prior = btl.sources.point(net.params, chosen["setting"]["scale"])
+            joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=train.num_examples)
+            began = time.perf_counter()
+            chains = btl.bridges.nuts(
+                jax.random.key(seed),
+                joint,
+                net.params,
+                train,
+                num_warmup=config.nuts_steps,
+                num_samples=config.nuts_steps,
+                num_chains=NUTS_CHAINS,
+                progress=False,
+            )
+            seconds = time.perf_counter() - began
+            num_draws = NUTS_CHAINS * config.nuts_steps
+            validation = task.pool.take(task.split.validation)
+            rows.append(
+                {
+                    "target": task.name,
+                    "seed": seed,
+                    **_test_row(joint, chains, task, num_draws),
+                    "setting": {"scale": chosen["setting"]["scale"]},
+                    "validation_nll": float(_nll(joint, chains, validation, num_draws)),
+                    "settings_tried": 1,
+                    "frozen_members": 0,
+                    "r_hat": max(float(jnp.max(x)) for x in jax.tree.leaves(chains.r_hat())),
+                    "smallest_ess": min(float(jnp.min(x)) for x in jax.tree.leaves(chains.effective_sample_size())),
+                    "divergences": chains.num_divergences,
+                    "seconds": seconds,
+                    # The first run's seconds hold it.
+                    "compile_seconds": 0.0,
+                }
+            )
     return rows
 
 
@@ -262,23 +356,23 @@ def _training_set(task: Target, num_labels: int, seed: int) -> Any:
     return task.pool.take(btl.data.few_shot(task.pool.targets, num_labels, seed, among=task.split.train))
 
 
-def _start(method: Method, source: Source, seed: int) -> Any:
+def _start(method: Method, net: btl.Net, seed: int) -> Any:
     if method.from_source:
-        return source.net.params
+        return net.params
     return btl.nets.mlp(jax.random.fold_in(jax.random.key(4), seed), SIZES).params
 
 
-def _predict(joint: btl.LogJoint, posterior: Any, inputs: Any) -> Any:
-    return btl.predict.monte_carlo(joint, posterior, jax.random.key(5), 1)(inputs)
+def _predict(joint: btl.LogJoint, posterior: Any, inputs: Any, num_draws: int) -> Any:
+    return btl.predict.monte_carlo(joint, posterior, jax.random.key(5), num_draws)(inputs)
 
 
-def _nll(joint: btl.LogJoint, posterior: Any, data: Any) -> jax.Array:
-    return btl.metrics.nll(_predict(joint, posterior, data.inputs), data.targets)
+def _nll(joint: btl.LogJoint, posterior: Any, data: Any, num_draws: int = 1) -> jax.Array:
+    return btl.metrics.nll(_predict(joint, posterior, data.inputs, num_draws), data.targets)
 
 
-def _test_row(joint: btl.LogJoint, posterior: Any, task: Target) -> dict[str, Any]:
+def _test_row(joint: btl.LogJoint, posterior: Any, task: Target, num_draws: int = 1) -> dict[str, Any]:
     test = task.pool.take(task.split.test)
-    predictive = _predict(joint, posterior, test.inputs)
+    predictive = _predict(joint, posterior, test.inputs, num_draws)
     bins = btl.metrics.reliability_bins(predictive, test.targets, num_bins=RELIABILITY_BINS)
     return {
         **btl.metrics.report(predictive, test.targets),
@@ -288,22 +382,35 @@ def _test_row(joint: btl.LogJoint, posterior: Any, task: Target) -> dict[str, An
 
 def all_methods() -> tuple[str, ...]:
     """The names of all methods, in the order of tables and figures."""
-    return ("from scratch", SOURCE_AS_IS, INITIALISATION_ONLY, "zero-mean prior", "L2-SP", "learned low rank")
+    return (
+        "from scratch",
+        SOURCE_AS_IS,
+        INITIALISATION_ONLY,
+        "zero-mean prior",
+        "L2-SP",
+        "learned low rank",
+        "L2-SP, mean-field VI",
+        HEAD_VI,
+        HEAD_NUTS,
+    )
 
 
 def run(config: Config, rows: Rows, progress: bool = True) -> None:
     """Run what is missing in ``rows``: a cell is one method at one number of labels, for all targets and seeds."""
     source, tasks = train_source(progress), targets()
     origin = provenance(command_line())
-    cells = [(n, method) for n in config.num_labels for method in [None, *methods(config, source)]]
-    for number, (n, method) in enumerate(cells, 1):
-        name = SOURCE_AS_IS if method is None else method.name
+    trained = {method.name: method for method in methods(config, source)}
+    cells = [(n, name) for n in config.num_labels for name in [SOURCE_AS_IS, *trained, HEAD_NUTS]]
+    for number, (n, name) in enumerate(cells, 1):
         print(f"[{number}/{len(cells)}] {n} labels per class, {name}", flush=True)
         if rows.have(method=name, n=n):
             continue
-        if method is None:
+        if name == SOURCE_AS_IS:
             found = run_source(tasks, source, config)
+        elif name == HEAD_NUTS:
+            tuned = [row for row in rows.rows if (row["method"], row["n"]) == (HEAD_VI, n)]
+            found = run_nuts(tasks, source, n, config, tuned)
         else:
-            found = run_method(method, tasks, source, n, config, progress)
+            found = run_method(trained[name], tasks, source, n, config, progress)
         tempers = {"kappa": 1.0, "temperature": 1.0, "source_seconds": source.seconds}
         rows.add([{"task": "digits", "n": n, "method": name, **row, **tempers, **origin} for row in found])

@@ -18,7 +18,10 @@ Test scores over {seeds} seeds (which labels, random initialisation, order of ba
 better but for accuracy. Every trained method had 15 settings, each of {steps} steps (for initialisation only: 5
 learning rates read at 3 step counts). The setting with the lowest NLL on the same fixed validation set, 10 pictures per
 class, was scored on the test set once; that set is larger than the training sets, so the choice is better informed than
-one in practice would be. Seconds are for all settings of one seed, run side by side, compilation apart."""
+one in practice would be. The rows of VI have a Gaussian of independent parameters around the same prior as L2-SP; those
+of the head keep the source's body as it is. NUTS, whose draws are from the head's posterior itself, takes the prior
+scale that was chosen for the head's VI. Seconds are for all settings of one seed, run side by side, compilation
+apart."""
 
 
 def report(config: Config, rows: Rows) -> str:

@@ -158,12 +158,12 @@ def draw(structure: Structure, size: int, num: int, seed: int) -> Problem:
     return Problem(inputs, targets, noise, (mean, ingredients), *solved)
 
 
-def joint(structure: Structure, problem: Any, **changes: Any) -> btl.LogJoint:
-    """The log joint of a problem, whose numbers may be traced."""
+def joint(structure: Structure, problem: Any, cast: Any = lambda net: net, **changes: Any) -> btl.LogJoint:
+    """The log joint of a problem, whose numbers may be traced; ``cast`` changes what the network computes in."""
     mean, ingredients = problem.prior
     num, size = problem.inputs.shape
     prior = structure.build(tree(jnp.asarray(mean)), ingredients)
-    return btl.LogJoint(net(size), btl.likelihoods.normal(problem.noise), prior, **{"num_data": num, **changes})
+    return btl.LogJoint(cast(net(size)), btl.likelihoods.normal(problem.noise), prior, **{"num_data": num, **changes})
 
 
 def stacked(problems: list[Problem]) -> Problem:

@@ -33,7 +33,8 @@ class Noisy(nn.Module):
 
 def noisy_net(module: nn.Module, seed: int = 0, **kwargs) -> tuple[nets.Net, dict]:
     variables = module.init(jax.random.key(seed), INPUTS, train=False)
-    return nets.from_linen(module, variables, train={"train": True}, evaluate={"train": False}, **kwargs), variables
+    net = nets.from_linen(module, variables, train={"train": True}, evaluate={"train": False}, **kwargs)
+    return nets.trained_state(net), variables
 
 
 def assert_trees_equal(one, other):
@@ -74,6 +75,7 @@ def test_with_a_key_outputs_and_state_are_those_of_flax():
 def test_frozen_variables_keep_the_structure_of_the_state():
     net, variables = noisy_net(Noisy())
     frozen = nets.from_linen(Noisy(), flax.core.freeze(variables), train={"train": True}, evaluate={"train": False})
+    frozen = nets.trained_state(frozen)
     outputs, state = frozen.apply(frozen.params, frozen.state, INPUTS, jax.random.key(0))
     assert jax.tree.structure(state) == jax.tree.structure(frozen.state)
     np.testing.assert_array_equal(outputs, net.apply(net.params, net.state, INPUTS, jax.random.key(0))[0])
@@ -141,6 +143,25 @@ def test_unhashable_modules_work_under_jit():
     np.testing.assert_allclose(outputs, module.apply(variables, INPUTS), rtol=1e-5, atol=1e-6)
     assert net.apply == nets.from_linen(module, variables).apply
     assert net.apply != nets.from_linen(Listed([2]), variables).apply
+
+
+class Settled(nn.Module):
+    """Its normalisation has the mode as an attribute."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.BatchNorm(use_running_average=False, name="norm")(nn.Dense(2)(x))
+
+
+def test_frozen_statistics_hold_against_the_modules_own_attribute():
+    module = Settled()
+    variables = module.init(jax.random.key(0), INPUTS)
+    net = nets.from_linen(module, variables)
+    outputs, state = net.apply(net.params, net.state, INPUTS, jax.random.key(0))
+    dense = variables["params"]["Dense_0"]
+    # The running statistics are 0 and 1; the layer adds 1e-5 to the variance. Products of three float32 terms.
+    np.testing.assert_allclose(outputs, INPUTS @ dense["kernel"] / np.sqrt(1 + 1e-5), rtol=1e-5, atol=1e-6)
+    assert state is net.state
 
 
 def test_refusals():

@@ -42,6 +42,10 @@ def batch_statistics(state: nnx.State) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
+def trained(module: nnx.Module) -> nets.Net:
+    return nets.trained_state(nets.from_nnx(module))
+
+
 def test_without_a_key_outputs_are_those_of_eval_mode_and_the_state_is_frozen():
     module = Noisy(nnx.Rngs(0))
     net = nets.from_nnx(module)
@@ -53,7 +57,7 @@ def test_without_a_key_outputs_are_those_of_eval_mode_and_the_state_is_frozen():
 
 def test_with_a_key_batch_statistics_follow_train_mode():
     module = Noisy(nnx.Rngs(0), rate=0.0)
-    net = nets.from_nnx(module)
+    net = trained(module)
     module.train()
     state = net.state
     for step in range(3):
@@ -67,7 +71,7 @@ def test_with_a_key_batch_statistics_follow_train_mode():
 
 def test_the_key_alone_decides_the_noise():
     """Dropout drops about half of 8 x 6 features and doubles the rest; the mask depends on the key and nothing else."""
-    net = nets.from_nnx(Noisy(nnx.Rngs(0)))
+    net = trained(Noisy(nnx.Rngs(0)))
     advanced = net.apply(net.params, net.state, INPUTS, jax.random.key(5))[1]
     one, again, later, other = (
         net.apply(net.params, state, INPUTS, jax.random.key(seed))[0]
@@ -83,7 +87,7 @@ def test_the_key_and_not_the_modules_own_mode_decides():
     training.train()
     evaluating.eval()
     for key in (None, jax.random.key(0)):
-        one, other = (n.apply(n.params, n.state, INPUTS, key) for n in map(nets.from_nnx, (training, evaluating)))
+        one, other = (n.apply(n.params, n.state, INPUTS, key) for n in map(trained, (training, evaluating)))
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
@@ -119,7 +123,7 @@ def test_the_users_module_and_the_net_are_left_alone(jit):
     module = Noisy(nnx.Rngs(0))
     module.dropout.deterministic = True
     before, mode = snapshot(module), modes(module)
-    net = nets.from_nnx(module)
+    net = trained(module)
 
     def run(key):  # params and state as constants of the program, where in-place updates would leak
         return net.apply(net.params, net.state, INPUTS, key)
@@ -148,7 +152,7 @@ def test_paths_and_gradients():
 
 
 def test_scans_and_vmaps():
-    net = nets.from_nnx(Noisy(nnx.Rngs(0)))
+    net = trained(Noisy(nnx.Rngs(0)))
 
     def run(key):
         def step(state, key):
@@ -188,6 +192,26 @@ def test_call_arguments():
     for key, shift in ((None, 1.0), (jax.random.key(0), 2.0)):
         shifted, unshifted = (n.apply(n.params, n.state, INPUTS, key)[0] for n in (net, plain))
         np.testing.assert_array_equal(shifted, unshifted + shift)
+
+
+class Insisting(nnx.Module):
+    """Its calls say what the layer is to do."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.norm = nnx.BatchNorm(3, momentum=0.5, rngs=rngs)
+
+    def __call__(self, x, train: bool):
+        return self.norm(x, use_running_average=not train)
+
+
+def test_the_policy_holds_against_the_modules_own_call_arguments():
+    net = nets.from_nnx(Insisting(nnx.Rngs(0)), train={"train": True}, evaluate={"train": False})
+    frozen, state = net.apply(net.params, net.state, INPUTS, jax.random.key(0))
+    np.testing.assert_array_equal(frozen, net(net.params, INPUTS))
+    jax.tree.map(np.testing.assert_array_equal, state, net.state)
+    net = nets.trained_state(net)
+    _, state = net.apply(net.params, net.state, INPUTS, jax.random.key(0))
+    np.testing.assert_allclose(batch_statistics(state)[0], INPUTS.mean(0) / 2, rtol=1e-5, atol=1e-7)  # six terms
 
 
 def test_refusals():

@@ -1,0 +1,34 @@
+"""Published networks: backbones that can be cut anywhere, and published weights under our names."""
+
+from bayestl.pretrained import tables
+from bayestl.pretrained._backbone import Backbone
+from bayestl.pretrained._cifar_resnet import cifar_resnet20, cifar_resnet56
+from bayestl.pretrained._layers import global_average
+from bayestl.pretrained._load import Loaded, load
+from bayestl.pretrained._mobilenet import mobilenet
+from bayestl.pretrained._read import read
+from bayestl.pretrained._report import Mismatch, Report
+from bayestl.pretrained._resnet import resnet18, resnet50
+from bayestl.pretrained._vgg import vgg16
+from bayestl.pretrained._vit import vit_b16, vit_ti16
+from bayestl.pretrained._weights import Weights
+
+__all__ = [
+    "Backbone",
+    "Loaded",
+    "Mismatch",
+    "Report",
+    "Weights",
+    "cifar_resnet20",
+    "cifar_resnet56",
+    "global_average",
+    "load",
+    "mobilenet",
+    "read",
+    "resnet18",
+    "resnet50",
+    "tables",
+    "vgg16",
+    "vit_b16",
+    "vit_ti16",
+]

@@ -1,0 +1,64 @@
+"""Orbax checkpoints: folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayestl.pretrained._weights import Ask, Found, flatten, native, num_bytes, numeric, unique
+
+_MARKS = ("_METADATA", "manifest.ocdbt")
+
+
+def read(path: Path, ask: Ask) -> Found:
+    """The arrays of the tree that Orbax saved in a folder, as NumPy arrays on the host."""
+    folder = _item(path)
+    import jax
+    import orbax.checkpoint as ocp
+
+    try:
+        checkpointer = ocp.PyTreeCheckpointer()
+        described = checkpointer.metadata(folder.absolute()).item_metadata
+        described = getattr(described, "tree", described)
+        sizes = {
+            name: num_bytes(tuple(leaf.shape), numeric(name, np.dtype(leaf.dtype)))
+            for name, leaf in unique(flatten(described)).items()
+            if hasattr(leaf, "shape")
+        }
+        used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        names = ask.choose(sizes, used)
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+        wanted = jax.tree.map(lambda leaf: as_numpy if hasattr(leaf, "shape") else ocp.RestoreArgs(), described)
+        tree = checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=wanted))
+    except (OSError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        raise ValueError(
+            f"it cannot be read as an Orbax checkpoint: incomplete or damaged ({_short(error)})"
+        ) from error
+    leaves = unique(flatten(tree))
+    other = {name: leaf for name, leaf in leaves.items() if name not in sizes}
+    return Found({short: native(np.asarray(leaves[name])) for name, short in names.items()}, "orbax", {"other": other})
+
+
+def _item(path: Path) -> Path:
+    """The folder of the one tree that is saved at ``path``, or just below it."""
+
+    def holds_tree(folder: Path) -> bool:
+        return any((folder / mark).is_file() for mark in _MARKS)
+
+    if holds_tree(path):
+        return path
+    inside = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    trees = [folder for folder in inside if holds_tree(folder)]
+    if len(trees) == 1:
+        return trees[0]
+    if trees:
+        raise ValueError(f"it holds {len(trees)} checkpoints, {[folder.name for folder in trees]}; give one of them")
+    if steps := [folder.name for folder in inside if folder.name.isdigit()]:
+        raise ValueError(f"it holds the checkpoints of steps {steps[:8]}; give the folder of one of them")
+    raise ValueError("it is a folder that holds no Orbax checkpoint; for one file in it give filename=")
+
+
+def _short(error: Any) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}"

@@ -1,0 +1,117 @@
+"""PyTorch state dicts without torch: the zip format, and the format of torch before 1.6."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from bayestl.pretrained import _torch_pickle
+from bayestl.pretrained._pickle import interpret
+from bayestl.pretrained._torch_pickle import Storage, Tensor
+from bayestl.pretrained._weights import Ask, Found, flatten, mapped, num_bytes, parts, unique
+from bayestl.pretrained._zip import Archive, View
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+
+
+def read_zip(archive: Archive, ask: Ask) -> Found:
+    """The state dict in a file of torch 1.6 or newer."""
+    pickles = [name for name in archive.members if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError(f"it has {len(pickles)} members data.pkl, where a state dict has one")
+    folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in archive.members:
+        raise ValueError("it is a TorchScript program, not a state dict; save model.state_dict() with torch.save")
+    most = max(ask.max_bytes, archive.num_bytes)
+    order = bytes(archive.member(f"{folder}byteorder", most)) if f"{folder}byteorder" in archive.members else b"little"
+    file = View(archive.member(pickles[0], most))
+    tree = interpret(file, _torch_pickle.known_names(), _torch_pickle.storage)
+
+    def content(storage: Storage) -> memoryview:
+        found = archive.member(f"{folder}data/{storage.key}", most)
+        if len(found) != storage.start + storage.num_bytes:
+            raise ValueError(
+                f"storage {storage.key[:40]!r} has {len(found):,} bytes, where {storage.num_bytes:,} are announced: "
+                "the file is damaged"
+            )
+        return found
+
+    return _found(tree, ask, archive.num_bytes, content, order != b"big", "torch")
+
+
+def read_legacy(path: Path, ask: Ask) -> Found:
+    """The state dict in a file of torch before 1.6: pickles one after the other, then the storages."""
+    data, known = mapped(path), _torch_pickle.known_names()
+    file = View(data)
+    if interpret(file, known, _torch_pickle.storage) != _MAGIC:
+        raise ValueError("it is a pickle, but not one that torch.save wrote; save its arrays with np.savez")
+    if interpret(file, known, _torch_pickle.storage) != _PROTOCOL:
+        raise ValueError("it is in a format that torch.save never wrote")
+    system = interpret(file, known, _torch_pickle.storage)
+    little_endian = not isinstance(system, dict) or system.get("little_endian") is not False
+    item_bytes: dict[str, int] = {}
+
+    def stored(description: Any) -> Storage:
+        storage = _torch_pickle.storage(description)
+        item_bytes[storage.key] = storage.dtype.itemsize
+        return storage
+
+    tree = interpret(file, known, stored)
+    keys = interpret(file, known, _torch_pickle.storage)
+    contents = _legacy_contents(data, file.tell(), keys, item_bytes, "little" if little_endian else "big")
+    return _found(tree, ask, len(data), lambda storage: contents[storage.key], little_endian, "torch-legacy")
+
+
+def _legacy_contents(
+    data: memoryview, at: int, keys: Any, item_bytes: dict[str, int], order: Literal["little", "big"]
+) -> dict[str, memoryview]:
+    """Bytes of every storage; its length in elements comes first."""
+    if not isinstance(keys, list) or set(item_bytes) != {key for key in keys if isinstance(key, str)}:
+        raise ValueError("its list of storages does not fit its tensors: the file is damaged")
+    contents = {}
+    for key in keys:
+        length = int.from_bytes(data[at : at + 8], order) * item_bytes[key]
+        contents[key] = data[at + 8 : at + 8 + length]
+        if len(contents[key]) != length:
+            raise ValueError(
+                f"storage {key[:40]!r} should have {length:,} bytes, {len(contents[key]):,} are left: the file is cut "
+                "short or damaged"
+            )
+        at += 8 + length
+    return contents
+
+
+def _found(
+    tree: Any, ask: Ask, file_bytes: int, content: Callable[[Storage], memoryview], little_endian: bool, kind: str
+) -> Found:
+    leaves = unique(flatten(tree))
+    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    if ask.key is None:
+        ask = Ask(_only_part(tensors), ask.max_bytes)
+    sizes = {name: num_bytes(tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    names = ask.choose(sizes, file_bytes)
+    contents: dict[str, memoryview] = {}
+    arrays = {}
+    for name, short in names.items():
+        tensor = tensors[name]
+        if tensor.storage.key not in contents:
+            contents[tensor.storage.key] = content(tensor.storage)
+        arrays[short] = tensor.array(name, contents[tensor.storage.key], little_endian)
+    other = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str | int | float | bool | None)}
+    return Found(arrays, kind, {"key": ask.key, "other": other})
+
+
+def _only_part(tensors: dict[str, Tensor]) -> str:
+    """The part of a training checkpoint that holds tensors, or ``""`` where they lie at the top."""
+    tops = {name.split("/", 1)[0] for name in tensors}
+    if any("/" not in name for name in tensors) or not tops:
+        return ""
+    if len(tops) > 1:
+        example = next(iter(tensors)).split("/", 1)[0][:80]
+        raise ValueError(
+            f"it is a checkpoint with tensors in {parts(tensors)}; choose one with key=, such as key={example!r}, or "
+            "take all with key=''"
+        )
+    return tops.pop()

@@ -1,0 +1,176 @@
+"""Vision transformers with patches of 16 x 16 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from bayestl._types import Key
+from bayestl.pretrained._backbone import Backbone, build
+from bayestl.pretrained._layers import Layers, check_arguments
+
+_PATCH = 16
+_kernel = nnx.initializers.truncated_normal(0.02)
+
+
+class _Plan(NamedTuple):
+    """Depth, width and number of heads."""
+
+    depth: int
+    width: int
+    heads: int
+
+
+class Embed(nnx.Module):
+    """Patches as tokens, the class token before them, and their positions: (B, H, W, 3) to (B, 1 + HW / 256, width)."""
+
+    def __init__(self, make: Layers, width: int, image_size: int):
+        self.image_size = image_size
+        tokens = 1 + (image_size // _PATCH) ** 2
+        self.patches = make.conv(3, width, _PATCH, _PATCH, padding="VALID", bias=True)
+        self.cls_token = nnx.Param(jnp.zeros((1, 1, width), jnp.float32))
+        self.pos_embed = nnx.Param(_kernel(make.rngs.params(), (1, tokens, width), jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if x.shape[1:3] != (self.image_size, self.image_size):
+            raise ValueError(
+                f"inputs have shape {x.shape}; this network takes pictures of {self.image_size} x {self.image_size} "
+                "pixels: resize them, or make the network with another image_size"
+            )
+        x = self.patches(x)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        first = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, x.shape[-1]))
+        return jnp.concatenate([first.astype(x.dtype), x], axis=1) + self.pos_embed[...].astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Self-attention, with queries, keys and values from one dense layer."""
+
+    def __init__(self, make: Layers, plan: _Plan):
+        self.heads = plan.heads
+        self.qkv = make.linear(plan.width, 3 * plan.width, _kernel)
+        self.proj = make.linear(plan.width, plan.width, _kernel)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, tokens, width = x.shape
+        q, k, v = jnp.moveaxis(self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads), 2, 0)
+        return self.proj(jax.nn.dot_product_attention(q, k, v).reshape(batch, tokens, width))
+
+
+class MLP(nnx.Module):
+    """Two dense layers with GELU between, four times as wide."""
+
+    def __init__(self, make: Layers, width: int):
+        self.fc1, self.fc2 = make.linear(width, 4 * width, _kernel), make.linear(4 * width, width, _kernel)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(nnx.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each on normalised tokens and added to them."""
+
+    def __init__(self, make: Layers, plan: _Plan):
+        self.norm1, self.attn = make.layer_norm(plan.width), Attention(make, plan)
+        self.norm2, self.mlp = make.layer_norm(plan.width), MLP(make, plan.width)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Pool(nnx.Module):
+    """The class token, normalised: (B, tokens, width) to (B, width)."""
+
+    def __init__(self, make: Layers, width: int):
+        self.norm = make.layer_norm(width)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(x[:, 0])
+
+
+def vit_ti16(
+    key: Key,
+    *,
+    num_classes: int = 1000,
+    image_size: int = 224,
+    include_top: bool = True,
+    cut: str | None = None,
+    dtype: Any = None,
+) -> Backbone:
+    """ViT-Ti/16 (Dosovitskiy et al. 2020; Touvron et al. 2020): 5.7 million parameters, 192 features.
+
+    Stages ``embed``, ``block0`` to ``block11`` (each (B, tokens, 192)), ``pool`` (the class token), ``head``.
+    timm's published weights (``vit_tiny_patch16_*``) want RGB in [-1, 1] as (B, image_size, image_size, 3), those with
+    ``deit`` in their name [0, 1] minus (.485, .456, .406), divided by (.229, .224, .225). :func:`load` fills them in by
+    ``tables.VIT_TI16``.
+
+    Args:
+        key: of the initialisation.
+        num_classes: outputs of the head, >= 1.
+        image_size: height and width of the pictures, a multiple of 16.
+        include_top: with the head; without it the outputs are the features of the class token, (B, 192).
+        cut: the last stage to keep, for features from inside.
+        dtype: of the computation, e.g. ``jnp.bfloat16``; parameters are float32 and outputs at least that.
+
+    Raises:
+        ValueError: a size that is not positive or no multiple of 16, no stage ``cut``; when called: other pictures.
+
+    Example:
+        >>> def logits(pictures):
+        ...     return btl.pretrained.vit_ti16(jax.random.key(0), num_classes=10, image_size=64)(pictures)
+        >>> jax.eval_shape(logits, jnp.zeros((2, 64, 64, 3))).shape
+        (2, 10)
+    """
+    return _vit(key, _Plan(12, 192, 3), num_classes, image_size, include_top, cut, dtype)
+
+
+def vit_b16(
+    key: Key,
+    *,
+    num_classes: int = 1000,
+    image_size: int = 224,
+    include_top: bool = True,
+    cut: str | None = None,
+    dtype: Any = None,
+) -> Backbone:
+    """ViT-B/16 (Dosovitskiy et al. 2020): 86.6 million parameters, 768 features.
+
+    As :func:`vit_ti16` with 768 in place of 192 features; timm's ``vit_base_patch16_*`` by ``tables.VIT_B16``.
+
+    Args:
+        key: of the initialisation.
+        num_classes: outputs of the head, >= 1.
+        image_size: height and width of the pictures, a multiple of 16.
+        include_top: with the head; without it the outputs are the features of the class token, (B, 768).
+        cut: the last stage to keep, for features from inside.
+        dtype: of the computation, e.g. ``jnp.bfloat16``; parameters are float32 and outputs at least that.
+
+    Raises:
+        ValueError: a size that is not positive or no multiple of 16, no stage ``cut``; when called: other pictures.
+
+    Example:
+        >>> def features(pictures):
+        ...     return btl.pretrained.vit_b16(jax.random.key(0), cut="block5")(pictures)
+        >>> jax.eval_shape(features, jnp.zeros((2, 224, 224, 3))).shape
+        (2, 197, 768)
+    """
+    return _vit(key, _Plan(12, 768, 12), num_classes, image_size, include_top, cut, dtype)
+
+
+def _vit(
+    key: Key, plan: _Plan, num_classes: int, image_size: int, include_top: bool, cut: str | None, dtype: Any
+) -> Backbone:
+    check_arguments(num_classes, image_size=image_size)
+    if image_size % _PATCH:
+        raise ValueError(f"image_size is {image_size}; give a multiple of {_PATCH}, the size of a patch")
+    make = Layers(nnx.Rngs(params=key), dtype)
+    stages: dict[str, Callable[[], Any]] = {"embed": lambda: Embed(make, plan.width, image_size)}
+    stages |= {f"block{n}": lambda: Block(make, plan) for n in range(plan.depth)}
+    stages["pool"] = lambda: Pool(make, plan.width)
+    stages["head"] = lambda: make.linear(plan.width, num_classes, _kernel)
+    return build(stages, include_top, cut)

@@ -1,0 +1,103 @@
+"""A step that fills an accelerator: MAP of a ResNet-50 in bfloat16, under a low-rank prior and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bayestl as btl
+
+RANK = 5
+# Dense bfloat16 products, floating-point operations per second, from the makers' data sheets.
+PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+}
+
+
+def rows(repeats: int, batch_size: int, size: int, steps: int) -> list[dict[str, Any]]:
+    """The prior's overhead, pictures per second and the share of the device's peak.
+
+    A picture counts three times the operations of the forward pass, as the compiler counts those: one for the outputs
+    and two for the gradients of inputs and parameters. The prior's own operations do not count.
+    """
+    from benchmarks.speed import alternate, show
+
+    net = network()
+    data = pictures(2 * batch_size, size)
+    with_prior, without = (seconds_per_step(net, prior, data, batch_size, steps) for prior in (low_rank(net), None))
+    found = alternate(with_prior, without, repeats)
+    row = show(f"(h) ResNet-50, bfloat16, batch {batch_size}: MAP with rank-{RANK} prior / without", found, 1.02)
+    per_second = batch_size / found["a"]
+    operations = 3 * forward_operations(net, size)
+    kind = jax.devices()[0].device_kind
+    peak = next((value for name, value in PEAKS.items() if name in kind), None)
+    share = None if peak is None else per_second * operations / peak
+    print(
+        f"(h) {per_second:,.0f} pictures/s, {per_second * operations / 1e12:.2f} TFLOP/s on {kind}"
+        + ("; its peak is not known here" if share is None else f", {share:.0%} of its peak (aim: 40%)")
+    )
+    about = {"pictures_per_second": per_second, "operations_per_picture": operations, "share_of_peak": share}
+    return [{**row, **about, "picture_size": size, "batch_size": batch_size}]
+
+
+def network() -> btl.Net:
+    """The network with random weights, which cost as much as published ones; running statistics frozen."""
+    return btl.nets.from_nnx(btl.pretrained.resnet50(jax.random.key(0), dtype=jnp.bfloat16))
+
+
+def pictures(num: int, size: int) -> Any:
+    """Noise, bytes on the device."""
+    rng = np.random.default_rng(0)
+    return btl.data.arrays(rng.integers(0, 256, (num, size, size, 3), dtype=np.uint8), rng.integers(0, 1000, num))
+
+
+def low_rank(net: btl.Net) -> btl.gaussians.LowRank:
+    """A prior around the network's parameters."""
+    factor = jax.tree.map(lambda x: 0.1 * x, btl.tree.normal_like(jax.random.key(1), net.params, RANK))
+    return btl.gaussians.low_rank(net.params, 1.0, factor)
+
+
+def seconds_per_step(net: btl.Net, prior: Any, data: Any, batch_size: int, steps: int) -> Callable[[], float]:
+    """A function that times ``fit``."""
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=data.num_examples)
+    inference = btl.infer.map_estimate(joint, optax.sgd(1e-4, momentum=0.9))
+
+    def run() -> float:
+        fitted = btl.fit(
+            inference,
+            jax.random.key(0),
+            net.params,
+            data,
+            steps=steps,
+            batch_size=batch_size,
+            transform=_scaled,
+            chunk_size=steps,
+            progress=False,
+        )
+        return fitted.seconds / steps
+
+    return run
+
+
+def _scaled(key: Any, batch: btl.Batch) -> btl.Batch:
+    return batch._replace(inputs=batch.inputs.astype(jnp.float32) / 127.5 - 1)
+
+
+def forward_operations(net: btl.Net, size: int) -> float:
+    """Floating-point operations of one picture's forward pass."""
+    compiled = jax.jit(net).lower(net.params, jnp.zeros((1, size, size, 3))).compile()
+    analysis: Any = compiled.cost_analysis()
+    return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])

@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+# What the short version of digits leaves out.
+DIGITS_DEMO = {"sampled_at": (3,), "nuts_steps": 150}
 
 
 def main() -> None:
@@ -19,7 +21,7 @@ def main() -> None:
     digits = tasks.add_parser("digits", help="handwritten digits: a source that helps one target and misleads another")
     digits.add_argument("--demo", action="store_true", help="5 seeds, about 2 minutes on two cores")
     digits.add_argument("--seeds", type=int, help="number of seeds (full: 10, demo: 5)")
-    digits.add_argument("--steps", type=int, default=500, help="steps per run")
+    digits.add_argument("--steps", type=int, help="steps per run (full: 500, demo: 300)")
     digits.add_argument("--out", type=Path, help="where rows, table and figure go")
     digits.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     arguments = parser.parse_args()
@@ -35,9 +37,10 @@ def run_digits(arguments: argparse.Namespace) -> None:
 
     began = time.perf_counter()
     seeds = arguments.seeds if arguments.seeds is not None else (5 if arguments.demo else 10)
-    if seeds < 1 or arguments.steps < 10 or arguments.steps % 10:
+    steps = arguments.steps if arguments.steps is not None else (300 if arguments.demo else 500)
+    if seeds < 1 or steps < 10 or steps % 10:
         raise SystemExit("--seeds must be at least 1, --steps a multiple of 10")
-    config = digits.Config(seeds=seeds, steps=arguments.steps, nuts_steps=150 if arguments.demo else 300)
+    config = digits.Config(seeds=seeds, steps=steps, **(DIGITS_DEMO if arguments.demo else {}))
     out = arguments.out or RESULTS / ("digits-demo" if arguments.demo else "digits")
     rows = Rows(out / "rows.jsonl", config._asdict(), fresh=arguments.fresh)
     digits.run(config, rows)

@@ -20,7 +20,7 @@ def metric_against_n(ns: Sequence[float], values: Mapping[str, Any], ax: Axes | 
 
     Args:
         ns: amounts of data, positive; they become the ticks of a logarithmic axis.
-        values: method to its values, (seeds, len(ns)).
+        values: method to its values, (seeds, len(ns)); nan where it was not run.
         ax: axes to draw on; None for a new figure.
         ylabel: name of the metric.
 
@@ -40,7 +40,8 @@ def metric_against_n(ns: Sequence[float], values: Mapping[str, Any], ax: Axes | 
     for name, style in styles(tables).items():
         table = tables[name]
         mean = table.mean(axis=0)
-        ax.plot(positions, mean, color=style.color, marker=style.marker, linewidth=1.5, label=name, zorder=3)
+        look = {"color": style.color, "marker": style.marker, "linestyle": style.line}
+        ax.plot(positions, mean, **look, linewidth=1.5, label=name, zorder=3)
         if len(table) > 1:
             error = table.std(axis=0, ddof=1) / np.sqrt(len(table))
             ax.vlines(positions, mean - error, mean + error, color=style.color, linewidth=1.5, zorder=2)

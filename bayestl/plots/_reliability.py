@@ -52,6 +52,7 @@ def reliability(
             accuracy[some],
             color=style.color,
             marker=style.marker,
+            linestyle=style.line,
             markersize=3,
             linewidth=1.5,
             label=name,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which readers with any common colour blindness can tell apart; yellow, too pale on white, is
 # left out. https://jfly.uni-koeln.de/color/
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", ">")
 
 
 class Style(NamedTuple):
@@ -20,15 +20,24 @@ class Style(NamedTuple):
     Attributes:
         color: of line and markers.
         marker: matplotlib's code for the marker.
+        line: matplotlib's code for the line; dotted once every colour is taken.
     """
 
     color: str
     marker: str
+    line: str
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for each name, by its place: figures of the same names in the same order agree."""
-    return {name: Style(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
+    return {
+        name: Style(
+            _COLOURS[i % len(_COLOURS)],
+            _MARKERS[i % len(_MARKERS)],
+            ("-", ":", "-.")[i // len(_COLOURS) % 3],
+        )
+        for i, name in enumerate(names)
+    }
 
 
 def axes(ax: Any, figsize: tuple[float, float]) -> Axes:

@@ -45,12 +45,14 @@ class Config(NamedTuple):
         num_labels: labels per class.
         seeds: number of seeds.
         steps: steps of every target run.
+        sampled_at: labels per class at which methods run whose predictions average over draws, the dear ones.
         nuts_steps: steps of each chain of NUTS that adapt it, and as many that are kept.
     """
 
     num_labels: tuple[int, ...] = (1, 3, 10)
     seeds: int = 5
     steps: int = 500
+    sampled_at: tuple[int, ...] = (1, 3, 10)
     nuts_steps: int = 300
 
 
@@ -400,7 +402,9 @@ def run(config: Config, rows: Rows, progress: bool = True) -> None:
     source, tasks = train_source(progress), targets()
     origin = provenance(command_line())
     trained = {method.name: method for method in methods(config, source)}
+    drawn = {HEAD_NUTS, *(name for name, method in trained.items() if method.num_draws > 1)}
     cells = [(n, name) for n in config.num_labels for name in [SOURCE_AS_IS, *trained, HEAD_NUTS]]
+    cells = [(n, name) for n, name in cells if name not in drawn or n in config.sampled_at]
     for number, (n, name) in enumerate(cells, 1):
         print(f"[{number}/{len(cells)}] {n} labels per class, {name}", flush=True)
         if rows.have(method=name, n=n):

@@ -38,7 +38,8 @@ def report(config: Config, rows: Rows) -> str:
 def _effect(rows: Rows, target: str, n: int) -> tuple[str, str, float, float]:
     """Did the source help: the use of it that validation data prefer against training from scratch, paired test NLL."""
     key = {"target": target, "n": n}
-    uses = [m for m in all_methods() if m != "from scratch"]
+    run = {row["method"] for row in rows.rows if (row["target"], row["n"]) == (target, n)}
+    uses = [m for m in all_methods() if m != "from scratch" and m in run]
     best = min(uses, key=lambda name: of(rows.rows, "validation_nll", method=name, **key).mean())
     difference = of(rows.rows, "nll", method=best, **key) - of(rows.rows, "nll", method="from scratch", **key)
     mean, error = mean_and_error(difference)
@@ -69,7 +70,7 @@ def figure(config: Config, rows: Rows, path: Path) -> None:
     canvas, axes = plt.subplots(2, 2, figsize=(11, 9.6), layout="constrained")
     for row, target in zip(axes, (LOW_RESOLUTION, INVERTED), strict=True):
         nll = {
-            m: np.stack([of(rows.rows, "nll", target=target, n=n, method=m) for n in config.num_labels], axis=1)
+            m: np.stack([_nll(rows, config, target=target, n=n, method=m) for n in config.num_labels], axis=1)
             for m in all_methods()
         }
         btl.plots.metric_against_n(config.num_labels, nll, ax=row[0], ylabel="test NLL (nats), lower is better")
@@ -88,9 +89,15 @@ def figure(config: Config, rows: Rows, path: Path) -> None:
     plt.close(canvas)
 
 
+def _nll(rows: Rows, config: Config, **key: Any) -> np.ndarray:
+    """Test NLL per seed; nan where the method was not run."""
+    found = of(rows.rows, "nll", **key)
+    return found if len(found) else np.full(config.seeds, np.nan)
+
+
 def _clip(ax: Any, nll: dict[str, np.ndarray]) -> None:
     """Keep the scale for the trained methods where the untouched source lies far above them, and say so."""
-    trained = max(float(values.mean(axis=0).max()) for name, values in nll.items() if name != SOURCE_AS_IS)
+    trained = max(float(np.nanmax(values.mean(axis=0))) for name, values in nll.items() if name != SOURCE_AS_IS)
     ax.set_ylim(bottom=0)
     untouched = float(nll[SOURCE_AS_IS].mean())
     if untouched > 2 * trained:

@@ -60,6 +60,15 @@ def test_methods_differ_in_colour_and_marker():
     assert len({line.get_marker() for line in lines}) == 7
 
 
+def test_more_methods_than_colours_differ_in_their_lines():
+    lines = plots.reliability({str(i): ONE for i in range(14)}).get_lines()[1:]
+    looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines]
+    assert len(set(looks)) == 14
+    for first, second in zip(looks[:7], looks[7:], strict=True):
+        assert first[0] == second[0]
+        assert first[2] != second[2]
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="bins is empty"):
         plots.reliability({})

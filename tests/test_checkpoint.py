@@ -131,7 +131,37 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, message):
     assert _fit(tmp_path).steps == 40
 
 
-def test_another_package_version_or_device_goes_on_with_a_warning(tmp_path, monkeypatch):
+def test_another_number_of_devices_goes_on_with_a_warning(tmp_path, monkeypatch):
+    _fit(tmp_path / "run", steps=20)
+    expected = _fit(tmp_path / "straight").params["w"]
+    monkeypatch.setattr(jax, "device_count", lambda: 7)
+    with pytest.warns(RuntimeWarning, match=r"was written by devices 1 x \S+, and this is 7 x \S+; the run goes on"):
+        again = _fit(tmp_path / "run")
+    assert np.array_equal(again.params["w"], expected)
+
+
+def test_what_was_done_is_saved_when_something_fails(tmp_path):
+    expected = _fit(tmp_path / "straight")
+
+    def fails(event: btl.Progress) -> None:
+        if event.step == 30:
+            raise OSError("the disk of the callback is full")
+
+    inference = btl.infer.map_estimate(_joint(), OPTIMIZER)
+    options = {"steps": 40, "batch_size": 4, "chunk_size": 10, "progress": False}
+    # Only the end of the run saves anything.
+    checkpoint = btl.Checkpoint(tmp_path / "run", every=1000)
+    with pytest.raises(OSError, match="disk of the callback"):
+        btl.fit(inference, KEY, PARAMS, DATA, checkpoint=checkpoint, callbacks=[fails], **options)
+    steps = []
+    again = btl.fit(
+        inference, KEY, PARAMS, DATA, checkpoint=checkpoint, callbacks=[lambda e: steps.append(e.step)], **options
+    )
+    assert steps == [40]
+    assert np.array_equal(again.params["w"], expected.params["w"])
+
+
+def test_another_package_version_goes_on_with_a_warning(tmp_path, monkeypatch):
     _fit(tmp_path, steps=20)
     expected = _fit(tmp_path / "straight").params["w"]
     monkeypatch.setattr(btl, "__version__", "0.0.0+other")

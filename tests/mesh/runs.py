@@ -68,6 +68,11 @@ def every_run(checkpoints: Path) -> dict[str, Any]:
         saved = btl.Checkpoint(checkpoints / method, every=15)
         fit(method, sharded, steps=20, sharding=over, checkpoint=saved)
         runs[f"{method}, resumed"] = fit(method, sharded, sharding=over, checkpoint=saved)
+    if jax.process_count() == 1:
+        # What one device saved goes on over all of them.
+        saved = btl.Checkpoint(checkpoints / "one device", every=15)
+        fit("map", params, steps=20, checkpoint=saved)
+        runs["map, moved"] = fit("map", sharded, sharding=over, checkpoint=saved)
     return runs
 
 

@@ -45,21 +45,22 @@ def one_device(tmp_path_factory) -> dict[str, np.ndarray]:
     return dict(np.load(out))
 
 
-def assert_same(results: Any, one_device: dict[str, np.ndarray]) -> None:
+def assert_same(results: Any, one_device: dict[str, np.ndarray], ways: dict[str, tuple[str, ...]]) -> None:
     compared = 0
-    for way in ("replicated", "sharded", "resumed"):
-        for name, wanted in one_device.items():
-            method, rest = name.split("/", 1)
+    for name, wanted in one_device.items():
+        method, rest = name.split("/", 1)
+        for way in ways[method]:
             found = results[f"{method}, {way}/{rest}"]
             # float64: sums of hundreds of terms in another order, 40 steps; the ELBO is a difference of sums near 1e3.
             np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-11, err_msg=f"{way}: {name}")
             compared += 1
-    assert compared == 3 * len(one_device) > 60
+    assert compared >= 3 * len(one_device) > 60
 
 
 def test_eight_devices_find_what_one_finds(one_device, tmp_path):
     finish([start(tmp_path / "out.npz", 8)])
-    assert_same(np.load(tmp_path / "out.npz"), one_device)
+    ways = ("replicated", "sharded", "resumed")
+    assert_same(np.load(tmp_path / "out.npz"), one_device, {"map": (*ways, "moved"), "vi": ways})
 
 
 def test_two_processes_find_what_one_finds(one_device, tmp_path):
@@ -67,7 +68,8 @@ def test_two_processes_find_what_one_finds(one_device, tmp_path):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     finish([start(tmp_path / "out.npz", 4, process, port) for process in (0, 1)])
-    assert_same(np.load(tmp_path / "out.npz"), one_device)
+    ways = ("replicated", "sharded", "resumed")
+    assert_same(np.load(tmp_path / "out.npz"), one_device, {"map": ways, "vi": ways})
 
 
 def small_mesh() -> Mesh:

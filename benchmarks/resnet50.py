@@ -98,6 +98,8 @@ def _scaled(key: Any, batch: btl.Batch) -> btl.Batch:
 
 def forward_operations(net: btl.Net, size: int) -> float:
     """Floating-point operations of one picture's forward pass."""
-    compiled = jax.jit(net).lower(net.params, jnp.zeros((1, size, size, 3))).compile()
+    pictures = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    arguments = (net.params, net.state, pictures)
+    compiled = jax.jit(lambda params, state, x: net.apply(params, state, x, None)[0]).lower(*arguments).compile()
     analysis: Any = compiled.cost_analysis()
     return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])

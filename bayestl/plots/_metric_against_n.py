@@ -40,8 +40,16 @@ def metric_against_n(ns: Sequence[float], values: Mapping[str, Any], ax: Axes | 
     for name, style in styles(tables).items():
         table = tables[name]
         mean = table.mean(axis=0)
-        look = {"color": style.color, "marker": style.marker, "linestyle": style.line}
-        ax.plot(positions, mean, **look, linewidth=1.5, label=name, zorder=3)
+        ax.plot(
+            positions,
+            mean,
+            color=style.color,
+            marker=style.marker,
+            linestyle=style.line,
+            linewidth=1.5,
+            label=name,
+            zorder=3,
+        )
         if len(table) > 1:
             error = table.std(axis=0, ddof=1) / np.sqrt(len(table))
             ax.vlines(positions, mean - error, mean + error, color=style.color, linewidth=1.5, zorder=2)

@@ -12,7 +12,7 @@ PYTEST = -m pytest -q -n auto --maxprocesses 2 --timeout 600 -m "not slow"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo digits test lint types docs speed gpu clean
+.PHONY: help demo digits cats shift test lint types docs speed gpu clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ demo: $(VENV)/.installed-benchmarks  ## from source weights to target prediction
 
 digits: $(VENV)/.installed-benchmarks  ## the full grid behind the demo
 	@$(VENV)/bin/python -m benchmarks.run digits
+
+cats: $(VENV)/.installed-benchmarks  ## cats against dogs from ImageNet weights, short version; needs BAYESTL_DATA_DIR
+	@$(VENV)/bin/python -m benchmarks.run cats_vs_dogs --demo
+
+shift: $(VENV)/.installed-benchmarks  ## CIFAR-10 behind JPEG compression, short version; needs BAYESTL_DATA_DIR
+	@$(VENV)/bin/python -m benchmarks.run cifar_shift --demo
 
 test: $(VENV)/.installed-test  ## all tests, the examples in docstrings and documents among them
 	@$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)

@@ -81,5 +81,6 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 def command_line() -> str:
-    """The command as typed, without this machine's paths."""
-    return " ".join(["python -m benchmarks.run", *sys.argv[1:]])
+    """The command as typed, without this machine's paths: of an absolute one only its last part."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python -m benchmarks.run", *words])

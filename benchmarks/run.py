@@ -1,15 +1,18 @@
-"""Run a benchmark task: ``python -m benchmarks.run digits [--demo]``."""
+"""Run a benchmark task: ``python -m benchmarks.run digits [--demo]``, or ``cats_vs_dogs`` or ``cifar_shift``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+CACHE = Path(__file__).parent.parent / "build" / "pictures"
 # What the short version of digits leaves out.
 DIGITS_DEMO = {"sampled_at": (3,), "nuts_steps": 150}
 
@@ -19,12 +22,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True)
     digits = tasks.add_parser("digits", help="handwritten digits: a source that helps one target and misleads another")
-    digits.add_argument("--demo", action="store_true", help="5 seeds, about 2 minutes on two cores")
+    digits.add_argument("--demo", action="store_true", help="5 seeds, two to three minutes on two cores")
     digits.add_argument("--seeds", type=int, help="number of seeds (full: 10, demo: 5)")
     digits.add_argument("--steps", type=int, help="steps per run (full: 500, demo: 300)")
     digits.add_argument("--out", type=Path, help="where rows, table and figure go")
     digits.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
+    cats = tasks.add_parser("cats_vs_dogs", help="photographs of cats and dogs from ImageNet weights")
+    cats.add_argument("--network", default="mobilenet", choices=["mobilenet"], help="published network")
+    shift = tasks.add_parser("cifar_shift", help="CIFAR-10 behind JPEG compression, from a ResNet-20 trained without")
+    for task, labels in ((cats, "labelled photographs"), (shift, "labels per class")):
+        task.add_argument("--data-dir", type=Path, help="directory of weights and pictures ($BAYESTL_DATA_DIR)")
+        task.add_argument("--cache", type=Path, default=CACHE, help="where imported pictures are kept")
+        task.add_argument("--demo", action="store_true", help="fewer seeds, steps and settings, for two cores")
+        task.add_argument("--n", type=int, nargs="+", help=labels)
+        task.add_argument("--seeds", type=int, help="number of seeds (full: 5, demo: 3)")
+        task.add_argument("--methods", nargs="+", metavar="NAME", help="only these, by their names in the table")
+        task.add_argument("--out", type=Path, help="where rows, table and figures go")
+        task.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     arguments = parser.parse_args()
+    if arguments.task != "digits":
+        # Convolutions of one program share all cores, so that one device is the faster layout here.
+        return run_pictures(arguments)
     # Members of fit_many spread over one device per core; a GPU or TPU is left as it is.
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     run_digits(arguments)
@@ -48,6 +66,43 @@ def run_digits(arguments: argparse.Namespace) -> None:
     (out / "table.md").write_text(report)
     digits_report.figure(config, rows, out / "figure.png")
     print(f"\n{report}\nrows, table and figure are in {_shown(out)}; {time.perf_counter() - began:.0f} s in all")
+
+
+def run_pictures(arguments: argparse.Namespace) -> None:
+    """The tasks with published weights and pictures."""
+    from benchmarks._records import Rows
+
+    began = time.perf_counter()
+    task, reports = (importlib.import_module(f"benchmarks.tasks.{arguments.task}{end}") for end in ("", "_report"))
+    data_dir = _data_dir(arguments.data_dir)
+    config = task.demo(task.Config()) if arguments.demo else task.Config()
+    given = {"num_labels": arguments.n, "seeds": arguments.seeds, "methods": arguments.methods}
+    given["network"] = getattr(arguments, "network", None)
+    config = task.checked(config._replace(**{k: _frozen(v) for k, v in given.items() if v is not None}))
+    out = arguments.out or RESULTS / (arguments.task + ("-demo" if arguments.demo else ""))
+    # Methods and numbers of labels may be added to an earlier run: its rows stay.
+    settings = {k: v for k, v in config._asdict().items() if k not in task.MAY_GROW}
+    rows = Rows(out / "rows.jsonl", settings, fresh=arguments.fresh)
+    pictures = task.run(config, rows, data_dir, arguments.cache)
+    report = reports.report(config, rows, pictures)
+    (out / "table.md").write_text(report)
+    reports.figures(config, rows, pictures, out)
+    print(f"\n{report}\nrows, table and figures are in {_shown(out)}; {time.perf_counter() - began:.0f} s in all")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _data_dir(given: Path | None) -> Path:
+    """The directory of published weights and pictures."""
+    found = given or os.environ.get("BAYESTL_DATA_DIR")
+    if found is None or not Path(found).is_dir():
+        raise SystemExit(
+            f"the data directory is {found}; give the folder of weights and pictures as --data-dir, or set "
+            "BAYESTL_DATA_DIR"
+        )
+    return Path(found)
 
 
 def _shown(path: Path) -> str:

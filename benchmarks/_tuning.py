@@ -1,0 +1,199 @@
+"""One method on one target at one number of labels: all seeds, all settings, the choice by validation data."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bayestl as btl
+
+BATCH_SIZE = 32
+RELIABILITY_BINS = 10
+HEAVY_BALL = 0.9
+# Standard deviation at which VI starts: a tenth of the prior's, and at most this, so that no layer drowns in noise.
+VI_START = 1e-2
+# Pictures that a network sees at once when it predicts, so that the maps inside it stay small.
+PREDICTION_BATCH = 64
+
+
+class View(NamedTuple):
+    """A target's examples as one network sees them: pictures, feature maps of a frozen body, or features.
+
+    Attributes:
+        pool: the training pool, ``copies`` examples in a row for each picture of ``split.train``.
+        copies: augmented copies of each picture.
+        validation: every choice is made on these.
+        test: scored once.
+        transform: what happens to a batch inside the step.
+    """
+
+    pool: Any
+    copies: int
+    validation: Any
+    test: Any
+    transform: Any = None
+
+    def train(self, places: np.ndarray) -> Any:
+        """The training set of the pictures at these places of the pool, with all their copies."""
+        return self.pool.take((np.asarray(places)[:, None] * self.copies + np.arange(self.copies)).ravel())
+
+
+class Method(NamedTuple):
+    """A way to the target's posterior, with the settings among which validation data choose.
+
+    Attributes:
+        name: its name.
+        view: the examples as its network sees them.
+        net: the network; what is not among its parameters stays as the source left it.
+        start: seed -> where a run starts.
+        grid: setting name to values, all of one length.
+        make: ``(log joint without prior, setting) -> Inference``.
+        read_at: the step counts at which a run is read, of which the last is its length; they are part of the settings.
+        num_draws: draws that a prediction averages over; 1 for a point.
+        batch_size: examples per step.
+        vectorize: how settings share a device, as for ``fit_many``.
+    """
+
+    name: str
+    view: View
+    net: btl.Net
+    start: Callable[[int], Any]
+    grid: dict[str, np.ndarray]
+    make: Callable[[btl.LogJoint, Any], btl.Inference]
+    read_at: tuple[int, ...]
+    num_draws: int = 1
+    batch_size: int = BATCH_SIZE
+    vectorize: Any = jax.vmap
+
+
+def product(**axes: Any) -> dict[str, np.ndarray]:
+    """All combinations of the axes' values, one array per axis."""
+    mesh = np.meshgrid(*axes.values(), indexing="ij")
+    return {name: axis.ravel().astype(np.float32) for name, axis in zip(axes, mesh, strict=True)}
+
+
+def sgd(joint: btl.LogJoint, setting: Any) -> btl.Inference:
+    """Maximum likelihood, or the mode under the joint's prior."""
+    return btl.infer.map_estimate(joint, optax.sgd(setting["learning_rate"], momentum=HEAVY_BALL))
+
+
+def proximal(joint: btl.LogJoint, setting: Any) -> btl.Inference:
+    """The mode, by steps that no sharp prior of a grid can make unstable."""
+    return btl.infer.proximal_map(joint, setting["learning_rate"], momentum=HEAVY_BALL)
+
+
+def adam_vi(joint: btl.LogJoint, setting: Any) -> btl.Inference:
+    """Mean-field VI, by Adam, since gradients of means and log scales differ by orders of magnitude."""
+    start = jnp.minimum(0.1 * setting["scale"], VI_START)
+    return btl.infer.mean_field_vi(joint, optax.adam(setting["learning_rate"]), initial_scale=start)
+
+
+def run_method(method: Method, likelihood: Any, places: Sequence[np.ndarray], progress: bool) -> list[dict[str, Any]]:
+    """A row for each seed, at the setting with the lowest validation NLL.
+
+    Args:
+        method: what is run.
+        likelihood: of the target.
+        places: of each seed's labelled pictures in the pool; equally many.
+        progress: show progress bars.
+    """
+    # Augmented copies do not count as examples.
+    joint = btl.LogJoint(method.net, likelihood, None, num_data=len(places[0]))
+    # One function for all seeds, so that they share a program.
+    make = functools.partial(method.make, joint)
+    score = jax.jit(functools.partial(_nll, num_draws=method.num_draws))
+    return [_run_seed(method, joint, make, score, seed, rows, progress) for seed, rows in enumerate(places)]
+
+
+def _run_seed(
+    method: Method, joint: btl.LogJoint, make: Any, score: Any, seed: int, places: np.ndarray, progress: bool
+) -> dict[str, Any]:
+    train, num = method.view.train(places), len(next(iter(method.grid.values())))
+    found: list[tuple[int, Any, Any]] = []
+
+    def snapshot(event: btl.Progress) -> None:
+        if event.step in method.read_at:
+            found.append((event.step, event.posterior(), event.state.net_state))
+
+    fitted = btl.fit_many(
+        make,
+        {name: jnp.asarray(values) for name, values in method.grid.items()},
+        jnp.repeat(jax.random.fold_in(jax.random.key(3), seed)[None], num),
+        method.start(seed),
+        train,
+        steps=max(method.read_at),
+        batch_size=min(len(places), method.batch_size),
+        transform=method.view.transform,
+        chunk_size=math.gcd(*method.read_at),
+        callbacks=[snapshot],
+        progress=progress,
+        vectorize=method.vectorize,
+    )
+
+    def chosen(step: int, setting: int) -> tuple[btl.LogJoint, Any]:
+        posterior, state = next((posterior, state) for at, posterior, state in found if at == step)
+        return joint.replace(state=_member(state, setting)), _member(posterior, setting)
+
+    candidates = [(step, setting) for step, _, _ in found for setting in range(num)]
+    nll = np.array([float(score(*chosen(*candidate), method.view.validation)) for candidate in candidates])
+    step, setting = candidates[int(np.nanargmin(nll))]
+    return {
+        "seed": seed,
+        **scores(*chosen(step, setting), method.view.test, method.num_draws),
+        "setting": {**{name: float(values[setting]) for name, values in method.grid.items()}, "steps": step},
+        "validation_nll": float(np.nanmin(nll)),
+        "settings_tried": len(candidates),
+        "frozen_members": int((fitted.failed >= 0).sum()),
+        "parameters": btl.tree.size(method.net.params),
+        "state_policy": btl.nets.state_policy(method.net),
+        "seconds": fitted.seconds,
+        "compile_seconds": fitted.compile_seconds,
+    }
+
+
+def run_fixed(net: btl.Net, likelihood: Any, view: View, seeds: int) -> list[dict[str, Any]]:
+    """A network as it is; the same row for every seed."""
+    joint, point = btl.LogJoint(net, likelihood, None, num_data=1), btl.Point(net.params)
+    row = {
+        **scores(joint, point, view.test),
+        "setting": {},
+        "validation_nll": float(_nll(joint, point, view.validation, num_draws=1)),
+        "settings_tried": 0,
+        "frozen_members": 0,
+        "parameters": 0,
+        "state_policy": btl.nets.state_policy(net),
+        "seconds": 0.0,
+        "compile_seconds": 0.0,
+    }
+    return [{**row, "seed": seed} for seed in range(seeds)]
+
+
+def scores(joint: btl.LogJoint, posterior: Any, data: Any, num_draws: int = 1) -> dict[str, Any]:
+    """The metrics of a posterior on some examples, reliability bins, and the probabilities of each example."""
+    predictive = _predict(joint, posterior, data.inputs, num_draws)
+    bins = btl.metrics.reliability_bins(predictive, data.targets, num_bins=RELIABILITY_BINS)
+    return {
+        **btl.metrics.report(predictive, data.targets),
+        "bins": {name: np.nan_to_num(np.asarray(values)).tolist() for name, values in bins._asdict().items()},
+        "probs": np.asarray(predictive.probs, float).round(4).tolist(),
+    }
+
+
+def _predict(joint: btl.LogJoint, posterior: Any, inputs: Any, num_draws: int) -> Any:
+    predict = btl.predict.monte_carlo(joint, posterior, jax.random.key(5), num_draws, batch_size=PREDICTION_BATCH)
+    return predict(inputs)
+
+
+def _nll(joint: btl.LogJoint, posterior: Any, data: Any, *, num_draws: int) -> jax.Array:
+    return btl.metrics.nll(_predict(joint, posterior, data.inputs, num_draws), data.targets)
+
+
+def _member(tree: Any, number: int) -> Any:
+    return jax.tree.map(lambda x: x[number], tree)

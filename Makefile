@@ -39,7 +39,7 @@ lint: $(VENV)/.installed-lint  ## ruff: rules and format
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-types: $(VENV)/.installed-lint $(VENV)/.installed-benchmarks  ## pyright over the package and the benchmarks
+types: $(VENV)/.installed-lint $(VENV)/.installed-test  ## pyright over the package and the benchmarks
 	@$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 docs: $(VENV)/.installed-docs  ## the documents as a web site in build/docs; a broken link or a missing name is an error

@@ -204,10 +204,10 @@ def fit(
             warnings.warn(f"interrupted; the result holds the state after {done} steps", RuntimeWarning, stacklevel=2)
         finally:
             # Also when a callback fails, or a stream finds an example that it cannot read.
+            kept_history = {name: values[:done] for name, values in join(history).items()}
             if saver is not None:
-                saver.save(done, state, {name: values[:done] for name, values in join(history).items()})
+                saver.save(done, state, kept_history)
     seconds = time.perf_counter() - ready
-    kept_history = {name: values[:done] for name, values in join(history).items()}
     return FitResult(inference.posterior(state), state, kept_history, done, stopped, seconds, ready - began)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+import bayestl as btl
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
@@ -18,6 +21,12 @@ def of(rows: Sequence[dict[str, Any]], field: str, **key: Any) -> np.ndarray:
     """One field of the rows with this key, in order of seed."""
     found = [row for row in rows if all(row[name] == value for name, value in key.items())]
     return np.array([row[field] for row in sorted(found, key=lambda row: row["seed"])], float)
+
+
+def bins_of(rows: Sequence[dict[str, Any]], **key: Any) -> list[btl.metrics.ReliabilityBins]:
+    """The reliability bins of the rows with this key."""
+    found = [row["bins"] for row in rows if all(row[name] == value for name, value in key.items())]
+    return [btl.metrics.ReliabilityBins(**{name: jnp.asarray(v) for name, v in bins.items()}) for bins in found]
 
 
 def cell(values: np.ndarray, digits: int = 3, sign: bool = False) -> str:

@@ -108,7 +108,7 @@ def run_method(method: Method, likelihood: Any, places: Sequence[np.ndarray], pr
     joint = btl.LogJoint(method.net, likelihood, None, num_data=len(places[0]))
     # One function for all seeds, so that they share a program.
     make = functools.partial(method.make, joint)
-    score = jax.jit(functools.partial(_nll, num_draws=method.num_draws))
+    score = jax.jit(functools.partial(nll, num_draws=method.num_draws, batch_size=PREDICTION_BATCH))
     return [_run_seed(method, joint, make, score, seed, rows, progress) for seed, rows in enumerate(places)]
 
 
@@ -142,13 +142,13 @@ def _run_seed(
         return joint.replace(state=_member(state, setting)), _member(posterior, setting)
 
     candidates = [(step, setting) for step, _, _ in found for setting in range(num)]
-    nll = np.array([float(score(*chosen(*candidate), method.view.validation)) for candidate in candidates])
-    step, setting = candidates[int(np.nanargmin(nll))]
+    on_validation = np.array([float(score(*chosen(*c), method.view.validation)) for c in candidates])
+    step, setting = candidates[int(np.nanargmin(on_validation))]
     return {
         "seed": seed,
         **scores(*chosen(step, setting), method.view.test, method.num_draws),
         "setting": {**{name: float(values[setting]) for name, values in method.grid.items()}, "steps": step},
-        "validation_nll": float(np.nanmin(nll)),
+        "validation_nll": float(np.nanmin(on_validation)),
         "settings_tried": len(candidates),
         "frozen_members": int((fitted.failed >= 0).sum()),
         "parameters": btl.tree.size(method.net.params),
@@ -164,7 +164,7 @@ def run_fixed(net: btl.Net, likelihood: Any, view: View, seeds: int) -> list[dic
     row = {
         **scores(joint, point, view.test),
         "setting": {},
-        "validation_nll": float(_nll(joint, point, view.validation, num_draws=1)),
+        "validation_nll": float(nll(joint, point, view.validation, batch_size=PREDICTION_BATCH)),
         "settings_tried": 0,
         "frozen_members": 0,
         "parameters": 0,
@@ -177,22 +177,27 @@ def run_fixed(net: btl.Net, likelihood: Any, view: View, seeds: int) -> list[dic
 
 def scores(joint: btl.LogJoint, posterior: Any, data: Any, num_draws: int = 1) -> dict[str, Any]:
     """The metrics of a posterior on some examples, reliability bins, and the probabilities of each example."""
-    predictive = _predict(joint, posterior, data.inputs, num_draws)
-    bins = btl.metrics.reliability_bins(predictive, data.targets, num_bins=RELIABILITY_BINS)
+    predictive = predict(joint, posterior, data.inputs, num_draws, PREDICTION_BATCH)
+    return {**scored(predictive, data.targets), "probs": np.asarray(predictive.probs, float).round(4).tolist()}
+
+
+def scored(predictive: Any, targets: Any) -> dict[str, Any]:
+    """The metrics of predictions, and reliability bins, for a row."""
+    bins = btl.metrics.reliability_bins(predictive, targets, num_bins=RELIABILITY_BINS)
     return {
-        **btl.metrics.report(predictive, data.targets),
+        **btl.metrics.report(predictive, targets),
         "bins": {name: np.nan_to_num(np.asarray(values)).tolist() for name, values in bins._asdict().items()},
-        "probs": np.asarray(predictive.probs, float).round(4).tolist(),
     }
 
 
-def _predict(joint: btl.LogJoint, posterior: Any, inputs: Any, num_draws: int) -> Any:
-    predict = btl.predict.monte_carlo(joint, posterior, jax.random.key(5), num_draws, batch_size=PREDICTION_BATCH)
-    return predict(inputs)
+def predict(joint: btl.LogJoint, posterior: Any, inputs: Any, num_draws: int = 1, batch_size: int | None = None) -> Any:
+    """The predictive for some inputs, with the same draws wherever it is asked for."""
+    return btl.predict.monte_carlo(joint, posterior, jax.random.key(5), num_draws, batch_size=batch_size)(inputs)
 
 
-def _nll(joint: btl.LogJoint, posterior: Any, data: Any, *, num_draws: int) -> jax.Array:
-    return btl.metrics.nll(_predict(joint, posterior, data.inputs, num_draws), data.targets)
+def nll(joint: btl.LogJoint, posterior: Any, data: Any, num_draws: int = 1, batch_size: int | None = None) -> jax.Array:
+    """Mean negative log likelihood of a posterior's predictive."""
+    return btl.metrics.nll(predict(joint, posterior, data.inputs, num_draws, batch_size), data.targets)
 
 
 def _member(tree: Any, number: int) -> Any:

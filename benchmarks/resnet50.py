@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import bayestl as btl
+from benchmarks.speed import Workload, alternate, by_fit, low_rank_prior, map_under, show
 
 RANK = 5
+SCALED = btl.data.normalize(0.5, 0.5)
 # Dense bfloat16 products, floating-point operations per second, from the makers' data sheets.
 PEAKS = {
     "H200": 989e12,
@@ -33,11 +33,12 @@ def rows(repeats: int, batch_size: int, size: int, steps: int) -> list[dict[str,
     A picture counts three times the operations of the forward pass, as the compiler counts those: one for the outputs
     and two for the gradients of inputs and parameters. The prior's own operations do not count.
     """
-    from benchmarks.speed import alternate, show
-
     net = network()
-    data = pictures(2 * batch_size, size)
-    with_prior, without = (seconds_per_step(net, prior, data, batch_size, steps) for prior in (low_rank(net), None))
+    work = Workload("ResNet-50", net, pictures(2 * batch_size, size), batch_size, steps)
+    with_prior, without = (
+        by_fit(work, map_under(work, prior, 1e-4), transform=SCALED, chunk_size=steps)
+        for prior in (low_rank_prior(net, RANK), None)
+    )
     found = alternate(with_prior, without, repeats)
     row = show(f"(h) ResNet-50, bfloat16, batch {batch_size}: MAP with rank-{RANK} prior / without", found, 1.02)
     per_second = batch_size / found["a"]
@@ -62,38 +63,6 @@ def pictures(num: int, size: int) -> Any:
     """Noise, bytes on the device."""
     rng = np.random.default_rng(0)
     return btl.data.arrays(rng.integers(0, 256, (num, size, size, 3), dtype=np.uint8), rng.integers(0, 1000, num))
-
-
-def low_rank(net: btl.Net) -> btl.gaussians.LowRank:
-    """A prior around the network's parameters."""
-    factor = jax.tree.map(lambda x: 0.1 * x, btl.tree.normal_like(jax.random.key(1), net.params, RANK))
-    return btl.gaussians.low_rank(net.params, 1.0, factor)
-
-
-def seconds_per_step(net: btl.Net, prior: Any, data: Any, batch_size: int, steps: int) -> Callable[[], float]:
-    """A function that times ``fit``."""
-    joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=data.num_examples)
-    inference = btl.infer.map_estimate(joint, optax.sgd(1e-4, momentum=0.9))
-
-    def run() -> float:
-        fitted = btl.fit(
-            inference,
-            jax.random.key(0),
-            net.params,
-            data,
-            steps=steps,
-            batch_size=batch_size,
-            transform=_scaled,
-            chunk_size=steps,
-            progress=False,
-        )
-        return fitted.seconds / steps
-
-    return run
-
-
-def _scaled(key: Any, batch: btl.Batch) -> btl.Batch:
-    return batch._replace(inputs=batch.inputs.astype(jnp.float32) / 127.5 - 1)
 
 
 def forward_operations(net: btl.Net, size: int) -> float:

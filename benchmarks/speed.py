@@ -75,21 +75,18 @@ def low_rank_prior(net: btl.Net, rank: int = 5) -> btl.gaussians.LowRank:
     return btl.gaussians.low_rank(net.params, 1.0, factor)
 
 
-def by_fit(work: Workload, prior: Any) -> Callable[[], float]:
-    """Seconds per step of ``btl.fit``."""
+def map_under(work: Workload, prior: Any, learning_rate: float = RATE) -> btl.Inference:
+    """MAP by SGD with momentum."""
     joint = btl.LogJoint(work.net, btl.likelihoods.categorical(), prior, num_data=work.data.num_examples)
-    inference = btl.infer.map_estimate(joint, optax.sgd(RATE, momentum=MOMENTUM))
+    return btl.infer.map_estimate(joint, optax.sgd(learning_rate, momentum=MOMENTUM))
+
+
+def by_fit(work: Workload, inference: btl.Inference, **options: Any) -> Callable[[], float]:
+    """Seconds per step of ``btl.fit``, with further options of it."""
 
     def run() -> float:
-        fitted = btl.fit(
-            inference,
-            jax.random.key(0),
-            work.net.params,
-            work.data,
-            steps=work.steps,
-            batch_size=work.batch_size,
-            progress=False,
-        )
+        options_and_size = {"steps": work.steps, "batch_size": work.batch_size, "progress": False, **options}
+        fitted = btl.fit(inference, jax.random.key(0), work.net.params, work.data, **options_and_size)
         return fitted.seconds / work.steps
 
     return run
@@ -171,9 +168,9 @@ def loop(repeats: int) -> list[dict[str, Any]]:
     """(a) fit without a prior against a plain loop, and (b) a low-rank prior against none."""
     rows = []
     for work, prior_target in ((mlp(), 1.5), (conv_net(), 1.10)):
-        plain = by_fit(work, None)
+        plain = by_fit(work, map_under(work, None))
         rows.append(show(f"(a) {work.name}: fit / plain optax scan", alternate(plain, by_hand(work), repeats), 1.05))
-        informed = by_fit(work, low_rank_prior(work.net))
+        informed = by_fit(work, map_under(work, low_rank_prior(work.net)))
         name = f"(b) {work.name}: fit with low-rank prior, k = 5 / fit without"
         rows.append(show(name, alternate(informed, plain, repeats), prior_target))
     return rows
@@ -215,8 +212,8 @@ def variational(repeats: int) -> list[dict[str, Any]]:
     for work, target in ((mlp(), None), (conv_net(), 1.4)):
         prior = btl.gaussians.isotropic(work.net.params, 1.0)
         joint = btl.LogJoint(work.net, btl.likelihoods.categorical(), prior, num_data=work.data.num_examples)
-        vi = _timed(work, btl.infer.mean_field_vi(joint, optax.adam(RATE)))
-        point = _timed(work, btl.infer.map_estimate(joint, optax.adam(RATE)))
+        vi = by_fit(work, btl.infer.mean_field_vi(joint, optax.adam(RATE)))
+        point = by_fit(work, btl.infer.map_estimate(joint, optax.adam(RATE)))
         rows.append(
             show(f"(e) {work.name}: mean-field VI, 1 draw / MAP, both Adam", alternate(vi, point, repeats), target)
         )
@@ -227,13 +224,12 @@ def checkpoints(repeats: int) -> list[dict[str, Any]]:
     """(f) a run with a checkpoint every 100 steps against one without."""
     rows = []
     for work, target in ((mlp()._replace(steps=1000), None), (conv_net()._replace(steps=200), 1.05)):
-        joint = btl.LogJoint(work.net, btl.likelihoods.categorical(), None, num_data=work.data.num_examples)
-        inference = btl.infer.map_estimate(joint, optax.sgd(RATE, momentum=MOMENTUM))
-        without = _timed(work, inference)
+        inference = map_under(work, None)
+        without = by_fit(work, inference)
 
         def saved(work: Workload = work, inference: btl.Inference = inference) -> float:
             with tempfile.TemporaryDirectory() as directory:
-                return _timed(work, inference, checkpoint=btl.Checkpoint(directory, every=100))()
+                return by_fit(work, inference, checkpoint=btl.Checkpoint(directory, every=100))()
 
         name = f"(f) {work.name}: fit with a checkpoint every 100 steps / without"
         rows.append(show(name, alternate(saved, without, repeats), target))
@@ -259,7 +255,7 @@ def streamed(repeats: int) -> list[dict[str, Any]]:
             joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=len(labels))
             inference = btl.infer.map_estimate(joint, optax.sgd(RATE))
             ours, theirs = (
-                _timed(Workload(name, net, data, batch_size, steps), inference) for data in (streams, resident)
+                by_fit(Workload(name, net, data, batch_size, steps), inference) for data in (streams, resident)
             )
             found = alternate(ours, theirs, repeats)
             row = show(f"(g) {name}, batch {batch_size}: streamed / on the device", found, None)
@@ -292,17 +288,6 @@ def _array_records(path: Path, pictures: np.ndarray, labels: np.ndarray) -> Any:
 def _decoded(record: bytes, *, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.frombuffer(record, np.uint8)
     return numbers[:-1].reshape(shape), numbers[-1].astype(np.int32)
-
-
-def _timed(work: Workload, inference: btl.Inference, **options: Any) -> Callable[[], float]:
-    """Seconds per step of ``btl.fit`` with any method."""
-
-    def run() -> float:
-        options_and_size = {"steps": work.steps, "batch_size": work.batch_size, "progress": False, **options}
-        fitted = btl.fit(inference, jax.random.key(0), work.net.params, work.data, **options_and_size)
-        return fitted.seconds / work.steps
-
-    return run
 
 
 def resnet50(repeats: int) -> list[dict[str, Any]]:
@@ -366,7 +351,7 @@ def _run_here(arguments: argparse.Namespace) -> None:
         # One host device per core, over which members spread; a GPU or TPU is left as it is.
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     rows = {**PARTS, **ACCELERATOR_PARTS}[part](arguments.repeats)
-    origin = provenance(f"python -m benchmarks.speed --repeats {arguments.repeats}")
+    origin = provenance(f"python -m benchmarks.speed {part} --repeats {arguments.repeats}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     names = {row["name"] for row in rows}
     kept = arguments.out.read_text().splitlines() if arguments.out.exists() else []

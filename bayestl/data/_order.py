@@ -14,6 +14,15 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return -(-num_examples // batch_size)
 
 
+def check_batch_size(batch_size: int, num_examples: int, where: str) -> None:
+    """Refuse a batch that ``num_examples`` examples cannot fill; ``where`` says of what."""
+    if not 1 <= batch_size <= num_examples:
+        raise ValueError(
+            f"batch_size {batch_size} is not between 1 and the {num_examples} examples of the {where}; "
+            f"give at most batch_size={num_examples}, which uses all examples in every step"
+        )
+
+
 def epoch_rows(
     key: Key, step: int | Int[Array, ""], num_steps: int, batch_size: int, num_examples: int
 ) -> Int[Array, "steps batch"]:

@@ -51,11 +51,7 @@ class StreamData:
         Raises:
             ValueError: ``batch_size`` is not in 1, ..., N.
         """
-        if not 1 <= batch_size <= self.num_examples:
-            raise ValueError(
-                f"batch_size {batch_size} is not between 1 and the {self.num_examples} examples of the stream; give at "
-                f"most batch_size={self.num_examples}, which uses all examples in every step"
-            )
+        _order.check_batch_size(batch_size, self.num_examples, "stream")
 
     def examples(self) -> Batch:
         """The first examples, at most 64: what is checked against a model before a run."""

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 import bayestl as btl
 from benchmarks._records import Rows
-from benchmarks._tables import cell, markdown, mean_and_error, of
+from benchmarks._tables import bins_of, cell, markdown, mean_and_error, of
 from benchmarks.tasks.cats_vs_dogs import (
     DENSE,
     FISHER,
@@ -123,7 +122,7 @@ def figure(config: Config, rows: Rows, path: Path) -> None:
         ax.set_xlabel("labelled photographs")
         _mark(ax, config, rows, field, [(SCRATCH, LINEAR, "P"), (RECIPE, DENSE, "*")], shown)
     middle = config.num_labels[len(config.num_labels) // 2]
-    bins = {m: _bins(rows, middle, LINEAR, m) for m in shown}
+    bins = {m: bins_of(rows.rows, n=middle, head=LINEAR, method=m) for m in shown}
     btl.plots.reliability(bins, ax=axes[2], min_count=10)
     axes[2].set_title(f"is stated confidence right? ({middle} photographs, all seeds)")
     for ax in axes:
@@ -147,11 +146,6 @@ def _mark(ax: Any, config: Config, rows: Rows, field: str, points: Sequence[tupl
 
 def _of(rows: Rows, field: str, n: int, head: str, method: str) -> np.ndarray:
     return of(rows.rows, field, n=n, head=head, method=method)
-
-
-def _bins(rows: Rows, n: int, head: str, method: str) -> list[btl.metrics.ReliabilityBins]:
-    found = [r for r in rows.rows if (r["n"], r["head"], r["method"]) == (n, head, method)]
-    return [btl.metrics.ReliabilityBins(**{k: jnp.asarray(v) for k, v in r["bins"].items()}) for r in found]
 
 
 def best_row(config: Config, rows: Rows) -> dict[str, Any]:

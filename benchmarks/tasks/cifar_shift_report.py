@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 
 import bayestl as btl
 from benchmarks._records import Rows
-from benchmarks._tables import cell, markdown, mean_and_error, of
+from benchmarks._tables import bins_of, cell, markdown, mean_and_error, of
 from benchmarks.tasks.cifar_shift import (
     BODY_VI,
     BOTH,
@@ -89,7 +88,7 @@ def figures(config: Config, rows: Rows, shown: Pictures, out: Path) -> None:
         btl.plots.metric_against_n(config.num_labels, values, ax=ax, ylabel=label)
         ax.set_xlabel("labels per class")
     middle = config.num_labels[len(config.num_labels) // 2]
-    btl.plots.reliability({m: _bins(rows, middle, m) for m in names}, ax=axes[2], min_count=10)
+    btl.plots.reliability({m: bins_of(rows.rows, n=middle, method=m) for m in names}, ax=axes[2], min_count=10)
     axes[2].set_title(f"is stated confidence right? ({middle} labels per class, all seeds)")
     handles, labels = axes[2].get_legend_handles_labels()
     for ax in axes:
@@ -97,8 +96,3 @@ def figures(config: Config, rows: Rows, shown: Pictures, out: Path) -> None:
     canvas.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     canvas.savefig(out / "figure.png", dpi=110)
     plt.close(canvas)
-
-
-def _bins(rows: Rows, n: int, method: str) -> list[btl.metrics.ReliabilityBins]:
-    found = [r for r in rows.rows if (r["n"], r["method"]) == (n, method)]
-    return [btl.metrics.ReliabilityBins(**{k: jnp.asarray(v) for k, v in r["bins"].items()}) for r in found]

@@ -21,6 +21,7 @@ import optax
 
 import bayestl as btl
 from benchmarks._records import Rows, command_line, provenance
+from benchmarks._tuning import BATCH_SIZE, HEAVY_BALL, nll, predict, product, scored
 
 SIZES = (64, 128, 64, 10)
 LOW_RESOLUTION, INVERTED = "low resolution", "inverted contrast"
@@ -28,9 +29,6 @@ INITIALISATION_ONLY = "initialisation only"
 SOURCE_AS_IS = "source as it is"
 HEAD_VI, HEAD_NUTS = "head, mean-field VI", "head, NUTS"
 RANK = 5
-BATCH_SIZE = 32
-RELIABILITY_BINS = 10
-HEAVY_BALL = 0.9
 VALIDATION_PER_CLASS = 10
 SPLIT_SEED = 0
 # Draws that a prediction averages over, where the posterior is more than a point.
@@ -155,12 +153,6 @@ def train_source(progress: bool) -> Source:
     return Source(dataclasses.replace(net, params=fitted.params), collector.iterates, fitted.seconds)
 
 
-def product(**axes: tuple[float, ...]) -> dict[str, np.ndarray]:
-    """All combinations of the axes' values, one array per axis."""
-    mesh = np.meshgrid(*axes.values(), indexing="ij")
-    return {name: axis.ravel().astype(np.float32) for name, axis in zip(axes, mesh, strict=True)}
-
-
 def methods(config: Config, source: Source) -> list[Method]:
     """All methods that are trained, each with the same number of settings."""
     weights = source.net.params
@@ -270,14 +262,14 @@ def run_method(
         data_axis=0,
     )
     validation = per_member(btl.data.stack([task.pool.take(task.split.validation) for task, _ in runs]))
-    scores = jax.jit(jax.vmap(functools.partial(_nll, joint, num_draws=method.num_draws)))
+    scores = jax.jit(jax.vmap(functools.partial(nll, joint, num_draws=method.num_draws)))
     # (runs, step counts x settings)
-    nll = np.stack([np.asarray(scores(snapshots[step], validation)).reshape(-1, num) for step in method.read_at], 1)
-    nll = nll.reshape(len(runs), -1)
+    losses = np.stack([np.asarray(scores(snapshots[step], validation)).reshape(-1, num) for step in method.read_at], 1)
+    losses = losses.reshape(len(runs), -1)
     failed = fitted.failed.reshape(-1, num)
     rows = []
     for run, (task, seed) in enumerate(runs):
-        best = int(np.nanargmin(nll[run]))
+        best = int(np.nanargmin(losses[run]))
         step, setting = method.read_at[best // num], best % num
         chosen = jax.tree.map(lambda x, m=run * num + setting: x[m], snapshots[step])
         rows.append(
@@ -286,8 +278,8 @@ def run_method(
                 "seed": seed,
                 **_test_row(joint, chosen, task, method.num_draws),
                 "setting": {**{name: float(v[setting]) for name, v in method.grid.items()}, "steps": step},
-                "validation_nll": float(nll[run, best]),
-                "settings_tried": nll.shape[1],
+                "validation_nll": float(losses[run, best]),
+                "settings_tried": losses.shape[1],
                 "frozen_members": int((failed[run] >= 0).sum()),
                 "seconds": fitted.seconds / len(runs),
                 "compile_seconds": fitted.compile_seconds,
@@ -327,7 +319,7 @@ def run_nuts(
                     "seed": seed,
                     **_test_row(joint, chains, task, num_draws),
                     "setting": {"scale": chosen["setting"]["scale"]},
-                    "validation_nll": float(_nll(joint, chains, validation, num_draws)),
+                    "validation_nll": float(nll(joint, chains, validation, num_draws)),
                     "settings_tried": 1,
                     "frozen_members": 0,
                     "r_hat": max(float(jnp.max(x)) for x in jax.tree.leaves(chains.r_hat())),
@@ -348,7 +340,7 @@ def run_source(tasks: Sequence[Target], source: Source, config: Config) -> list[
     none = {"setting": {}, "settings_tried": 0, "frozen_members": 0, "seconds": 0.0, "compile_seconds": 0.0}
     rows = []
     for task in tasks:
-        validation = float(_nll(joint, point, task.pool.take(task.split.validation)))
+        validation = float(nll(joint, point, task.pool.take(task.split.validation)))
         row = {"target": task.name, **_test_row(joint, point, task), **none, "validation_nll": validation}
         rows.extend({**row, "seed": seed} for seed in range(config.seeds))
     return rows
@@ -364,22 +356,9 @@ def _start(method: Method, net: btl.Net, seed: int) -> Any:
     return btl.nets.mlp(jax.random.fold_in(jax.random.key(4), seed), SIZES).params
 
 
-def _predict(joint: btl.LogJoint, posterior: Any, inputs: Any, num_draws: int) -> Any:
-    return btl.predict.monte_carlo(joint, posterior, jax.random.key(5), num_draws)(inputs)
-
-
-def _nll(joint: btl.LogJoint, posterior: Any, data: Any, num_draws: int = 1) -> jax.Array:
-    return btl.metrics.nll(_predict(joint, posterior, data.inputs, num_draws), data.targets)
-
-
 def _test_row(joint: btl.LogJoint, posterior: Any, task: Target, num_draws: int = 1) -> dict[str, Any]:
     test = task.pool.take(task.split.test)
-    predictive = _predict(joint, posterior, test.inputs, num_draws)
-    bins = btl.metrics.reliability_bins(predictive, test.targets, num_bins=RELIABILITY_BINS)
-    return {
-        **btl.metrics.report(predictive, test.targets),
-        "bins": {name: np.nan_to_num(np.asarray(values)).tolist() for name, values in bins._asdict().items()},
-    }
+    return scored(predict(joint, posterior, test.inputs, num_draws), test.targets)
 
 
 def all_methods() -> tuple[str, ...]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 import bayestl as btl
 from benchmarks._records import Rows
-from benchmarks._tables import markdown, mean_and_error, of
+from benchmarks._tables import bins_of, markdown, mean_and_error, of
 from benchmarks.tasks.digits import INITIALISATION_ONLY, INVERTED, LOW_RESOLUTION, SOURCE_AS_IS, Config, all_methods
 
 CAPTION = """\
@@ -76,7 +75,7 @@ def figure(config: Config, rows: Rows, path: Path) -> None:
         btl.plots.metric_against_n(config.num_labels, nll, ax=row[0], ylabel="test NLL (nats), lower is better")
         row[0].set(title=f"{target}: the source {_effect(rows, target, middle)[0]}", xlabel="labels per class")
         _clip(row[0], nll)
-        bins = {m: _bins(rows, target, middle, m) for m in all_methods()}
+        bins = {m: bins_of(rows.rows, target=target, n=middle, method=m) for m in all_methods()}
         btl.plots.reliability(bins, ax=row[1], min_count=10)
         row[1].set_title(f"{target}: is stated confidence right?\n({middle} labels per class, all seeds)")
     for ax in axes.flat:
@@ -104,8 +103,3 @@ def _clip(ax: Any, nll: dict[str, np.ndarray]) -> None:
         ax.set_ylim(0, 1.15 * trained)
         note = f"{SOURCE_AS_IS}: {untouched:.1f} nats, off this scale"
         ax.text(0.98, 0.97, note, transform=ax.transAxes, ha="right", va="top", color="0.35")
-
-
-def _bins(rows: Rows, target: str, n: int, method: str) -> list[btl.metrics.ReliabilityBins]:
-    found = [r for r in rows.rows if (r["target"], r["n"], r["method"]) == (target, n, method)]
-    return [btl.metrics.ReliabilityBins(**{k: jnp.asarray(v) for k, v in r["bins"].items()}) for r in found]

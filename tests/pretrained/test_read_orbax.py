@@ -7,34 +7,14 @@ import shutil
 import time
 
 import jax.numpy as jnp
-import ml_dtypes
-import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from trees import TREE, check
 
 from bayestl.pretrained._read import read
 
 # Where one array cannot be opened, Orbax closes its event loop while the others are on their way.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-TREE = {
-    "params": {
-        "Dense_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": jnp.ones(3, jnp.bfloat16)},
-        "layers": {"0": np.arange(2), "1": np.ones((1, 2), np.float16)},
-    },
-    "step": 7,
-}
-NAMES = ["params/Dense_0/bias", "params/Dense_0/kernel", "params/layers/0", "params/layers/1"]
-
-
-def check(arrays):
-    assert sorted(arrays) == NAMES
-    np.testing.assert_array_equal(arrays["params/Dense_0/kernel"], [[0, 1, 2], [3, 4, 5]])
-    assert arrays["params/Dense_0/kernel"].dtype == np.float32
-    assert arrays["params/Dense_0/bias"].dtype == ml_dtypes.bfloat16
-    assert arrays["params/layers/0"].dtype == np.int64
-    assert arrays["params/layers/1"].dtype == np.float16
-    assert all(type(array) is np.ndarray for array in arrays.values())
 
 
 @pytest.fixture(scope="module")

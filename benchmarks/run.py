@@ -12,6 +12,8 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+# Those of benchmarks._published, which would import the package before the devices are known.
+NETWORKS = ("mobilenet", "vgg16", "resnet18", "resnet50")
 CACHE = Path(__file__).parent.parent / "build" / "pictures"
 # What the short version of digits leaves out.
 DIGITS_DEMO = {"sampled_at": (3,), "nuts_steps": 150}
@@ -28,14 +30,19 @@ def main() -> None:
     digits.add_argument("--out", type=Path, help="where rows, table and figure go")
     digits.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     cats = tasks.add_parser("cats_vs_dogs", help="photographs of cats and dogs from ImageNet weights")
-    cats.add_argument("--network", default="mobilenet", choices=["mobilenet"], help="published network")
+    cats.add_argument(
+        "--network",
+        default="mobilenet",
+        choices=NETWORKS,
+        help="published network; its weights are in the data directory",
+    )
     shift = tasks.add_parser("cifar_shift", help="CIFAR-10 behind JPEG compression, from a ResNet-20 trained without")
     for task, labels in ((cats, "labelled photographs"), (shift, "labels per class")):
         task.add_argument("--data-dir", type=Path, help="directory of weights and pictures ($BAYESTL_DATA_DIR)")
         task.add_argument("--cache", type=Path, default=CACHE, help="where imported pictures are kept")
         task.add_argument("--demo", action="store_true", help="fewer seeds, steps and settings, for two cores")
         task.add_argument("--n", type=int, nargs="+", help=labels)
-        task.add_argument("--seeds", type=int, help="number of seeds (full: 5, demo: 3)")
+        task.add_argument("--seeds", type=int, help="number of seeds (5)")
         task.add_argument("--methods", nargs="+", metavar="NAME", help="only these, by their names in the table")
         task.add_argument("--out", type=Path, help="where rows, table and figures go")
         task.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")

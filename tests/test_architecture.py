@@ -33,6 +33,7 @@ LAYERS = (
     {"curvature"},
     {"sources"},
     {"infer", "predict", "bridges"},
+    {"diagnostics"},
     {"tune"},
     {"transferability"},
 )

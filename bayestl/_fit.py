@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from tqdm.auto import tqdm
 
 from bayestl._checkpoint import Checkpoint, describe_run, opened
-from bayestl._loop import Keys, Span, Static, Transform, all_finite, check_run, partition, run_steps, split_key
+from bayestl._loop import Keys, Span, Static, Transform, all_finite, as_seen, check_run, partition, run_steps, split_key
 from bayestl._placement import Layout, check_sharding, layout_of, place_alike, replicate
 from bayestl._types import Data, Inference, Key, Params, Posterior
 
@@ -148,8 +148,7 @@ def fit(
         RuntimeWarning: the objective or the state became non-finite; the run stops and keeps the last good state.
     """
     batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
-    examples = data.examples()
-    inference.check(params, examples.inputs, examples.targets)
+    inference.check(params, *as_seen(data.examples(), transform))
     keys = split_key(key)
     state, dynamic, static, keys, layout = prepare(inference.init, inference.step, keys, params, sharding, batch_size)
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from bayestl import _tree
 from bayestl._checkpoint import Checkpoint, describe_run, opened
 from bayestl._fit import Callback, Progress, ask, bar_options, join, to_host
-from bayestl._loop import Span, Transform, all_finite, check_run, run_steps, split_key
+from bayestl._loop import Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
 from bayestl._types import Data, Inference, Key, Params
 
 Vectorize = Callable[[Callable], Callable]
@@ -146,7 +146,7 @@ def fit_many(
     batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
     for name, tree, axis in (("params", params, params_axis), ("data", data, data_axis)):
         _check_axis(name, tree, axis, num_members)
-    _check_first(make_inference, settings, keys, params, data, params_axis, data_axis)
+    _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform)
     devices = tuple(jax.devices() if devices is None else devices)[:num_members]
     plan = _Plan(make_inference, vectorize, capacity, batch_size, transform, devices)
     members = _Members(settings, keys, params if params_axis == 0 else None, data if data_axis == 0 else None)
@@ -300,14 +300,14 @@ def _check_axis(name: str, tree: Any, axis: int | None, num_members: int) -> Non
             )
 
 
-def _check_first(make_inference, settings, keys, params, data, params_axis, data_axis) -> None:
+def _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform) -> None:
     """Build the first member outside the program, so that its own checks see numbers, and check all data against it."""
     first = make_inference(jax.tree.map(lambda x: x[0], settings))
     start = jax.tree.map(lambda x: x[0], params) if params_axis == 0 else params
-    inputs, targets, _ = data.examples()
+    examples = data.examples()
     if data_axis == 0:
-        inputs, targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (inputs, targets))
-    first.check(start, inputs, targets)
+        examples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), examples)
+    first.check(start, *as_seen(examples, transform))
     first.init(keys[0], start)
 
 

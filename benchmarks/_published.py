@@ -9,7 +9,6 @@ import jax
 from flax import nnx
 
 import bayestl as btl
-from benchmarks._convs import as_products
 
 IMAGENET = btl.data.normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -93,7 +92,7 @@ def published(network: Network, data_dir: Path) -> tuple[btl.pretrained.Backbone
 
 def as_run_here(net: Any) -> Any:
     """On a CPU convolutions are written as products; accelerators have good ones."""
-    return as_products(net) if jax.default_backend() == "cpu" else net
+    return btl.pretrained.as_products(net) if jax.default_backend() == "cpu" else net
 
 
 def stages(backbone: Any) -> dict[str, Any]:

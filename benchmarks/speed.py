@@ -251,11 +251,11 @@ def streamed(repeats: int) -> list[dict[str, Any]]:
         resident = btl.data.arrays(pictures, labels)
         # A network that costs nothing shows the pipeline, and the ConvNet what is left of it in a run.
         for name, net, steps, batch_size in (("linear", linear, 100, 128), ("ConvNet", work.net, 40, 16)):
-            net = btl.nets.from_function(partial(_scaled, net), net.params)
             joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=len(labels))
             inference = btl.infer.map_estimate(joint, optax.sgd(RATE))
             ours, theirs = (
-                by_fit(Workload(name, net, data, batch_size, steps), inference) for data in (streams, resident)
+                by_fit(Workload(name, net, data, batch_size, steps), inference, transform=btl.data.normalize(0.5, 0.5))
+                for data in (streams, resident)
             )
             found = alternate(ours, theirs, repeats)
             row = show(f"(g) {name}, batch {batch_size}: streamed / on the device", found, None)
@@ -269,10 +269,6 @@ def streamed(repeats: int) -> list[dict[str, Any]]:
 
 def _pixels_times_weights(params: Any, inputs: jax.Array) -> jax.Array:
     return inputs.reshape(len(inputs), -1) @ params["w"]
-
-
-def _scaled(net: btl.Net, params: Any, inputs: jax.Array) -> jax.Array:
-    return net(params, inputs.astype(jnp.float32) / 127.5 - 1)
 
 
 def _array_records(path: Path, pictures: np.ndarray, labels: np.ndarray) -> Any:
@@ -313,6 +309,13 @@ def imports(repeats: int) -> list[dict[str, Any]]:
     return [{**row, "loads": loaded}]
 
 
+def pictures(repeats: int) -> list[dict[str, Any]]:
+    """(i) augmentation in the step, (j) a ResNet-50 beside torch's, (k) decoding."""
+    from benchmarks import speed_pictures
+
+    return [*speed_pictures.augmented(repeats), *speed_pictures.forward(repeats), *speed_pictures.decode(repeats)]
+
+
 PARTS = {
     "loop": loop,
     "many": many,
@@ -320,6 +323,7 @@ PARTS = {
     "variational": variational,
     "checkpoints": checkpoints,
     "streamed": streamed,
+    "pictures": pictures,
 }
 # Hours on a CPU; `make gpu` asks for it.
 ACCELERATOR_PARTS = {"resnet50": resnet50}

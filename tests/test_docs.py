@@ -63,8 +63,10 @@ def test_examples_in_docstrings(name: str):
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_python_blocks_of_documents(path: Path):
+def test_python_blocks_of_documents(path: Path, request: pytest.FixtureRequest):
     """The blocks of one page run one after another in one namespace, as a reader would type them."""
+    if any("BAYESTL_DATA_DIR" in code for code in blocks(path.read_text())):
+        request.getfixturevalue("data_dir")
     namespace: dict[str, object] = {"__name__": "__main__"}
     for code in blocks(path.read_text()):
         exec(compile(code, str(path), "exec"), namespace)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import bayestl as btl
@@ -235,3 +236,42 @@ def test_a_method_checks_its_data_before_anything_runs():
 
     with pytest.raises(ValueError, match="checked"):
         btl.fit(btl.Inference(init, _step, _posterior, check), jax.random.key(0), {"x": 0.0}, DATA, steps=1)
+
+
+def test_the_check_sees_what_the_transform_gives():
+    """Pictures of bytes for a network that takes floats: the transform makes them so, inside the step."""
+    net = btl.nets.conv_net(jax.random.key(0), (8, 8, 1), (4,), 3)
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=6)
+    data = btl.data.arrays(np.zeros((6, 8, 8, 1), np.uint8), np.arange(6) % 3)
+    inference = btl.infer.map_estimate(joint, optax.sgd(0.1))
+
+    def run(transform, targets=data.targets):
+        return btl.fit(
+            inference,
+            jax.random.key(0),
+            net.params,
+            btl.data.arrays(data.inputs, targets),
+            steps=1,
+            transform=transform,
+            progress=False,
+        )
+
+    normalize = btl.data.normalize(0.5, 0.5)
+    assert np.isfinite(run(normalize).history["objective"]).all()
+    # Labels are still checked by their values,
+    with pytest.raises(ValueError, match="lie outside the support"):
+        run(normalize, np.arange(6))
+    # and what a transform makes of them by their shape.
+    with pytest.raises((TypeError, ValueError), match="targets"):
+        run(lambda key, batch: normalize(key, batch)._replace(targets=jax.nn.one_hot(batch.targets, 3)))
+    many = btl.fit_many(
+        lambda scale: inference,
+        jnp.ones(2),
+        jax.random.split(jax.random.key(0), 2),
+        net.params,
+        data,
+        steps=1,
+        transform=normalize,
+        progress=False,
+    )
+    assert (many.failed < 0).all()

@@ -8,6 +8,7 @@ from bayestl.data._augment_crop import random_crop
 from bayestl.data._folder import folder
 from bayestl.data._load import load
 from bayestl.data._pictures import decode_picture
+from bayestl.data._precompute import precompute
 from bayestl.data._records import Records
 from bayestl.data._splits import Split, few_shot, split
 from bayestl.data._stream import StreamData, stream
@@ -27,6 +28,7 @@ __all__ = [
     "folder",
     "load",
     "normalize",
+    "precompute",
     "random_crop",
     "split",
     "stack",

@@ -3,6 +3,7 @@
 from bayestl._types import Net
 from bayestl.nets._cast import cast
 from bayestl.nets._equinox import from_equinox
+from bayestl.nets._freeze import freeze
 from bayestl.nets._function import from_function
 from bayestl.nets._keras import from_keras
 from bayestl.nets._linen import from_linen
@@ -15,6 +16,7 @@ __all__ = [
     "Net",
     "cast",
     "conv_net",
+    "freeze",
     "from_equinox",
     "from_function",
     "from_keras",

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._types import Apply, Data, Key, Net, Params
+from bayestl.nets._freeze import FreezeApply
 
 if TYPE_CHECKING:
     from bayestl._log_joint import LogJoint
@@ -89,7 +90,7 @@ def state_policy(net: Net | LogJoint) -> str:
         >>> btl.nets.state_policy(btl.nets.mlp(jax.random.key(0), (3, 8, 1)))
         'none'
     """
-    return _policy(net.apply).value if jax.tree.leaves(net.state) else "none"
+    return _policy(net.apply).value if jax.tree.leaves(own_state(net.apply, net.state)) else "none"
 
 
 def reestimate_state(net: Net | LogJoint, params: Params, data: Data, *, batch_size: int, key: Key) -> Any:
@@ -126,7 +127,7 @@ def reestimate_state(net: Net | LogJoint, params: Params, data: Data, *, batch_s
         >>> float(state["mean"][0]), float(state["var"][0])
         (1.5, 1.25)
     """
-    if not jax.tree.leaves(net.state):
+    if not jax.tree.leaves(own_state(net.apply, net.state)):
         raise ValueError("the network has no state, so that nothing can be re-estimated")
     data.check_batch_size(batch_size)
     apply = _with_policy(net.apply, Policy.BATCH)
@@ -178,9 +179,17 @@ def _batch_state(apply: Apply, params: Params, state: Any, inputs: Any, key: Key
 
 
 def _converted(net: Net, policy: Policy) -> Net:
-    if not jax.tree.leaves(net.state):
+    if not jax.tree.leaves(own_state(net.apply, net.state)):
         return net
     return dataclasses.replace(net, apply=_with_policy(net.apply, policy))
+
+
+def own_state(apply: Any, state: Any) -> Any:
+    """The state without the constants that :func:`freeze` put into it."""
+    while apply is not None:
+        state = state["net"] if isinstance(apply, FreezeApply) else state
+        apply = getattr(apply, "apply", None)
+    return state
 
 
 def _inner(apply: Any) -> Any:

@@ -6,6 +6,7 @@ from bayestl.pretrained._cifar_resnet import cifar_resnet20, cifar_resnet56
 from bayestl.pretrained._layers import global_average
 from bayestl.pretrained._load import Loaded, load
 from bayestl.pretrained._mobilenet import mobilenet
+from bayestl.pretrained._products import as_products
 from bayestl.pretrained._read import read
 from bayestl.pretrained._report import Mismatch, Report
 from bayestl.pretrained._resnet import resnet18, resnet50
@@ -19,6 +20,7 @@ __all__ = [
     "Mismatch",
     "Report",
     "Weights",
+    "as_products",
     "cifar_resnet20",
     "cifar_resnet56",
     "global_average",

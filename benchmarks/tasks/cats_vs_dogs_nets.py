@@ -8,7 +8,6 @@ import jax
 from flax import nnx
 
 import bayestl as btl
-from benchmarks._convs import frozen
 from benchmarks._published import NETWORKS, as_run_here, stages
 from benchmarks.tasks.cats_vs_dogs_config import Config
 from benchmarks.tasks.cats_vs_dogs_source import Source
@@ -46,7 +45,9 @@ def tail_net(config: Config, found: Source, hidden: int | None, seed: int = 0) -
 def whole_net(config: Config, found: Source, hidden: int | None, seed: int = 0) -> btl.Net:
     """Body, tail and head on pictures; the body is constant."""
     pool = {"pool": btl.pretrained.global_average, "head": new_head(config, hidden, seed)}
-    return btl.nets.from_nnx(btl.pretrained.Backbone({**stages(frozen(found.body)), **stages(found.tail), **pool}))
+    net = btl.nets.from_nnx(btl.pretrained.Backbone({**stages(found.body), **stages(found.tail), **pool}))
+    with_parameters = {path.split("/")[0] for path in btl.tree.paths(net.params)}
+    return btl.nets.freeze(net, [f"{name}/**" for name in found.body.stages if name in with_parameters])
 
 
 def fresh_net(config: Config, hidden: int | None, seed: int = 0) -> btl.Net:

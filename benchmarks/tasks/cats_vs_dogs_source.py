@@ -18,7 +18,6 @@ import optax
 from flax import nnx
 
 import bayestl as btl
-from benchmarks._convs import forward
 from benchmarks._fisher import fisher_diagonal
 from benchmarks._published import NETWORKS, Network, published, stages
 from benchmarks._tuning import HEAVY_BALL
@@ -78,7 +77,7 @@ def source(config: Config, photos: Photographs, data_dir: Path, cache: Path, pro
 
 
 def _maps(network: Network, body: Any, pictures: Any) -> np.ndarray:
-    return forward(body, np.asarray(network.normalize.apply(pictures)))
+    return btl.data.precompute(body, np.asarray(network.normalize.apply(pictures)))
 
 
 def _source_like(config: Config, body: Any, data_dir: Path, cache: Path) -> Any:
@@ -91,7 +90,7 @@ def _source_like(config: Config, body: Any, data_dir: Path, cache: Path) -> Any:
 
 def _with_temporary_head(net: btl.Net, tail: Any, data: Any, progress: bool) -> Any:
     """The published weights with a ten-class head that was trained on top of them."""
-    features = forward(Features(tail), np.asarray(data.inputs))
+    features = btl.data.precompute(Features(tail), np.asarray(data.inputs))
     head = btl.nets.mlp(jax.random.key(0), (features.shape[-1], 10))
     prior = btl.gaussians.isotropic(btl.tree.zeros_like(head.params), 0.1)
     joint = btl.LogJoint(head, btl.likelihoods.categorical(), prior, num_data=data.num_examples)

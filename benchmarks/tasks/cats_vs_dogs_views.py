@@ -11,7 +11,6 @@ import numpy as np
 from flax import nnx
 
 import bayestl as btl
-from benchmarks._convs import forward
 from benchmarks._published import NETWORKS
 from benchmarks._tuning import View
 from benchmarks.tasks.cats_vs_dogs_config import Config
@@ -85,13 +84,13 @@ def views(config: Config, photos: Photographs, body: Any, tail: Any) -> Views:
     pictures = View(train, 1, *held_out, transform=augment)
     copies = [_augmented(augment, train, jax.random.key(8 + number)) for number in range(config.copies)]
     # Copies of one picture lie side by side.
-    seen = np.stack([forward(body, copy) for copy in copies], axis=1)
+    seen = np.stack([btl.data.precompute(body, copy) for copy in copies], axis=1)
     seen = seen.reshape(-1, *seen.shape[2:])
     pool = btl.data.arrays(seen, np.repeat(np.asarray(train.targets), config.copies))
-    held_out = [data_of(forward(body, np.asarray(part.inputs)), part) for part in held_out]
+    held_out = [data_of(btl.data.precompute(body, np.asarray(part.inputs)), part) for part in held_out]
     maps = View(pool, config.copies, *held_out)
     last = Features(tail)
-    features = [data_of(forward(last, np.asarray(part.inputs)), part) for part in (pool, *held_out)]
+    features = [data_of(btl.data.precompute(last, np.asarray(part.inputs)), part) for part in (pool, *held_out)]
     return Views(pictures, maps, View(features[0], config.copies, *features[1:]))
 
 

@@ -19,7 +19,6 @@ import numpy as np
 from flax import nnx
 
 import bayestl as btl
-from benchmarks._convs import as_products, forward
 from benchmarks._fisher import fisher_diagonal, fisher_prior
 from benchmarks._records import Rows, command_line, provenance
 from benchmarks._tuning import Method, View, adam_vi, product, proximal, run_fixed, run_method, sgd
@@ -153,7 +152,7 @@ def source(config: Config, data_dir: Path) -> tuple[btl.pretrained.Backbone, btl
     stages |= {"pool": btl.pretrained.global_average, "head": net.head}
     body, tail = btl.pretrained.Backbone(stages).split(f"layer3_{2 - config.blocks}")
     # The body is run outside of loops, where such convolutions are faster as they are.
-    return body, as_products(tail)
+    return body, btl.pretrained.as_products(tail)
 
 
 def views(shown: Pictures, body: Any, tail: Any) -> Views:
@@ -162,7 +161,7 @@ def views(shown: Pictures, body: Any, tail: Any) -> Views:
     inputs = [np.asarray(NORMALIZE.apply(jnp.asarray(shown.pictures[rows]))) for rows in shown.split]
     found = []
     for module in (body, blocks, head):
-        inputs = [forward(module, each) for each in inputs]
+        inputs = [btl.data.precompute(module, each) for each in inputs]
         parts = [btl.data.arrays(each, shown.classes[rows]) for each, rows in zip(inputs, shown.split, strict=True)]
         found.append(View(parts[0], 1, parts[1], parts[2]))
     return Views(*found)

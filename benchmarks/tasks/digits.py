@@ -109,7 +109,7 @@ def halves() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
     from sklearn.datasets import load_digits
 
     rows, labels = load_digits(return_X_y=True)
-    pictures, labels = (rows / 16).reshape(-1, 8, 8).astype(np.float32), labels.astype(np.int32)
+    pictures, labels = (rows / 16).reshape(-1, 8, 8).astype(np.float32), np.asarray(labels, np.int32)
     middle = len(labels) // 2
     return (pictures[:middle], labels[:middle]), (pictures[middle:], labels[middle:])
 

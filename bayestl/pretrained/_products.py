@@ -1,4 +1,4 @@
-"""Networks as this machine runs them best: convolutions as products, and parts that nothing trains."""
+"""Convolutions as matrix products, which a CPU runs fast inside a compiled loop."""
 
 from __future__ import annotations
 
@@ -8,22 +8,42 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 T = TypeVar("T", bound=nnx.Module)
-FORWARD_BATCH = 64
 
 
-class Constant(nnx.Variable):
-    """An array of a module that nothing trains: no parameter, so that it has neither prior nor gradient."""
+def as_products(module: T) -> T:
+    """The module with every ``nnx.Conv`` in it written as slices and matrix products.
 
+    Inside a compiled loop, which is how :func:`bayestl.fit` runs, XLA does not use its fast convolutions on a CPU: a
+    training step of MobileNet's last block at 96 pixels took 170 times as long as with products. On a GPU or TPU leave
+    convolutions as they are. Parameters keep their paths, and outputs are the same up to rounding.
 
-class Product(nnx.Module):
-    """A convolution written as slices and matrix products, with the variables of the original.
+    Args:
+        module: a backbone, or any NNX module; it stays as it is, and so do its variables.
 
-    Inside a compiled loop XLA runs convolutions on a CPU without its fast kernels; these products it does not slow.
+    Raises:
+        ValueError: a convolution that is dilated, or in groups other than one per channel.
+
+    Example:
+        >>> from flax import nnx
+        >>> net = btl.pretrained.cifar_resnet20(jax.random.key(0))
+        >>> products = btl.pretrained.as_products(net)
+        >>> a, b = (btl.nets.from_nnx(module) for module in (net, products))
+        >>> btl.tree.paths(a.params) == btl.tree.paths(b.params)
+        True
     """
+    module = nnx.clone(module)
+    for _, part in list(nnx.iter_modules(module)):
+        for name, child in list(vars(part).items()):
+            if isinstance(child, nnx.Conv):
+                setattr(part, name, ConvProduct(child))
+    return module
+
+
+class ConvProduct(nnx.Module):
+    """A convolution written as slices and matrix products, with the variables of the original."""
 
     def __init__(self, conv: nnx.Conv):
         self.kernel = conv.kernel
@@ -33,7 +53,8 @@ class Product(nnx.Module):
         self.depthwise = conv.feature_group_count > 1
         if _pair(conv.kernel_dilation) != (1, 1) or (self.depthwise and (inputs, outputs) != (1, conv.in_features)):
             raise ValueError(
-                f"a convolution with kernel {conv.kernel_shape} in groups, or dilated, is not written here"
+                f"a convolution with kernel {conv.kernel_shape} is dilated or in groups, and has no product here; keep "
+                "the module as it is"
             )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -46,26 +67,6 @@ class Product(nnx.Module):
         else:
             y = jnp.concatenate(seen, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
         return y if self.bias is None else y + self.bias[...]
-
-
-def as_products(module: T) -> T:
-    """The module with every ``nnx.Conv`` in it as a :class:`Product`; parameters keep their paths."""
-    module = nnx.clone(module)
-    for _, part in list(nnx.iter_modules(module)):
-        for name, child in list(vars(part).items()):
-            if isinstance(child, nnx.Conv):
-                setattr(part, name, Product(child))
-    return module
-
-
-def frozen(module: T) -> T:
-    """The module with its parameters as :class:`Constant`: ``from_nnx`` then counts them to the state."""
-    module = nnx.clone(module)
-    for _, part in list(nnx.iter_modules(module)):
-        for name, child in list(vars(part).items()):
-            if isinstance(child, nnx.Param):
-                setattr(part, name, Constant(child[...]))
-    return module
 
 
 def _slices(x: jax.Array, size: Sequence[int], strides: Sequence[int], padding: Any) -> list[jax.Array]:
@@ -93,11 +94,3 @@ def _pads(length: int, size: int, stride: int, padding: Any) -> tuple[int, int]:
 
 def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def forward(module: Any, inputs: Any) -> np.ndarray:
-    """What a module gives for many inputs, some at a time."""
-    run = jax.jit(lambda x: module(x))
-    padded = np.pad(inputs, [(0, -len(inputs) % FORWARD_BATCH), *[(0, 0)] * (inputs.ndim - 1)], mode="edge")
-    parts = [np.asarray(run(padded[i : i + FORWARD_BATCH])) for i in range(0, len(padded), FORWARD_BATCH)]
-    return np.concatenate(parts)[: len(inputs)]

@@ -1,0 +1,58 @@
+"""A network of which a part is constant: no prior, no gradient, no optimizer state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from bayestl import _tree
+from bayestl._types import Apply, Key, Net, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class FreezeApply:
+    """``apply`` of a network whose constant parameters lie in its state."""
+
+    apply: Apply
+
+    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
+        whole = _tree.merge(params, state["frozen"])
+        outputs, inner = self.apply(whole, state["net"], inputs, key)
+        return outputs, {**state, "net": inner}
+
+
+def freeze(net: Net, patterns: str | Sequence[str]) -> Net:
+    """``net`` with some of its parameters as constants, so that nothing is said about them and nothing moves them.
+
+    A sharp prior holds parameters near the source, at the price of their gradients, optimizer state and share in the
+    posterior; frozen ones cost a forward pass. They leave ``params`` (``None`` stands in their place) for the state.
+    What comes after a body that is frozen as a whole trains faster on its features, computed once by
+    :func:`bayestl.data.precompute`. The state travels with a run: ``fit`` keeps up to three copies of it, ``fit_many``
+    one for each member that runs at once.
+
+    Args:
+        net: any network.
+        patterns: path patterns of what is frozen, e.g. ``["stem/**", "layer1/**"]``.
+
+    Raises:
+        TypeError: ``net`` is no network.
+        ValueError: a pattern without a match, or none of the parameters left.
+
+    Example:
+        >>> net = btl.nets.freeze(btl.nets.mlp(jax.random.key(0), (3, 8, 8, 1)), "dense_0/**")
+        >>> btl.tree.paths(net.params)
+        ['dense_1/bias', 'dense_1/kernel', 'head/bias', 'head/kernel']
+        >>> net(net.params, jnp.ones((5, 3))).shape
+        (5, 1)
+    """
+    if not isinstance(net, Net):
+        raise TypeError(f"net is {type(net).__name__}; give a Net, as made by nets.from_function and its like")
+    frozen = _tree.select(net.params, patterns)
+    params = _tree.complement(net.params, frozen)
+    if not _tree.paths(params):
+        raise ValueError(
+            f"patterns is {patterns!r}, which freezes all of {_tree.shown(_tree.paths(net.params))}; leave something "
+            "to train"
+        )
+    return Net(params, {"net": net.state, "frozen": frozen}, FreezeApply(net.apply))

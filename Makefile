@@ -12,10 +12,10 @@ PYTEST = -m pytest -q -n auto --maxprocesses 2 --timeout 600 -m "not slow"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo digits cats shift test lint types docs speed gpu clean
+.PHONY: help demo digits cats shift posteriors test lint types docs speed gpu clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.13           another interpreter, 3.11 to 3.13 (now: $(PYTHON), $(or $(VERSION),not found))"
 	@echo "  PYTEST_ARGS='-k gaussians'  more options for pytest; '-m slow' runs the tests that take minutes"
@@ -31,6 +31,9 @@ cats: $(VENV)/.installed-benchmarks  ## cats against dogs from ImageNet weights,
 
 shift: $(VENV)/.installed-benchmarks  ## CIFAR-10 behind JPEG compression, short version; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.run cifar_shift --demo
+
+posteriors: $(VENV)/.installed-benchmarks  ## every posterior around one prior, against NUTS; needs BAYESTL_DATA_DIR
+	@$(VENV)/bin/python -m benchmarks.run posteriors
 
 test: $(VENV)/.installed-test  ## all tests, the examples in docstrings and documents among them
 	@$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)

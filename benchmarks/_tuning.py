@@ -95,6 +95,20 @@ def adam_vi(joint: btl.LogJoint, setting: Any) -> btl.Inference:
     return btl.infer.mean_field_vi(joint, optax.adam(setting["learning_rate"]), initial_scale=start)
 
 
+def annealed(make: Callable[[btl.LogJoint, Any], btl.Inference], steps: int) -> Callable[..., btl.Inference]:
+    """The same with learning rates that fall to zero, so that a run ends at its mode and not somewhere around it."""
+
+    def with_schedule(joint: btl.LogJoint, setting: Any) -> btl.Inference:
+        return make(joint, {**setting, "learning_rate": half_cosine(setting["learning_rate"], steps)})
+
+    return with_schedule
+
+
+def half_cosine(rate: Any, steps: int) -> Callable[[Any], Any]:
+    """A learning rate, maybe traced, that falls to zero."""
+    return lambda count: rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / steps, 1)))
+
+
 def run_method(method: Method, likelihood: Any, places: Sequence[np.ndarray], progress: bool) -> list[dict[str, Any]]:
     """A row for each seed, at the setting with the lowest validation NLL.
 

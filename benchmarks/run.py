@@ -46,7 +46,16 @@ def main() -> None:
         task.add_argument("--methods", nargs="+", metavar="NAME", help="only these, by their names in the table")
         task.add_argument("--out", type=Path, help="where rows, table and figures go")
         task.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
+    posteriors = tasks.add_parser("posteriors", help="every posterior around one prior, against NUTS")
+    posteriors.add_argument("--data-dir", type=Path, help="directory of the regression data ($BAYESTL_DATA_DIR)")
+    posteriors.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    posteriors.add_argument("--problems", nargs="+", default=["yacht", "moons"], choices=["yacht", "moons"])
+    posteriors.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="only these beside NUTS")
+    posteriors.add_argument("--out", type=Path, default=RESULTS / "posteriors", help="where rows and table go")
+    posteriors.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     arguments = parser.parse_args()
+    if arguments.task == "posteriors":
+        return run_posteriors(arguments)
     if arguments.task != "digits":
         # Convolutions of one program share all cores, so that one device is the faster layout here.
         return run_pictures(arguments)
@@ -73,6 +82,26 @@ def run_digits(arguments: argparse.Namespace) -> None:
     (out / "table.md").write_text(report)
     digits_report.figure(config, rows, out / "figure.png")
     print(f"\n{report}\nrows, table and figure are in {_shown(out)}; {time.perf_counter() - began:.0f} s in all")
+
+
+def run_posteriors(arguments: argparse.Namespace) -> None:
+    """The comparison with NUTS."""
+    from benchmarks._records import Rows
+    from benchmarks.tasks import posteriors, posteriors_report
+
+    unknown = sorted(set(arguments.methods) - set(posteriors.METHODS))
+    if unknown or arguments.seeds < 1:
+        raise SystemExit(
+            f"--methods has {unknown}, --seeds {arguments.seeds}; there are {', '.join(posteriors.METHODS)}"
+        )
+    began = time.perf_counter()
+    config = posteriors.Config(tuple(arguments.problems), tuple(arguments.methods), arguments.seeds)
+    settings = {k: v for k, v in config._asdict().items() if k not in ("problems", "methods", "seeds")}
+    rows = Rows(arguments.out / "rows.jsonl", settings, fresh=arguments.fresh)
+    posteriors.run(config, rows, _data_dir(arguments.data_dir))
+    report = posteriors_report.report(config, rows)
+    (arguments.out / "table.md").write_text(report)
+    print(f"\n{report}\nrows and table are in {_shown(arguments.out)}; {time.perf_counter() - began:.0f} s in all")
 
 
 def run_pictures(arguments: argparse.Namespace) -> None:

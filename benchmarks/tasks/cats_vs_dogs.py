@@ -18,7 +18,18 @@ import optax
 import bayestl as btl
 from benchmarks._fisher import fisher_prior
 from benchmarks._records import Rows, command_line, provenance
-from benchmarks._tuning import BATCH_SIZE, HEAVY_BALL, Method, adam_vi, product, proximal, run_method, sgd
+from benchmarks._tuning import (
+    BATCH_SIZE,
+    HEAVY_BALL,
+    Method,
+    adam_vi,
+    annealed,
+    half_cosine,
+    product,
+    proximal,
+    run_method,
+    sgd,
+)
 from benchmarks.tasks.cats_vs_dogs_config import (
     BODY_VI,
     DENSE,
@@ -83,8 +94,8 @@ def methods(task: Task) -> dict[str, Any]:
     scales, rates = np.array(config.scales), np.array(config.rates)
     around_source = product(scale=scales, learning_rate=rates)
     # Nothing holds these weights but small steps.
-    around_zero = product(scale=300 * scales, learning_rate=rates / 5)
-    of_head = product(scale=100 * scales, learning_rate=rates)
+    around_zero = product(scale=100 * scales, learning_rate=rates / 5)
+    of_head = product(scale=10 * scales, learning_rate=rates)
     # Without a prior: more learning rates, and two lengths of the run.
     flat = product(learning_rate=np.geomspace(rates[0] / 5, rates[-1] * 2, len(around_source["scale"]) // 2))
     for_vi = {**around_source, "learning_rate": around_source["learning_rate"] / 30}
@@ -118,21 +129,23 @@ def methods(task: Task) -> dict[str, Any]:
     # As many steps as the head has where the block is trained, too.
     head_steps = HEAD_STEPS + config.steps
     head_whole, head_parts = (head_steps,), (head_steps // 2, head_steps)
+    head_sgd, head_proximal, head_adam_vi = (annealed(make, head_steps) for make in (sgd, proximal, adam_vi))
+    tail_sgd, tail_proximal, tail_adam_vi = (annealed(make, config.steps) for make in (sgd, proximal, adam_vi))
     return {
         SCRATCH: lambda: from_scratch(task),
-        FROZEN: lambda: on_head(task, FROZEN, flat, sgd, head_parts),
-        FROZEN_PRIOR: lambda: on_head(task, FROZEN_PRIOR, of_head, alone(proximal), head_whole),
+        FROZEN: lambda: on_head(task, FROZEN, flat, head_sgd, head_parts),
+        FROZEN_PRIOR: lambda: on_head(task, FROZEN_PRIOR, of_head, alone(head_proximal), head_whole),
         RECIPE: lambda: recipe(task),
-        INITIALISATION_ONLY: lambda: on_tail(task, INITIALISATION_ONLY, flat, sgd, parts),
-        ZERO_MEAN: lambda: on_tail(task, ZERO_MEAN, around_zero, tail(at_zero, proximal), whole),
-        L2_SP: lambda: on_tail(task, L2_SP, around_source, tail(l2_sp, proximal), whole),
-        FISHER: lambda: on_tail(task, FISHER, around_source, tail(fisher, proximal), whole),
+        INITIALISATION_ONLY: lambda: on_tail(task, INITIALISATION_ONLY, flat, tail_sgd, parts),
+        ZERO_MEAN: lambda: on_tail(task, ZERO_MEAN, around_zero, tail(at_zero, tail_proximal), whole),
+        L2_SP: lambda: on_tail(task, L2_SP, around_source, tail(l2_sp, tail_proximal), whole),
+        FISHER: lambda: on_tail(task, FISHER, around_source, tail(fisher, tail_proximal), whole),
         FISHER_OF_TARGET: lambda: on_tail(
-            task, FISHER_OF_TARGET, around_source, tail(fisher_of_target, proximal), whole
+            task, FISHER_OF_TARGET, around_source, tail(fisher_of_target, tail_proximal), whole
         ),
-        ITERATES: lambda: on_tail(task, ITERATES, around_source, tail(iterates, proximal), whole),
-        BODY_VI: lambda: on_tail(task, BODY_VI, for_vi, tail(l2_sp, adam_vi), whole, NUM_DRAWS),
-        HEAD_VI: lambda: on_head(task, HEAD_VI, head_for_vi, alone(adam_vi), head_whole, NUM_DRAWS),
+        ITERATES: lambda: on_tail(task, ITERATES, around_source, tail(iterates, tail_proximal), whole),
+        BODY_VI: lambda: on_tail(task, BODY_VI, for_vi, tail(l2_sp, tail_adam_vi), whole, NUM_DRAWS),
+        HEAD_VI: lambda: on_head(task, HEAD_VI, head_for_vi, alone(head_adam_vi), head_whole, NUM_DRAWS),
     }
 
 
@@ -163,7 +176,7 @@ def head_mode(task: Task, seed: int) -> Any:
     prior = btl.gaussians.isotropic(btl.tree.zeros_like(net.params), HEAD_SCALE)
     joint = btl.LogJoint(net, btl.likelihoods.bernoulli(), prior, num_data=len(places))
     return btl.fit(
-        btl.infer.proximal_map(joint, HEAD_RATE, momentum=HEAVY_BALL),
+        btl.infer.proximal_map(joint, half_cosine(HEAD_RATE, HEAD_STEPS), momentum=HEAVY_BALL),
         jax.random.fold_in(jax.random.key(10), seed),
         net.params,
         task.seen.features.train(places),

@@ -41,9 +41,9 @@ class Config(NamedTuple):
         seeds: number of seeds.
         steps: steps of a run on cached feature maps, after those of the head alone.
         copies: augmented copies of each photograph that are cached.
-        scales: standard deviations among which the scale of a prior around the source is chosen; 300 times these
-            for weights around zero (less takes the features apart), 100 times for a head.
-        rates: learning rates among which every method chooses.
+        scales: standard deviations among which the scale of a prior around the source is chosen; 100 times these
+            for weights around zero (less takes the features apart), 10 times for a head.
+        rates: learning rates among which every method chooses; they fall to zero on a half cosine.
         recipe_at: numbers of labels at which the original recipe is run, always with the dense head.
         recipe_steps: its steps, each with augmentation and the whole network.
         scratch_at: numbers of labels at which the network from scratch is run.
@@ -65,7 +65,7 @@ class Config(NamedTuple):
     seeds: int = 5
     steps: int = 400
     copies: int = 8
-    scales: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    scales: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
     recipe_at: tuple[int, ...] = (100,)
     recipe_steps: int = 3000
@@ -87,8 +87,8 @@ def demo(config: Config) -> Config:
         dense_at=(100,),
         steps=100,
         copies=4,
-        scales=(0.003, 0.01, 0.03, 0.1),
-        rates=(0.02,),
+        scales=(0.01, 0.03, 0.1, 0.3),
+        rates=(0.01,),
         recipe_steps=300,
         scratch_at=(100,),
         scratch_rates=(0.001,),

@@ -31,19 +31,19 @@ from benchmarks.tasks.cats_vs_dogs_views import Photographs
 CAPTION = """\
 Test scores over {seeds} seeds (which photographs, new head, order of batches), mean ± standard error; lower is better
 but for accuracy. {test} test photographs, touched once; every choice by the NLL of the same {validation} validation
-photographs, which are more than a user with {least} labels would have. Source: ImageNet weights of {network} at
-{size} pixels. The body up to `{cut}` stays as published, running statistics too; trained are the block after it and a
-new head (linear, or Dense 256 with ReLUs before it). Feature maps are cached: {copies} augmented copies of each
-training photograph, by the original recipe's augmentation, which count as one example. Methods on them have {settings}
-settings each. Those that train the block start from the head's own mode ({head_steps} steps, prior scale
-{head_scale:g}) and take {steps} steps more; those that train the head alone take as many in all. "{recipe}" is the
-original: a random dense head, no prior, nothing to choose, augmentation in each of its {recipe_steps} steps (in the
-original 3000). "{scratch}" trains the whole network, running statistics too, from a random initialisation:
-{scratch_settings} settings of up to {scratch_steps} steps. Learned priors lie around the published weights; their shape
-comes from {source_pictures} enlarged pictures of CIFAR-10 under a temporary head: the diagonal of the Fisher
-information, or the iterates of SGD. "{fisher_of_target}" takes the Fisher information, under the same temporary head,
-on the photographs of the training pool, without their labels. Seconds are for all settings of one seed, compilation
-apart."""
+photographs, which are more than a user with {least} labels would have. Source: ImageNet weights of {network} at {size}
+pixels. The body up to `{cut}` stays as published, running statistics too; trained are the block after it and a new
+head (linear, or Dense 256 with ReLUs before it). Feature maps are cached: {copies} augmented copies of each training
+photograph, by the original recipe's augmentation, which count as one example. Methods on them have {settings} settings
+each, learning rates that fall to zero. Those that train the block start from the head's own mode ({head_steps} steps,
+prior scale {head_scale:g}) and take {steps} steps more; those that train the head alone take as many in all.
+"{recipe}" is the original: a random dense head, no prior, nothing to choose, augmentation in each of its
+{recipe_steps} steps (in the original 3000). "{scratch}" trains the whole network, running statistics too, from a
+random initialisation: {scratch_settings} settings of up to {scratch_steps} steps. Learned priors lie around the
+published weights; their shape comes from {source_pictures} enlarged pictures of CIFAR-10 under a temporary head: the
+diagonal of the Fisher information, or the iterates of SGD. "{fisher_of_target}" takes the Fisher information, under
+the same temporary head, on the photographs of the training pool, without their labels. Seconds are for all settings of
+one seed, compilation apart."""
 
 
 def report(config: Config, rows: Rows, photos: Photographs) -> str:

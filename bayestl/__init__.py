@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from bayestl import _tree as tree
-from bayestl import bridges, gaussians, infer, likelihoods, metrics, predict, sources
+from bayestl import bridges, curvature, diagnostics, gaussians, infer, likelihoods, metrics, predict, sources
 from bayestl._checkpoint import Checkpoint
 from bayestl._fit import EarlyStopping, FitResult, Progress, fit
 from bayestl._fit_many import ManyResult, fit_many, sequentially
@@ -38,7 +38,9 @@ __all__ = [
     "Samples",
     "__version__",
     "bridges",
+    "curvature",
     "data",
+    "diagnostics",
     "estimate_memory",
     "fit",
     "fit_many",

@@ -316,6 +316,13 @@ def pictures(repeats: int) -> list[dict[str, Any]]:
     return [*speed_pictures.augmented(repeats), *speed_pictures.forward(repeats), *speed_pictures.decode(repeats)]
 
 
+def posteriors(repeats: int) -> list[dict[str, Any]]:
+    """(l) curvature, (m) linearised predictions, (n) steps of SGHMC and VI, (o) ensembles, beside peers in torch."""
+    from benchmarks import speed_posteriors
+
+    return speed_posteriors.rows(repeats)
+
+
 PARTS = {
     "loop": loop,
     "many": many,
@@ -324,6 +331,7 @@ PARTS = {
     "checkpoints": checkpoints,
     "streamed": streamed,
     "pictures": pictures,
+    "posteriors": posteriors,
 }
 # Hours on a CPU; `make gpu` asks for it.
 ACCELERATOR_PARTS = {"resnet50": resnet50}

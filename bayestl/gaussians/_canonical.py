@@ -58,12 +58,17 @@ def _orthonormalise(columns: Params) -> tuple[Params, jax.Array]:
     return basis, jnp.where(keep[:, None], (vectors * roots).T, 0.0) * lengths[None, :]
 
 
-def canonical(columns: Params, middle: jax.Array) -> tuple[Params, jax.Array]:
-    """The orthonormal columns Q and the eigenvalues lam of ``B K B^T``, for B = ``columns`` and K = ``middle``."""
+def orthonormal(columns: Params) -> tuple[Params, jax.Array]:
+    """``B = Q R`` with Q^T Q = I for B = ``columns``; where B is singular, zero columns of Q, which come first."""
     basis, first = _orthonormalise(columns)
     # The Gram matrix squares the condition number; a second pass over nearly orthonormal columns removes what it lost.
     basis, second = _orthonormalise(basis)
-    root = _matmul(second, first)
+    return basis, _matmul(second, first)
+
+
+def canonical(columns: Params, middle: jax.Array) -> tuple[Params, jax.Array]:
+    """The orthonormal columns Q and the eigenvalues lam of ``B K B^T``, for B = ``columns`` and K = ``middle``."""
+    basis, root = orthonormal(columns)
     inner = _matmul(root, _matmul(middle.astype(root.dtype), root.T))
     eigenvalues, rotation = _eigh(0.5 * (inner + inner.T))
     return _combine(basis, rotation), eigenvalues

@@ -41,7 +41,7 @@ def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.matmul(x, y, precision=Precision.HIGHEST)
 
 
-def _triangular(rows: jax.Array) -> jax.Array:
+def triangular(rows: jax.Array) -> jax.Array:
     """A lower triangular L with ``L L^T = R R^T``, from R itself, without squaring its condition number."""
     upper = jnp.linalg.qr(rows.T, mode="r")
     return upper.T * jnp.where(jnp.diagonal(upper) < 0, -1.0, 1.0)[None, :]
@@ -50,7 +50,7 @@ def _triangular(rows: jax.Array) -> jax.Array:
 def reordered(cholesky: jax.Array, sizes: Mapping[str, int], order: Sequence[str]) -> jax.Array:
     """The Cholesky factor for leaves of these sizes, for the same leaves in another order."""
     rows = _rows(sizes, order)
-    return cholesky if np.array_equal(rows, np.arange(len(rows))) else _triangular(cholesky[rows])
+    return cholesky if np.array_equal(rows, np.arange(len(rows))) else triangular(cholesky[rows])
 
 
 @final
@@ -124,7 +124,7 @@ class Dense(Gaussian):
     def restrict(self, selection: Any) -> Dense:
         """See :meth:`Gaussian.restrict`."""
         part = _tree.as_selection(self.mean, selection)
-        return Dense(part, _triangular(self.cholesky[_rows(_sizes(self.mean), _tree.paths(part))]))
+        return Dense(part, triangular(self.cholesky[_rows(_sizes(self.mean), _tree.paths(part))]))
 
     def condition(self, values: Params, selection: Any) -> Dense:
         """See :meth:`Gaussian.condition`."""
@@ -132,7 +132,7 @@ class Dense(Gaussian):
         rest = _tree.complement(self.mean, part)
         keep, given = (_rows(_sizes(self.mean), _tree.paths(x)) for x in (part, rest))
         # With the given leaves first, the lower right corner of the triangular factor belongs to the conditional.
-        lower = _triangular(self.cholesky[np.concatenate([given, keep])])
+        lower = triangular(self.cholesky[np.concatenate([given, keep])])
         split = len(given)
         white = solve_triangular(
             lower[:split, :split], _flat(_tree.sub(_tree.complement(values, part), rest)), lower=True

@@ -13,7 +13,7 @@ from bayestl import _tree
 FORMAT = "bayestl.gaussian"
 VERSION = 1
 
-KINDS = ("diagonal", "low_rank", "dense", "blocks")
+KINDS = ("diagonal", "low_rank", "dense", "kronecker", "blocks")
 
 _FIELDS = {"format", "version", "package_version", "source_task", "convention", "notes"}
 _FIELDS |= {"structure", "parameters", "containers"}
@@ -38,6 +38,20 @@ class Parameter(NamedTuple):
         return _tree.path_string(self.keys)
 
 
+class MatrixOf(NamedTuple):
+    """Which parameters of a ``"kronecker"`` structure are its matrix, and how.
+
+    Attributes:
+        weights: position in ``Header.parameters``.
+        bias: likewise, or None.
+        steps: from the weights to the matrix, as in :class:`~bayestl.gaussians.Rearrangement`.
+    """
+
+    weights: int
+    bias: int | None
+    steps: tuple[tuple[str, tuple[int, ...]], ...]
+
+
 class Structure(NamedTuple):
     """A covariance structure.
 
@@ -46,12 +60,14 @@ class Structure(NamedTuple):
         parameters: which parameters it covers, as positions in ``Header.parameters``.
         rank: the number of columns of a low-rank part, else None.
         blocks: the parts of ``"blocks"``, else empty.
+        matrix: of ``"kronecker"``, else None.
     """
 
     kind: str
     parameters: tuple[int, ...] = ()
     rank: int | None = None
     blocks: tuple[Structure, ...] = ()
+    matrix: MatrixOf | None = None
 
 
 class Header(NamedTuple):
@@ -188,6 +204,8 @@ def _structure_to_json(structure: Structure) -> dict[str, Any]:
     if structure.kind == "blocks":
         return {"kind": "blocks", "blocks": [_structure_to_json(block) for block in structure.blocks]}
     entry: dict[str, Any] = {"kind": structure.kind, "parameters": list(structure.parameters)}
+    if structure.matrix is not None:
+        entry["matrix"] = {**structure.matrix._asdict(), "steps": [list(step) for step in structure.matrix.steps]}
     return entry if structure.rank is None else {**entry, "rank": structure.rank}
 
 
@@ -199,13 +217,34 @@ def _structure_from_json(entry: Any) -> Structure:
         _require(fields == {"kind", "blocks"} and isinstance(blocks, list) and len(blocks) > 0, "blocks holds no list")
         return Structure(kind, blocks=tuple(_structure_from_json(block) for block in blocks))
     rank: Any = entry.get("rank")
-    wanted = {"kind", "parameters", "rank"} if kind == "low_rank" else {"kind", "parameters"}
+    wanted = {"kind", "parameters"} | {"low_rank": {"rank"}, "kronecker": {"matrix"}}.get(kind, set())
     _require(fields == wanted, f"structure {kind!r} has the fields {sorted(fields)}, not {sorted(wanted)}")
     _require(kind != "low_rank" or (_is_count(rank) and rank > 0), f"rank {rank!r} is not a positive integer")
     found = entry["parameters"]
     _require(isinstance(found, list) and len(found) > 0 and all(map(_is_count, found)), "a block holds no parameters")
     _require(found == sorted(found), "the parameters of a block are out of order")
-    return Structure(kind, tuple(found), rank)
+    return Structure(
+        kind, tuple(found), rank, matrix=_matrix_from_json(entry["matrix"], found) if kind == "kronecker" else None
+    )
+
+
+def _matrix_from_json(entry: Any, parameters: Sequence[int]) -> MatrixOf:
+    _require(isinstance(entry, dict) and set(entry) == {"weights", "bias", "steps"}, f"{entry!r} is not a matrix")
+    weights, bias, steps = entry["weights"], entry["bias"], entry["steps"]
+    used = [weights] if bias is None else [weights, bias]
+    _require(all(map(_is_count, used)) and sorted(used) == list(parameters), "a matrix is of other parameters")
+    _require(isinstance(steps, list) and all(map(_is_step, steps)), f"{steps!r} are not the steps to a matrix")
+    return MatrixOf(weights, bias, tuple((name, tuple(argument)) for name, argument in steps))
+
+
+def _is_step(step: Any) -> bool:
+    return (
+        isinstance(step, list)
+        and len(step) == 2
+        and step[0] in ("transpose", "reshape")
+        and isinstance(step[1], list)
+        and all(map(_is_count, step[1]))
+    )
 
 
 def _covered(structure: Structure) -> Sequence[int]:

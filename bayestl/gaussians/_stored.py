@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +15,10 @@ from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._by_path import Blocks
 from bayestl.gaussians._dense import Dense, reordered
 from bayestl.gaussians._diagonal import Diagonal
-from bayestl.gaussians._header import Header, Parameter, Structure
+from bayestl.gaussians._header import Header, MatrixOf, Parameter, Structure
+from bayestl.gaussians._kronecker import Kronecker
 from bayestl.gaussians._low_rank import LowRank
+from bayestl.gaussians._matrix_layout import MatrixLayout, Rearrangement
 from bayestl.gaussians._target import Target
 
 _Shapes = tuple[tuple[int, ...], ...]
@@ -34,6 +36,7 @@ _LAYOUTS = {
     "diagonal": _Layout(Diagonal, ("mean", "diagonal")),
     "low_rank": _Layout(LowRank, ("mean", "diagonal", "basis"), ("eigenvalues",)),
     "dense": _Layout(Dense, ("mean",), ("cholesky",)),
+    "kronecker": _Layout(Kronecker, ("mean",), ("scale", "inputs", "outputs", "spectrum")),
 }
 
 
@@ -59,7 +62,22 @@ def _structure(gaussian: Gaussian, positions: dict[str, int]) -> Structure:
     if isinstance(gaussian, Blocks):
         return Structure("blocks", blocks=tuple(_structure(block, positions) for block in gaussian.blocks))
     rank = gaussian.rank if isinstance(gaussian, LowRank) else None
-    return Structure(_kind(gaussian), tuple(positions[path] for path in _tree.paths(gaussian.mean)), rank)
+    found = tuple(positions[path] for path in _tree.paths(gaussian.mean))
+    return Structure(_kind(gaussian), found, rank, matrix=_matrix(gaussian, positions))
+
+
+def _matrix(gaussian: Gaussian, positions: dict[str, int]) -> MatrixOf | None:
+    if not isinstance(gaussian, Kronecker):
+        return None
+    layout = gaussian.layout
+    bias = None if layout.bias is None else positions[layout.bias]
+    return MatrixOf(positions[layout.weights], bias, layout.rearrangement.steps)
+
+
+def _layout(matrix: MatrixOf, parameters: Sequence[Parameter]) -> MatrixLayout:
+    weights = parameters[matrix.weights]
+    bias = None if matrix.bias is None else parameters[matrix.bias].path
+    return MatrixLayout(weights.path, Rearrangement(weights.shape, matrix.steps), bias)
 
 
 # ---------------------------------------------------------------- arrays
@@ -91,8 +109,23 @@ def expected(header: Header) -> dict[str, tuple[_Shapes, str | None]]:
                 wanted[f"{field}/{p.path}"] = (shapes, p.dtype if field == "mean" else None)
         size = sum(math.prod(p.shape) for p in found)
         whole: dict[str, _Shapes] = {"eigenvalues": ((structure.rank or 0,),), "cholesky": ((size, size),)}
+        if structure.matrix is not None:
+            whole |= _kronecker_shapes(structure.matrix, header.parameters)
         wanted |= {f"{field}{place}": (whole[field], None) for field in layout.arrays}
     return wanted
+
+
+def _kronecker_shapes(matrix: MatrixOf, parameters: Sequence[Parameter]) -> dict[str, _Shapes]:
+    shape = _layout(matrix, parameters).rearrangement.result
+    if len(shape) != 3:
+        raise ValueError(f"the steps to a matrix end in the shape {shape}, not in (groups, inputs, outputs)")
+    groups, inputs, outputs = shape
+    if matrix.bias is not None:
+        inputs += 1
+        if math.prod(parameters[matrix.bias].shape) != groups * outputs:
+            raise ValueError(f"a bias of shape {parameters[matrix.bias].shape} is no row of matrices {shape}")
+    square = {"inputs": ((groups, inputs, inputs),), "outputs": ((groups, outputs, outputs),)}
+    return {"scale": ((), (inputs,)), "spectrum": ((groups, inputs, outputs),), **square}
 
 
 def tensors_of(gaussian: Gaussian, header: Header) -> dict[str, np.ndarray]:
@@ -140,6 +173,8 @@ def rebuild(header: Header, tensors: dict[str, jax.Array], target: Target) -> Ga
         if structure.kind == "dense":
             sizes = {header.parameters[i].path: math.prod(header.parameters[i].shape) for i in structure.parameters}
             fields["cholesky"] = reordered(fields["cholesky"], sizes, _tree.paths(fields["mean"]))
+        if structure.matrix is not None:
+            fields["layout"] = _layout(structure.matrix, header.parameters)
         return layout.make(**fields)
 
     return build(header.structure, "")
@@ -161,6 +196,8 @@ def check_values(gaussian: Gaussian) -> None:
         _check_low_rank(gaussian)
     if isinstance(gaussian, Dense):
         _check_cholesky(gaussian.cholesky)
+    if isinstance(gaussian, Kronecker):
+        _check_kronecker(gaussian)
 
 
 def _check_low_rank(gaussian: LowRank) -> None:
@@ -185,3 +222,14 @@ def _check_cholesky(cholesky: jax.Array) -> None:
     if bool(jnp.any(jnp.triu(cholesky, 1) != 0)):
         raise ValueError("cholesky is not lower triangular")
     _tree.check_positive("the diagonal of cholesky", jnp.diagonal(cholesky))
+
+
+def _check_kronecker(gaussian: Kronecker) -> None:
+    _tree.check_positive("scale", gaussian.scale)
+    _tree.check_positive("spectrum", gaussian.spectrum)
+    for name, basis in (("inputs", gaussian.inputs), ("outputs", gaussian.outputs)):
+        _tree.check_finite(name, basis)
+        # Half of the digits, as for a low-rank basis.
+        off = float(jnp.max(jnp.abs(basis.mT @ basis - jnp.eye(basis.shape[-1]))))
+        if off > float(jnp.finfo(basis.dtype).eps) ** 0.5:
+            raise ValueError(f"the columns of {name} are not orthonormal: off by {off:.3g}")

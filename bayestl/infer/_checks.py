@@ -26,6 +26,12 @@ def check_params(joint: LogJoint, params: Params) -> None:
         _tree.check_same_structure("params", params, "prior", joint.prior.mean, fix)
 
 
+def check_rank(rank: int, params: Params) -> None:
+    """A low-rank part has at most as many directions as there are parameters."""
+    if rank > _tree.size(params):
+        raise ValueError(f"rank is {rank}, but there are only {_tree.size(params)} parameters; lower it")
+
+
 def warn_weight_decay(optimizer: Any, params: Params) -> None:
     """Warn when an optimizer moves parameters although the gradient is zero: that is a second prior.
 

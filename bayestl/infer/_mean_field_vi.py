@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +12,9 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, Params, Scalar
-from bayestl.gaussians import Diagonal, Gaussian, kl_divergence
+from bayestl.gaussians import Diagonal
 from bayestl.infer._checks import check_params, warn_weight_decay
-
-Divergence = Callable[[Diagonal, Any, Key], jax.Array]
-"""``(q, prior, key) -> KL(q || prior)`` in nats, or an unbiased estimate of it."""
+from bayestl.infer._variational import Bound, Divergence, check_sampling, default_divergence, minimise, negative_elbo
 
 
 class MeanFieldVIState(NamedTuple):
@@ -96,67 +92,14 @@ def mean_field_vi(
         >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance()["w"].round(1))
         [1.6] [0.2]
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}; at least 1 draw per step is needed")
-    if _tree.is_concrete(initial_scale) and not float(initial_scale) > 0:
-        raise ValueError(f"initial_scale is {initial_scale}; it is a standard deviation and must be above 0")
-    divergence = _default_divergence(joint.prior) if divergence is None else divergence
+    check_sampling(num_samples, initial_scale)
+    divergence = default_divergence(joint.prior) if divergence is None else divergence
     return Inference(
         Partial(_init, joint, optimizer, jnp.asarray(initial_scale), allow_weight_decay),
         Partial(_step, joint, optimizer, divergence, num_samples),
         Partial(_posterior),
         joint.check,
     )
-
-
-def monte_carlo_kl(num_samples: int) -> Divergence:
-    """An unbiased estimate of KL(q || prior) from ``num_samples`` draws, for priors without a closed form.
-
-    ``1/S sum_s log q(theta_s) - log p(theta_s), theta_s ~ q``
-
-    Args:
-        num_samples: S >= 1.
-    """
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}; at least 1 draw is needed")
-    return Partial(_monte_carlo, num_samples)
-
-
-def _monte_carlo(num_samples: int, q: Diagonal, prior: Any, key: Key) -> jax.Array:
-    draws = q.sample(key, num_samples)
-    return jnp.mean(jax.vmap(lambda params: q.log_prob(params) - prior.log_prob(params))(draws))
-
-
-def _closed_form(q: Diagonal, prior: Any, key: Key) -> jax.Array:
-    return kl_divergence(q, prior)
-
-
-def _negative_entropy(q: Diagonal, prior: Any, key: Key) -> jax.Array:
-    return -0.5 * (_tree.size(q.mean) * (1 + math.log(2 * math.pi)) + q.log_det_covariance())
-
-
-def _default_divergence(prior: Any) -> Divergence:
-    if prior is None:
-        return _negative_entropy
-    return _closed_form if isinstance(prior, Gaussian) else monte_carlo_kl(1)
-
-
-class _Tempered(NamedTuple):
-    """A prior that is no Gaussian, to the power 1 / T, without its normaliser."""
-
-    prior: Any
-    temperature: Any
-
-    def log_prob(self, params: Params) -> jax.Array:
-        return self.prior.log_prob(params) / self.temperature
-
-
-def _tempered(joint: LogJoint) -> Any:
-    if joint.prior is None:
-        return None
-    if isinstance(joint.prior, Gaussian):
-        return joint.prior.rescale(joint.temperature)
-    return _Tempered(joint.prior, joint.temperature)
 
 
 def _init(
@@ -173,37 +116,20 @@ def _init(
 def _step(
     joint: LogJoint, optimizer: Any, divergence: Divergence, num_samples: Any, key: Key, state: Any, batch: Batch
 ) -> tuple[MeanFieldVIState, MeanFieldVIInfo]:
-    key_noise, key_net, key_kl = jax.random.split(key, 3)
-    likelihood_only, prior = joint.replace(prior=None), _tempered(joint)
-
-    def loss(variational: tuple[Params, Params]) -> tuple[jax.Array, Any]:
+    def loss(variational: tuple[Params, Params]) -> tuple[jax.Array, Bound]:
         mean, log_scale = variational
 
-        def nll(key_noise: Key, key_net: Key) -> tuple[jax.Array, Any]:
+        def draw(key_noise: Key) -> Params:
             noise = _tree.normal_like(key_noise, mean)
-            params = jax.tree.map(lambda m, s, e: m + jnp.exp(s) * e, mean, log_scale, noise)
-            _, terms = likelihood_only.loss(params, batch, key=key_net, state=state.net_state)
-            return terms.nll, terms.state
+            return jax.tree.map(lambda m, s, e: m + jnp.exp(s) * e, mean, log_scale, noise)
 
-        nlls, net_state = _averaged(nll, key_noise, key_net, num_samples)
-        kl = divergence(Diagonal(mean, jax.tree.map(lambda s: jnp.exp(2 * s), log_scale)), prior, key_kl)
-        elbo = -joint.kappa * joint.num_data * nlls / joint.temperature - kl
-        effective = jnp.where(joint.kappa > 0, joint.kappa, 1.0) * joint.num_data / joint.temperature
-        return -elbo / effective, (nlls, kl, elbo, net_state)
+        q = Diagonal(mean, jax.tree.map(lambda s: jnp.exp(2 * s), log_scale))
+        return negative_elbo(joint, draw, q, divergence, num_samples, key, batch, state.net_state)
 
     variational = (state.mean, state.log_scale)
-    (value, (nll, kl, elbo, net_state)), grads = jax.value_and_grad(loss, has_aux=True)(variational)
-    updates, opt_state = optimizer.update(grads, state.opt_state, variational)
-    mean, log_scale = cast("tuple[Params, Params]", optax.apply_updates(variational, updates))
-    return MeanFieldVIState(mean, log_scale, opt_state, net_state), MeanFieldVIInfo(value, nll, kl, elbo)
-
-
-def _averaged(nll: Callable, key_noise: Key, key_net: Key, num_samples: int) -> tuple[jax.Array, Any]:
-    """The mean over draws; the network's state is that after the first."""
-    if num_samples == 1:
-        return nll(key_noise, key_net)
-    values, states = jax.vmap(nll)(jax.random.split(key_noise, num_samples), jax.random.split(key_net, num_samples))
-    return jnp.mean(values), jax.tree.map(lambda x: x[0], states)
+    (mean, log_scale), opt_state, value, bound = minimise(optimizer, loss, variational, state.opt_state)
+    info = MeanFieldVIInfo(value, bound.nll, bound.kl, bound.elbo)
+    return MeanFieldVIState(mean, log_scale, opt_state, bound.net_state), info
 
 
 def _posterior(state: MeanFieldVIState) -> Diagonal:

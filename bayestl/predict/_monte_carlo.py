@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from bayestl._posteriors import Point, Samples
 from bayestl._types import Apply, Key, Params, Posterior
+from bayestl.predict._chunks import scanned
 from bayestl.predict._predictive import Predictive
 
 
@@ -27,7 +28,9 @@ def monte_carlo(
     """A function from inputs to their predictive, averaged over parameters drawn from ``posterior``.
 
     ``p(y | x, D) ~ 1/S sum_s p(y | f(x; theta_s)), theta_s ~ posterior``. The network runs deterministically, with the
-    state that ``joint`` holds. The S draws are made once, here, and held: S copies of the parameters.
+    state that ``joint`` holds. The S draws are made once, here, and held: S copies of the parameters. The outputs of
+    all draws at all inputs are kept, S x B x C numbers, of which every score of the mixture can be asked. Where that is
+    too much, :func:`monte_carlo_average` keeps averages alone.
 
     Args:
         joint: a :class:`~bayestl.LogJoint`; its network, state and likelihood are used, its prior is not.
@@ -49,9 +52,7 @@ def monte_carlo(
         >>> predict(jnp.ones((3, 2))).mean().shape
         (3,)
     """
-    for name, value in (("num_samples", num_samples), ("batch_size", batch_size), ("sample_chunk", sample_chunk)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+    check_numbers(num_samples=num_samples, batch_size=batch_size, sample_chunk=sample_chunk)
     draws, log_weights = _draws(posterior, key, num_samples)
     chunk = 1 if sample_chunk is None else sample_chunk
 
@@ -62,16 +63,29 @@ def monte_carlo(
     return predict
 
 
-def _draws(posterior: Posterior, key: Key, num_samples: int | None) -> tuple[Params, jax.Array]:
-    """Parameters with a leading axis S, and their normalised log weights (S,)."""
-    if num_samples is None and isinstance(posterior, Samples):
-        return posterior.draws, jax.nn.log_softmax(posterior.log_weights)
-    if num_samples is None and not isinstance(posterior, Point):
+def check_numbers(**numbers: int | None) -> None:
+    """Raise on one below 1."""
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+
+
+def num_of_draws(posterior: Posterior, num_samples: int | None) -> int | None:
+    """How many draws to make; None to take weighted draws as they are."""
+    if num_samples is None and not isinstance(posterior, Point | Samples):
         raise ValueError(
             f"num_samples is needed to draw from a {type(posterior).__name__}; only Samples (all of them) and Point "
             "(1) do without"
         )
-    num = 1 if num_samples is None else num_samples
+    return 1 if num_samples is None and isinstance(posterior, Point) else num_samples
+
+
+def _draws(posterior: Posterior, key: Key, num_samples: int | None) -> tuple[Params, jax.Array]:
+    """Parameters with a leading axis S, and their normalised log weights (S,)."""
+    num = num_of_draws(posterior, num_samples)
+    if num is None:
+        samples: Any = posterior
+        return samples.draws, jax.nn.log_softmax(samples.log_weights)
     return posterior.sample(key, num), jnp.full(num, -math.log(num))
 
 
@@ -81,24 +95,8 @@ def _outputs(draws: Params, state: Any, inputs: Any, *, apply: Apply, batch_size
     """Raw outputs, leaves (S, B, ...)."""
 
     def one(params: Params) -> Any:
-        return _batched(lambda x: apply(params, state, x, None)[0], inputs, batch_size)
+        return scanned(lambda x: apply(params, state, x, None)[0], inputs, batch_size)
 
     if sample_chunk == 1:
         return jax.lax.map(one, draws)
     return jax.lax.map(one, draws, batch_size=sample_chunk)
-
-
-def _batched(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any:
-    """``fn`` of the inputs, ``batch_size`` at a time."""
-    num = jax.tree.leaves(inputs)[0].shape[0]
-    if batch_size is None or batch_size >= num:
-        return fn(inputs)
-    missing = -num % batch_size
-
-    def split(x: jax.Array) -> jax.Array:
-        # Copies of the last example, not zeros, are always valid inputs.
-        x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-        return x.reshape(-1, batch_size, *x.shape[1:])
-
-    outputs = jax.lax.map(fn, jax.tree.map(split, inputs))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num], outputs)

@@ -17,6 +17,7 @@ from bayestl.likelihoods import Description, base, check_targets_shape, describe
 from bayestl.predict._average import average
 from bayestl.predict._given import GivenProbabilities
 from bayestl.predict._quantile import mixture_quantile
+from bayestl.predict._uncertainty import class_log_probs, entropy, information, mixed
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
 
@@ -24,6 +25,11 @@ _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
 def is_categorical(family: type[dist.Distribution]) -> bool:
     """Whether a target is one of several classes, with probabilities in ``probs``."""
     return issubclass(family, (dist.CategoricalLogits, dist.CategoricalProbs, GivenProbabilities))
+
+
+def is_one_class(found: Description) -> bool:
+    """Whether a target is one class per example, yes or no included."""
+    return (is_categorical(found.family) or issubclass(found.family, _BERNOULLI)) and not found.event_shape
 
 
 @jax.tree_util.register_dataclass
@@ -59,6 +65,19 @@ class Predictive:
         self._check_shape(targets)
         each = self._each(lambda d: d.log_prob(targets))
         return logsumexp(self.log_weights[:, None] + each, axis=0)
+
+    def joint_log_prob(self, targets: Any) -> Float[Array, ""]:
+        """``log sum_s w_s prod_b p(y_b | f_sb)`` in nats, a scalar: of all B targets together.
+
+        Not the sum of :meth:`log_prob`: the examples share their parameters, so that one target tells about another.
+        For draws that do share them, as :func:`monte_carlo` and :meth:`JointPredictive.sampled` give.
+
+        Raises:
+            ValueError: targets of another shape.
+        """
+        self._check_shape(targets)
+        each = self._each(lambda d: d.log_prob(targets))
+        return logsumexp(self.log_weights + jnp.sum(each, axis=1))
 
     @property
     def probs(self) -> Float[Array, "B ..."]:
@@ -98,6 +117,46 @@ class Predictive:
         """
         means = self._means()
         return self._average((means - self._average(means)) ** 2)
+
+    def expected_variance(self) -> Float[Array, "B ..."]:
+        """Variance of the observation noise, ``E_s[var_s]``, per output: the aleatoric part of :meth:`variance`.
+
+        Raises:
+            TypeError: class labels have no variance.
+        """
+        self._means()
+        return self._average(self._each(lambda d: d.variance))
+
+    def predictive_entropy(self) -> Float[Array, " B"]:
+        """Entropy of the averaged class probabilities in nats: all the uncertainty there is about the class.
+
+        Raises:
+            TypeError: the targets are not one class per example.
+        """
+        return entropy(mixed(self.log_weights, self._class_log_probs()))
+
+    def expected_entropy(self) -> Float[Array, " B"]:
+        """Average over samples of the entropy of the class probabilities in nats: the aleatoric part.
+
+        Raises:
+            TypeError: the targets are not one class per example.
+        """
+        return self._average(entropy(self._class_log_probs()))
+
+    def mutual_information(self) -> Float[Array, " B"]:
+        """Mutual information of class and parameters in nats: the epistemic part of :meth:`predictive_entropy`.
+
+        ``I[y; theta] = H[sum_s w_s p_s] - sum_s w_s H[p_s] = sum_s w_s KL(p_s || sum_t w_t p_t) >= 0``
+
+        Computed by the last form, which does not cancel where the samples nearly agree.
+
+        Raises:
+            TypeError: the targets are not one class per example.
+
+        Reference:
+            Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference Learning", equation 2.
+        """
+        return information(self.log_weights, self._class_log_probs())
 
     def sample(self, key: Key, num: int) -> Array:
         """Draws of the targets, (num, B, ...). All examples of one draw share one parameter sample."""
@@ -152,8 +211,7 @@ class Predictive:
     @property
     def is_classification(self) -> bool:
         """Whether a target is one class, so that ``probs`` are defined."""
-        found = self._found
-        return (is_categorical(found.family) or issubclass(found.family, _BERNOULLI)) and not found.event_shape
+        return is_one_class(self._found)
 
     @property
     def is_normal(self) -> bool:
@@ -171,6 +229,15 @@ class Predictive:
 
     def _average(self, values: Array) -> Array:
         return average(self.log_weights, values)
+
+    def _class_log_probs(self) -> Array:
+        if not self.is_classification:
+            raise TypeError(
+                f"entropies are those of classes, but this predictive is a mixture of {self._found.family.__name__} "
+                f"over targets of shape {self._found.event_shape}; use variance, function_variance (epistemic) and "
+                "expected_variance (aleatoric)"
+            )
+        return self._each(class_log_probs)
 
     def _means(self) -> Array:
         if is_categorical(self._found.family):

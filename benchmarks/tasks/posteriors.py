@@ -115,15 +115,27 @@ def fitted_by(method: Callable[[btl.LogJoint, float, Config], btl.Inference], ra
 
 
 def sampled_by(method: Callable[[btl.LogJoint, float, Config], btl.Inference], sizes: tuple[float, ...]) -> Make:
-    """A stochastic-gradient sampler, one candidate for each step size; all draws are used."""
+    """A stochastic-gradient sampler, one candidate for each step size; all draws are used.
+
+    Step sizes are in units of 1 / (largest curvature of U, preconditioned by the prior's variances).
+    """
 
     def make(problem: Problem, params: Any, key: Any, config: Config) -> Iterable[Candidate]:
+        unit = 1 / sharpness(problem, params)
         for size in sizes:
-            sampler = method(problem.joint, size, config)
+            sampler = method(problem.joint, size * unit, config)
             result = trained(problem.joint, sampler, problem, key, config.chain_steps)
             yield Candidate({"step_size": size}, averaged(problem, result.posterior, key, None))
 
     return make
+
+
+def sharpness(problem: Problem, params: Any) -> float:
+    """The largest eigenvalue of ``I + Sigma0 H`` at the mode."""
+    passes: Any = btl.curvature.batches(problem.train, None)
+    build: Any = btl.curvature.dual()
+    found = build(jax.random.key(0), problem.joint, params, passes, btl.curvature.ggn, passes.batch_size)
+    return 1 + float(found.spectrum(problem.joint.prior).max())
 
 
 def mean_field(joint: btl.LogJoint, rate: float, config: Config) -> btl.Inference:
@@ -245,9 +257,9 @@ METHODS: dict[str, Make] = {
     "deep ensemble": ensemble(by_adam),
     "ensemble, random anchors": ensemble(by_adam, btl.infer.random_anchors),
     "MC dropout": dropout,
-    "SGLD": sampled_by(sgld, (0.03, 0.1, 0.3)),
-    "SGHMC": sampled_by(sghmc, (0.001, 0.003, 0.01)),
-    "cyclical SGHMC": sampled_by(cyclical, (0.003, 0.01, 0.03)),
+    "SGLD": sampled_by(sgld, (0.1, 0.3, 1.0)),
+    "SGHMC": sampled_by(sghmc, (0.01, 0.03, 0.1)),
+    "cyclical SGHMC": sampled_by(cyclical, (0.03, 0.1, 0.3)),
     NUTS_AGAIN: nuts,
 }
 
@@ -309,6 +321,9 @@ def run_seed(problem: Problem, names: list[str], seed: int, config: Config) -> I
                 continue
         seconds = time.perf_counter() - began
         nlls = [float(btl.metrics.nll(c.predict(problem.validation[0]), problem.validation[1])) for c in found[name]]
+        if not np.isfinite(nlls).any():
+            print(f"  {name}: no setting came through", flush=True)
+            continue
         best = found[name][int(np.nanargmin(nlls))]
         yield {
             "method": name,
@@ -316,7 +331,7 @@ def run_seed(problem: Problem, names: list[str], seed: int, config: Config) -> I
             "total_variation": total_variation(problem, best.predict, reference.predict),
             "agreement": agreement(problem, best.predict, reference.predict),
             "setting": best.setting,
-            "validation_nll": min(nlls),
+            "validation_nll": float(np.nanmin(nlls)),
             "settings_tried": len(found[name]),
             "parameters": btl.tree.size(problem.start),
             "seconds": seconds,

@@ -167,6 +167,39 @@ def _blocks_covariance(mean: Any, ingredients: Any) -> np.ndarray:
     return result
 
 
+def _matrices(rng: np.random.Generator, tree: Any, size: Callable[[Any], int]) -> Any:
+    def one(x: Any) -> np.ndarray:
+        root = rng.normal(size=(size(x), size(x))) / np.sqrt(size(x))
+        return root @ root.T + 0.1 * np.eye(size(x))
+
+    return jax.tree.map(one, tree)
+
+
+def _draw_kronecker(rng: np.random.Generator, tree: Any) -> Any:
+    """Covariances of rows and of columns; a single number has one of each."""
+    columns = _matrices(rng, tree, lambda x: np.shape(x)[-1] if np.ndim(x) else 1)
+    return _matrices(rng, tree, lambda x: np.size(x) // np.shape(x)[-1] if np.ndim(x) else 1), columns
+
+
+def _build_kronecker(mean: Any, ingredients: Any) -> gaussians.Gaussian:
+    part = jax.tree.map(lambda m: m if m.ndim else None, mean)
+    blocks = gaussians.kronecker(part, *ingredients).blocks
+    rest = btl.tree.complement(mean, part)
+    if not jax.tree.leaves(rest):
+        return gaussians.Blocks(blocks)
+    variance = jax.tree.map(lambda m, r, c: None if m.ndim else r[0, 0] * c[0, 0], mean, *ingredients)
+    return gaussians.Blocks((*blocks, gaussians.diagonal(rest, variance)))
+
+
+def _kronecker_covariance(mean: Any, ingredients: Any) -> np.ndarray:
+    blocks = [np.kron(r, c) for r, c in zip(*map(jax.tree.leaves, ingredients), strict=True)]
+    result, start = np.zeros((sum(sizes(mean)),) * 2), 0
+    for block in blocks:
+        result[start : start + len(block), start : start + len(block)] = block
+        start += len(block)
+    return result
+
+
 def _isotropic_covariance(mean: Any, scale: Any) -> np.ndarray:
     return np.diag(full(scale, mean) ** 2)
 
@@ -185,6 +218,7 @@ CASES = [
     Case("low rank negative", _draw_canonical, _build_canonical, _canonical_covariance),
     Case("dense", _draw_dense, gaussians.dense, lambda mean, x: x),
     Case("blocks", _draw_blocks, _build_blocks, _blocks_covariance),
+    Case("kronecker", _draw_kronecker, _build_kronecker, _kronecker_covariance),
 ]
 BY_NAME = {case.name: case for case in CASES}
 

@@ -11,7 +11,7 @@ from gaussian_cases import BY_NAME, compiled, draw_problem, flat, flat_rows
 
 from bayestl import gaussians
 
-NAMES = ["isotropic leaves", "diagonal", "low rank", "low rank negative", "dense", "blocks"]
+NAMES = ["isotropic leaves", "diagonal", "low rank", "low rank negative", "dense", "blocks", "kronecker"]
 TREE = "nnx"
 
 

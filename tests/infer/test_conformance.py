@@ -11,6 +11,7 @@ import linear_gaussian as lg
 import numpy as np
 import optax
 import pytest
+import sampler_laws
 from flax import linen, nnx
 
 import bayestl as btl
@@ -39,6 +40,35 @@ def mean_field_optimum(posterior: Any, problem: lg.Problem, u: float) -> None:
     variance = 1 / np.diag(np.linalg.inv(problem.covariance))
     np.testing.assert_allclose(lg.flat(posterior.variance()), variance, rtol=0.1 + 6 * u)
     assert np.all(np.abs(lg.flat(posterior.mean) - problem.mean) < 0.1 * np.sqrt(variance) + shift(problem, u))
+
+
+def posterior_itself(posterior: Any, problem: lg.Problem, u: float) -> None:
+    # Noise as in the mean-field case, and rounding of a variance too; here of variances in the directions of the whole
+    # posterior where they are furthest off.
+    columns = [lg.flat(posterior.covariance_mv(lg.tree(jnp.asarray(e)))) for e in np.eye(len(problem.mean))]
+    root = np.linalg.cholesky(np.linalg.inv(problem.covariance))
+    np.testing.assert_allclose(np.linalg.eigvalsh(root.T @ np.stack(columns) @ root), 1, atol=0.15 + 6 * u)
+    scale = np.sqrt(np.diag(problem.covariance))
+    assert np.all(np.abs(lg.flat(posterior.mean) - problem.mean) < 0.1 * scale + shift(problem, u))
+
+
+def iterates_of_sgd(posterior: Any, problem: lg.Problem, u: float) -> None:
+    # Heavy ball with all the data, from 0 for 1500 steps, all of which but two were collected.
+    gradient = np.linalg.inv(problem.covariance) / len(problem.inputs)
+    way, velocity = [np.zeros(len(problem.mean))], 0.0
+    for _ in range(1500):
+        velocity = MOMENTUM * velocity + gradient @ (way[-1] - problem.mean)
+        way.append(way[-1] - RATE * velocity)
+    iterates = np.stack(way[3:])
+    off = max(shift(problem._replace(mean=x), u) for x in way[:100]) if u else 0.0
+    assert np.all(np.abs(lg.flat(posterior.mean) - iterates.mean(0)) < 1e-9 + off)
+    # Iterates that are off by d move their variance by 2 d standard deviations and d^2 at most, and each of the last
+    # three deviations by 2 d.
+    last = iterates[-3:] - iterates.mean(0)
+    wide = max(iterates.std(0).max(), np.abs(last).max())
+    columns = [lg.flat(posterior.covariance_mv(lg.tree(jnp.asarray(e)))) for e in np.eye(len(problem.mean))]
+    wanted = 0.5 * (np.diag(iterates.var(0)) + last.T @ last / 2) + 1e-3 * np.eye(len(problem.mean))
+    np.testing.assert_allclose(np.stack(columns), wanted, rtol=0, atol=1e-9 + 4 * wide * off + 4 * off**2)
 
 
 def shift(problem: lg.Problem, u: float) -> float:
@@ -76,6 +106,7 @@ def _total_response(curvature: float) -> float:
 RATE, MOMENTUM = 0.05, 0.9
 SGD = optax.sgd(RATE, momentum=MOMENTUM)
 ADAM = optax.adam(optax.exponential_decay(0.1, 100, 0.5))
+NEWTON = optax.exponential_decay(0.3, 200, 0.5)
 
 METHODS = [
     Method("map_estimate, sgd", lambda joint: btl.infer.map_estimate(joint, SGD), point_at_posterior_mean),
@@ -87,6 +118,22 @@ METHODS = [
         "mean_field_vi",
         lambda joint: btl.infer.mean_field_vi(joint, ADAM, num_samples=64, initial_scale=0.2),
         mean_field_optimum,
+    ),
+    Method(
+        "low_rank_vi",
+        lambda joint: btl.infer.low_rank_vi(joint, ADAM, rank=5, num_samples=64, initial_scale=0.2),
+        posterior_itself,
+    ),
+    Method(
+        "ivon",
+        lambda joint: btl.infer.ivon(joint, NEWTON, hessian_decay=0.99, num_samples=64),
+        mean_field_optimum,
+    ),
+    Method("swag", lambda joint: btl.infer.swag(joint, SGD, rank=3, start=2, every=1, eps=1e-3), iterates_of_sgd),
+    # Each against the exact law of its path, full-batch and in discrete time.
+    *(
+        Method(name, make, lambda posterior, problem, u, law=law: law(posterior, problem, shift(problem, u)))
+        for name, make, law in sampler_laws.SAMPLERS
     ),
 ]
 

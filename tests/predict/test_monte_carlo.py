@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 from scipy.stats import norm
 
 import bayestl as btl
 from bayestl import gaussians, likelihoods
-from bayestl.predict import monte_carlo
+from bayestl.predict import monte_carlo, monte_carlo_average
 
 
 class Joint(NamedTuple):
@@ -132,3 +133,123 @@ def test_bad_numbers():
         num, batch, chunk = values
         with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
             monte_carlo(JOINT, POSTERIOR, jax.random.key(0), num, batch_size=batch, sample_chunk=chunk)
+
+
+# ---------------------------------------------------------------- averages alone
+
+
+def averaged_by_hand(logits, weights):
+    """Averaged probabilities and averaged entropies."""
+    probs = softmax(logits.astype(np.float64), axis=-1)
+    return np.einsum("s,sbc->bc", weights, probs), weights @ -np.sum(probs * np.log(probs), axis=-1)
+
+
+@pytest.mark.parametrize(("batch_size", "sample_chunk"), [(None, None), (4, 3)])
+def test_averages_of_classes_whatever_the_chunks(batch_size, sample_chunk):
+    draws = POSTERIOR.sample(jax.random.key(2), 5)
+    weights = np.array([0.1, 0.2, 0.3, 0.1, 0.3])
+    weighted = btl.Samples(draws, jnp.log(jnp.asarray(weights)))
+    given = monte_carlo_average(JOINT, weighted, jax.random.key(0), batch_size=batch_size, sample_chunk=sample_chunk)(
+        INPUTS
+    )
+    probs, inside = averaged_by_hand(by_hand(draws, INPUTS), weights)
+    total = -np.sum(probs * np.log(probs), axis=-1)
+    labels = np.arange(10) % 4
+    log_prob = np.log(probs[np.arange(10), labels])
+    for found, expected in zip(facts(given, labels), (log_prob, probs, total, inside, total - inside), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)  # float32 matrix products
+    whole = monte_carlo(JOINT, weighted, jax.random.key(0))(INPUTS)
+    np.testing.assert_allclose(btl.metrics.nll(given, labels), btl.metrics.nll(whole, labels), atol=1e-5)
+
+
+@jax.jit
+def facts(given, labels):
+    """What it says of classes, in one program."""
+    entropies = given.predictive_entropy(), given.expected_entropy(), given.mutual_information()
+    return given.log_prob(labels), given.probs, *entropies
+
+
+def test_averages_of_real_targets():
+    net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.ones((3, 2))})
+    net = btl.nets.with_log_scale(net, 0.5)
+    joint = btl.LogJoint(net, likelihoods.normal(), None, num_data=10)
+    draws = gaussians.isotropic(net.params, scale=0.3).sample(jax.random.key(1), 6)
+    weighted = btl.Samples(draws, jnp.log(jnp.array([0.0, 0.1, 0.2, 0.3, 0.1, 0.3])))
+    whole = monte_carlo(joint, weighted, jax.random.key(0))(INPUTS["x"])
+    # A weight of zero alone in the first chunk, and a last chunk that is not full.
+    for chunk in (1, 4):
+        given = monte_carlo_average(joint, weighted, jax.random.key(0), batch_size=3, sample_chunk=chunk)(INPUTS["x"])
+        for name in ("mean", "variance", "function_variance", "expected_variance"):
+            expected = getattr(whole, name)()
+            np.testing.assert_allclose(getattr(given, name)(), expected, rtol=1e-4)  # float32 sums
+    with pytest.raises(TypeError, match=r"density needs every sample's outputs.*predict.monte_carlo"):
+        given.log_prob(jnp.zeros((10, 2)))
+
+
+def test_averages_of_yes_or_no():
+    net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.ones(3)})
+    joint = btl.LogJoint(net, likelihoods.bernoulli(), None, num_data=10)
+    draws = gaussians.isotropic(net.params, scale=0.3).sample(jax.random.key(1), 4)
+    weighted = btl.Samples(draws, jnp.zeros(4))
+    given = monte_carlo_average(joint, weighted, jax.random.key(0))(INPUTS["x"])
+    whole = monte_carlo(joint, weighted, jax.random.key(0))(INPUTS["x"])
+    labels = np.arange(10) % 2
+    for found, expected in zip(facts(given, labels), facts(whole, labels), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)  # float32 rounding
+    assert set(np.unique(given.sample(jax.random.key(0), 50))) == {0, 1}
+
+
+def test_fresh_draws_are_those_of_the_posterior():
+    # f = w x with w ~ N(1, 0.5^2): the mean over S draws has standard error 0.5 |x| / sqrt(S).
+    net = btl.nets.from_function(lambda params, x: x * params["w"], {"w": jnp.array(1.0)})
+    joint = btl.LogJoint(net, likelihoods.normal(0.3), None, num_data=10)
+    posterior = gaussians.isotropic(net.params, scale=0.5)
+    num = 10_050  # the last of the chunks is half full
+    predict = monte_carlo_average(joint, posterior, jax.random.key(0), num, sample_chunk=100)
+    given = predict(jnp.array([1.0, -2.0]))
+    np.testing.assert_allclose(given.mean(), [1.0, -2.0], atol=5 * 0.5 * 2 / np.sqrt(num))
+    np.testing.assert_allclose(given.function_variance(), [0.25, 1.0], rtol=5 * np.sqrt(2 / num))
+    np.testing.assert_allclose(given.expected_variance(), 0.09, rtol=1e-4)  # float32 sum of the weights
+    np.testing.assert_array_equal(predict(jnp.array([1.0, -2.0])).mean(), given.mean())
+
+
+def test_neither_all_draws_nor_all_outputs_are_ever_held():
+    num, size, classes = 64, 10_000, 50
+    net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros((200, classes))})
+    joint = btl.LogJoint(net, likelihoods.categorical(), None, num_data=10)
+
+    def probs(mean, inputs):
+        posterior = gaussians.isotropic({"w": mean}, scale=1.0)
+        return monte_carlo_average(joint, posterior, jax.random.key(0), num, batch_size=100)(inputs).probs
+
+    shapes = (jax.ShapeDtypeStruct((200, classes), jnp.float32), jax.ShapeDtypeStruct((size, 200), jnp.float32))
+    memory = jax.jit(probs).lower(*shapes).compile().memory_analysis()
+    # The inputs once more, cut into batches, and a few arrays (B, C); all outputs would be 64 x 10,000 x 50 numbers.
+    assert memory.temp_size_in_bytes < 4 * (size * 200 + 8 * size * classes)
+
+
+def test_averages_compile_once_and_run_under_vmap():
+    count = []
+
+    def counting(params, state, inputs, key):
+        count.append(1)
+        return inputs @ params["w"], state
+
+    joint = Joint(counting, (), likelihoods.categorical())
+
+    def probs(scale):
+        posterior = gaussians.isotropic({"w": jnp.ones((3, 2))}, scale)
+        return monte_carlo_average(joint, posterior, jax.random.key(3), 5, batch_size=2)(jnp.ones((4, 3))).probs
+
+    one = probs(1.0)
+    traced = len(count)
+    probs(2.0)
+    assert len(count) == traced
+    np.testing.assert_allclose(jax.jit(jax.vmap(probs))(jnp.array([0.5, 1.0]))[1], one, atol=1e-6)  # float32 rounding
+
+
+def test_bad_numbers_for_averages():
+    with pytest.raises(ValueError, match="num_samples is needed to draw from a Diagonal"):
+        monte_carlo_average(JOINT, POSTERIOR, jax.random.key(0))
+    with pytest.raises(ValueError, match="sample_chunk is 0; it must be at least 1"):
+        monte_carlo_average(JOINT, POSTERIOR, jax.random.key(0), 3, sample_chunk=0)

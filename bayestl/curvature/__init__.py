@@ -1,0 +1,52 @@
+"""The curvature of a log likelihood in the parameters: its kinds, and the structures it is kept in."""
+
+from bayestl.curvature._batches import Batches, batches
+from bayestl.curvature._columns import ColumnsCurvature
+from bayestl.curvature._dense import DenseCurvature, dense
+from bayestl.curvature._diagonal import DiagonalCurvature, diagonal
+from bayestl.curvature._dual import dual
+from bayestl.curvature._kinds import Kind, empirical_fisher, fisher, ggn
+from bayestl.curvature._kronecker import (
+    Factors,
+    KroneckerCurvature,
+    expand,
+    joined,
+    kronecker,
+    reduce,
+    separate,
+)
+from bayestl.curvature._layers import find_layers, take_apart
+from bayestl.curvature._layers import gradients as layer_gradients
+from bayestl.curvature._layers_report import Handled, Report
+from bayestl.curvature._low_rank import low_rank
+from bayestl.curvature._structure import Builder, Curvature
+
+__all__ = [
+    "Batches",
+    "Builder",
+    "ColumnsCurvature",
+    "Curvature",
+    "DenseCurvature",
+    "DiagonalCurvature",
+    "Factors",
+    "Handled",
+    "Kind",
+    "KroneckerCurvature",
+    "Report",
+    "batches",
+    "dense",
+    "diagonal",
+    "dual",
+    "empirical_fisher",
+    "expand",
+    "find_layers",
+    "fisher",
+    "ggn",
+    "joined",
+    "kronecker",
+    "layer_gradients",
+    "low_rank",
+    "reduce",
+    "separate",
+    "take_apart",
+]

@@ -1,0 +1,137 @@
+"""Curvature as a full matrix, for few parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.lax import Precision
+from jax.scipy.linalg import solve_triangular
+from jax.tree_util import Partial
+
+from bayestl import _tree, gaussians
+from bayestl._log_joint import LogJoint
+from bayestl._types import Batch, Data, Key, Params, Scalar
+from bayestl.curvature._batches import batches
+from bayestl.curvature._kinds import Kind
+from bayestl.curvature._products import square_root
+from bayestl.curvature._structure import Builder
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DenseCurvature:
+    """H as a (D, D) matrix. Made by :func:`dense`.
+
+    Attributes:
+        params: where, and the order of the rows: that of ``jax.tree.leaves``, each leaf in row-major order.
+        matrix: H, (D, D).
+    """
+
+    params: Any
+    matrix: Any
+
+    def unflat(self, vector: jax.Array) -> Params:
+        """A vector (D,) as a tree."""
+        return ravel_pytree(self.params)[1](vector)
+
+    def mv(self, v: Params) -> Params:
+        """``H v``."""
+        return self.unflat(_matmul(self.matrix, ravel_pytree(v)[0]))
+
+    def precision_update(
+        self, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
+    ) -> gaussians.Dense:
+        """The Gaussian at ``params`` with precision ``(power H + Sigma0^-1) / temperature``, for any prior.
+
+        Under the flat prior a smallest eigenvalue of H below its rounding error, D eps times the largest, gives NaN.
+        """
+        root = _flat_root(power * self.matrix) if prior is None else self._root(prior, power)
+        root = root * jnp.sqrt(jnp.asarray(temperature, root.dtype))
+        return gaussians.Dense(params, _triangular(root))
+
+    def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
+        """``log det (I + power Sigma0 H)``."""
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(self._whitened(prior, power)[1]))))
+
+    def spectrum(self, prior: gaussians.Gaussian | None = None) -> jax.Array:
+        """Eigenvalues of H, ascending, (D,); with a prior those of ``S^T H S``, S S^T = Sigma0: how far the data
+        outweigh the prior, per direction."""
+        if prior is None:
+            return jnp.linalg.eigvalsh(self.matrix)
+        root = _square_root(prior)
+        return jnp.linalg.eigvalsh(_matmul(root.T, _matmul(self.matrix, root)))
+
+    def _root(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
+        """R with ``R R^T = (power H + Sigma0^-1)^-1``, through a matrix whose eigenvalues are at least 1."""
+        root, inner = self._whitened(prior, power)
+        return solve_triangular(jnp.linalg.cholesky(inner), root.T, lower=True).T
+
+    def _whitened(self, prior: gaussians.Gaussian, power: Scalar) -> tuple[jax.Array, jax.Array]:
+        """S with ``S S^T = Sigma0``, and ``I + power S^T H S``."""
+        root = _square_root(prior)
+        inner = jnp.asarray(power, root.dtype) * _matmul(root.T, _matmul(self.matrix, root))
+        return root, jnp.eye(len(inner), dtype=inner.dtype) + 0.5 * (inner + inner.T)
+
+
+def dense(max_parameters: int = 20_000) -> Builder:
+    """The whole curvature, O(D^2) memory and O(N K D^2 + D^3) time: for heads and small networks.
+
+    Args:
+        max_parameters: refuse more parameters than this.
+
+    Example:
+        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})
+        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(0.5), None, num_data=2)
+        >>> batch = btl.Batch(jnp.eye(2), jnp.zeros(2))
+        >>> curvature = btl.curvature.dense()(
+        ...     jax.random.key(0), joint, net.params, batch, btl.curvature.ggn, batch_size=2
+        ... )
+        >>> print(curvature.matrix)
+        [[4. 0.]
+         [0. 4.]]
+    """
+    return Partial(_dense, max_parameters)
+
+
+def _dense(
+    max_parameters: int, key: Key, joint: LogJoint, params: Params, data: Data | Batch, kind: Kind, batch_size: int
+) -> DenseCurvature:
+    size = _tree.size(params)
+    if size > max_parameters:
+        raise ValueError(
+            f"dense curvature of {size} parameters is a matrix of {size**2:.2g} numbers, and max_parameters is "
+            f"{max_parameters}; give curvature.low_rank, or a selection of the parameters, or raise max_parameters"
+        )
+
+    def one(key: Key, batch: Batch) -> jax.Array:
+        rows = square_root(joint, kind, params, key, batch)
+        flat = jax.vmap(lambda row: ravel_pytree(row)[0])(rows)
+        return _matmul(flat.T, flat)
+
+    return DenseCurvature(params, batches(data, batch_size).sum(key, one))
+
+
+def _square_root(prior: gaussians.Gaussian) -> jax.Array:
+    flat, unflat = ravel_pytree(prior.mean)
+    columns = jax.vmap(lambda e: ravel_pytree(prior.unwhiten(unflat(e)))[0])(jnp.eye(len(flat), dtype=flat.dtype))
+    return columns.T
+
+
+def _flat_root(matrix: jax.Array) -> jax.Array:
+    values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
+    resolved = values[0] > len(values) * jnp.finfo(values.dtype).eps * values[-1]
+    return jnp.where(resolved, vectors * jax.lax.rsqrt(values), jnp.nan)
+
+
+def _triangular(root: jax.Array) -> jax.Array:
+    """A lower triangular L with ``L L^T = R R^T`` and a positive diagonal."""
+    upper = jnp.linalg.qr(root.T, mode="r")
+    return upper.T * jnp.where(jnp.diagonal(upper) < 0, -1.0, 1.0).astype(root.dtype)[None, :]
+
+
+def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.matmul(x, y, precision=Precision.HIGHEST)

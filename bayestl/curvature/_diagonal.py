@@ -1,0 +1,161 @@
+"""The diagonal of a curvature, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.lax import Precision
+from jax.tree_util import Partial
+
+from bayestl import _tree, gaussians
+from bayestl._log_joint import LogJoint
+from bayestl._types import Data, Key, Params, Scalar
+from bayestl.curvature._batches import batches
+from bayestl.curvature._kinds import Kind
+from bayestl.curvature._layers import Gradients, Seen, Taken, gradients, in_small_batches, take_apart
+from bayestl.curvature._layers_report import Report
+from bayestl.curvature._structure import Builder
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DiagonalCurvature:
+    """The diagonal of H. Made by :func:`diagonal`.
+
+    Attributes:
+        diagonal: h, in the structure of the parameters.
+        report: how every parameter was handled.
+    """
+
+    diagonal: Any
+    report: Report = dataclasses.field(metadata={"static": True})
+
+    def mv(self, v: Params) -> Params:
+        """``h v``."""
+        return jax.tree.map(jnp.multiply, self.diagonal, v)
+
+    def precision_update(
+        self, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
+    ) -> gaussians.Gaussian:
+        """The Gaussian at ``params`` with precision ``(power diag(h) + Sigma0^-1) / temperature``, of the structure of
+        the prior; see :func:`~bayestl.gaussians.add_diagonal_precision`.
+
+        Under the flat prior a parameter whose h is 0 gives NaN.
+
+        Raises:
+            TypeError: a prior for which there is no closed form.
+        """
+        return updated(self.diagonal, prior, params, power, temperature)
+
+    def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
+        """``log det (I + power Sigma0 diag(h))``.
+
+        Raises:
+            TypeError: a prior for which there is no closed form.
+        """
+        return log_det_ratio(_scaled(self.diagonal, power), prior)
+
+
+def updated(
+    diagonal: Params, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
+) -> gaussians.Gaussian:
+    """What :meth:`DiagonalCurvature.precision_update` gives."""
+    h = _scaled(diagonal, power)
+    if prior is None:
+        variance = jax.tree.map(lambda x: jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), jnp.nan), h)
+        posterior: gaussians.Gaussian = gaussians.Diagonal(params, variance)
+    else:
+        posterior = _moved(gaussians.add_diagonal_precision(prior, h), params)
+    return posterior.rescale(jnp.asarray(temperature, jnp.result_type(*jax.tree.leaves(params))))
+
+
+def _scaled(diagonal: Params, power: Scalar) -> Params:
+    return jax.tree.map(lambda x: jnp.asarray(power, x.dtype) * x, diagonal)
+
+
+def _moved(gaussian: Any, mean: Params) -> Any:
+    if isinstance(gaussian, gaussians.Blocks):
+        return gaussians.Blocks(tuple(_moved(b, _tree.like_selection(mean, b.mean)) for b in gaussian.blocks))
+    return dataclasses.replace(gaussian, mean=mean)
+
+
+def log_det_ratio(h: Params, prior: gaussians.Gaussian) -> jax.Array:
+    """``log det (I + Sigma0 diag(h))``."""
+    if isinstance(prior, gaussians.Blocks):
+        return _tree.total(log_det_ratio(_tree.like_selection(h, block.mean), block) for block in prior.blocks)
+    if isinstance(prior, gaussians.Dense):
+        lower = prior.cholesky
+        inner = jnp.matmul(lower.T, ravel_pytree(h)[0][:, None] * lower, precision=Precision.HIGHEST)
+        root = jnp.linalg.cholesky(jnp.eye(len(inner), dtype=inner.dtype) + 0.5 * (inner + inner.T))
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(root)))
+    if not isinstance(prior, gaussians.Diagonal | gaussians.LowRank):
+        raise TypeError(
+            f"diagonal curvature under a {type(prior).__name__} prior has no closed form; give a diagonal, low-rank or "
+            "dense prior, or these by path"
+        )
+    gained = jax.tree.map(jnp.multiply, h, prior.diagonal)
+    result = _tree.total(jnp.sum(jnp.log1p(x)) for x in jax.tree.leaves(gained))
+    if isinstance(prior, gaussians.LowRank):
+        measured = jax.tree.map(lambda q, x: q * jnp.sqrt(x / (1 + x)), prior.basis, gained)
+        gram = _tree.columns_gram(measured, measured)
+        result += jnp.linalg.slogdet(jnp.eye(len(gram), dtype=gram.dtype) + prior.eigenvalues[:, None] * gram)[1]
+    return result
+
+
+def diagonal() -> Builder:
+    """The exact diagonal of the curvature, layer by layer.
+
+    ``h_i = sum_n sum_j (J_n^T s_nj)_i^2``. Every parameter keeps the precision that the data give to it alone;
+    correlations are left out. For a dense layer it costs two products of activations squared; where weights are
+    shared, by the positions of a convolution or of a sequence, the gradient of one layer is formed for a few examples
+    at a time. Layers are found in the traced program, so that any network will do; :func:`find_layers` says how each
+    parameter was handled, and so does ``report`` of the result.
+
+    Under a diagonal, low-rank or dense prior, or these by path, the Laplace posterior is of the prior's structure.
+
+    Reference:
+        Dangel, Kunstner and Hennig 2020, "BackPACK: Packing more into backprop", arXiv 1912.10985, for the diagonal
+        of a GGN from layer inputs and output gradients.
+
+    Example:
+        >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 3))
+        >>> prior = btl.gaussians.isotropic(net.params, scale=1.0)
+        >>> joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=2)
+        >>> data = btl.data.arrays(jnp.ones((2, 4)), jnp.array([0, 1]))
+        >>> posterior = btl.infer.laplace(
+        ...     jax.random.key(0), joint, net.params, data, curvature=btl.curvature.diagonal()
+        ... )
+        >>> type(posterior).__name__
+        'Diagonal'
+    """
+    return Partial(_diagonal)
+
+
+def _diagonal(key: Key, joint: LogJoint, params: Params, data: Data, kind: Kind, batch_size: int) -> DiagonalCurvature:
+    passes = batches(data, batch_size)
+    taken = take_apart(joint, params, passes.inputs)
+    shared = [taken.leaves[site.leaf].size for site in taken.layers.weights if site.layout.positions > 1]
+    passes = in_small_batches(taken, joint, kind, params, passes, max(shared, default=0))
+    leaves = passes.sum(key, lambda key, batch: squares(taken, gradients(taken, joint, kind, key, batch)))
+    return DiagonalCurvature(jax.tree.unflatten(jax.tree.structure(params), leaves), taken.layers.report)
+
+
+def squares(taken: Taken, found: Gradients) -> list[jax.Array]:
+    """The squared gradients of all parameters, summed over examples and columns, in the shapes of the leaves."""
+    each = {leaf: jnp.sum(g * g, (0, 1)) for leaf, g in found.leaves.items()}
+    for site, seen in zip(taken.layers.weights, found.layers, strict=True):
+        each[site.leaf] = site.rearrangement.back(_squares(seen))
+    return [each.get(leaf, jnp.zeros(x.shape, x.dtype)) for leaf, x in enumerate(taken.leaves)]
+
+
+def _squares(seen: Seen) -> jax.Array:
+    """``sum_n sum_j (sum_p a_np g_jnp^T)^2``, (g, I, O)."""
+    a, z = seen
+    if a.shape[1] == 1:
+        return jnp.einsum("bgi,bgo->gio", a[:, 0] ** 2, jnp.sum(z[:, :, 0] ** 2, 0), precision=Precision.HIGHEST)
+    each = jnp.einsum("bpgi,kbpgo->bkgio", a, z, precision=Precision.HIGHEST)
+    return jnp.sum(each * each, (0, 1))

@@ -1,0 +1,305 @@
+"""Curvature as Kronecker products, one for each layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.lax import Precision
+from jax.tree_util import Partial
+
+from bayestl import _tree, gaussians
+from bayestl._log_joint import LogJoint
+from bayestl._types import Data, Key, Params, Scalar
+from bayestl.curvature._batches import batches
+from bayestl.curvature._diagonal import log_det_ratio, squares, updated
+from bayestl.curvature._kinds import Kind
+from bayestl.curvature._layers import Seen, gradients, in_small_batches, take_apart
+from bayestl.curvature._layers_find import Weights
+from bayestl.curvature._layers_report import Report
+from bayestl.curvature._structure import Builder
+
+Sharing = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""``(inputs, gradients) -> (inputs, gradients)``: inputs (B, P, g, I) and gradients (K, B, P, g, O) of a layer whose
+weights P positions share, to those whose outer products are summed; P may change."""
+
+Bias = Callable[[jax.Array], tuple[jax.Array, ...]]
+"""The input factor (g, I + 1, I + 1) of a layer with its bias, the last row, to its blocks that are kept: all of it, or
+that of the weights and that of the bias (g, 1, 1)."""
+
+
+def expand(inputs: jax.Array, gradients: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """KFAC-expand: every position counts as an example. ``A = 1/(N P) sum_n sum_p a a^T``, ``G = sum_n sum_p g g^T``.
+
+    Exact for a deep linear network whose loss is a sum of squares over all positions.
+
+    Reference:
+        Eschenhagen et al. 2023, "Kronecker-Factored Approximate Curvature for Modern Neural Network Architectures",
+        arXiv 2311.00636. With one position it is KFAC; for convolutions that of Grosse and Martens 2016.
+    """
+    return inputs / jnp.sqrt(jnp.asarray(inputs.shape[1], inputs.dtype)), gradients
+
+
+def reduce(inputs: jax.Array, gradients: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """KFAC-reduce: positions are averaged first. ``A = 1/N sum_n abar abar^T``, abar the mean of a over positions, and
+    ``G = sum_n gsum gsum^T``, gsum the sum of g.
+
+    Exact for a deep linear network whose outputs are averaged over positions before a loss of squares, and cheaper than
+    :func:`expand`.
+
+    Reference:
+        Eschenhagen et al. 2023, arXiv 2311.00636.
+    """
+    return jnp.mean(inputs, 1, keepdims=True), jnp.sum(gradients, 2, keepdims=True)
+
+
+def joined(inputs: jax.Array) -> tuple[jax.Array, ...]:
+    """Weights and bias of a layer in one block, with what they have to do with each other."""
+    return (inputs,)
+
+
+def separate(inputs: jax.Array) -> tuple[jax.Array, ...]:
+    """Weights and bias of a layer in blocks of their own."""
+    return inputs[:, :-1, :-1], inputs[:, -1:, -1:]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """The curvature of one layer, ``A (x) G``: that of ``sum_ij sum_oq M_io A_ij G_oq M_jq`` for its matrix M.
+
+    Attributes:
+        inputs: A, (g, I, I), a mean over the examples.
+        outputs: G, (g, O, O), a sum over the examples.
+        layout: which parameters are M (g, I, O).
+    """
+
+    inputs: Any
+    outputs: Any
+    layout: gaussians.MatrixLayout = dataclasses.field(metadata={"static": True})
+
+
+class _Eigen(NamedTuple):
+    """``D A D = Q_in diag(a) Q_in^T`` with D = diag(scale), and ``G = Q_out diag(g) Q_out^T``."""
+
+    scale: jax.Array
+    inputs: jax.Array
+    outputs: jax.Array
+    input_values: jax.Array
+    output_values: jax.Array
+
+    @property
+    def values(self) -> jax.Array:
+        """Of the Kronecker product, (g, I, O)."""
+        return self.input_values[:, :, None] * self.output_values[:, None, :]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KroneckerCurvature:
+    """H as a Kronecker product for every layer, and a diagonal for all other parameters. Made by :func:`kronecker`.
+
+    Attributes:
+        layers: the factors.
+        diagonal: h of the parameters in no layer, None at all others.
+        report: how every parameter was handled.
+    """
+
+    layers: tuple[Factors, ...]
+    diagonal: Any
+    report: Report = dataclasses.field(metadata={"static": True})
+
+    def mv(self, v: Params) -> Params:
+        """``H v``."""
+        parts = [jax.tree.map(jnp.multiply, self.diagonal, _tree.like_selection(v, self.diagonal))]
+        for layer in self.layers:
+            image = _product(_product(layer.inputs, layer.layout.matrix(v)), layer.outputs)
+            parts.append(layer.layout.tree(image, v))
+        return _tree.merge(*parts)
+
+    def precision_update(
+        self, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
+    ) -> gaussians.Blocks:
+        """The Gaussian at ``params`` with precision ``(power H + Sigma0^-1) / temperature``: a
+        :class:`~bayestl.gaussians.Kronecker` for every layer, exact for priors isotropic per parameter.
+
+        Under the flat prior a factor that is singular up to rounding gives NaN.
+
+        Raises:
+            ValueError: a prior under which a layer is correlated, or has a variance per number.
+        """
+        blocks: list[Any] = []
+        for layer in self.layers:
+            part = _tree.select_where(params, lambda path, layer=layer: path in layer.layout.paths)
+            eigen = _eigen(layer, prior)
+            scaled = jnp.asarray(power, eigen.values.dtype) * eigen.values
+            spectrum = jnp.asarray(temperature, scaled.dtype) / (
+                _resolved(eigen, scaled) if prior is None else 1 + scaled
+            )
+            blocks.append(gaussians.Kronecker(part, eigen.scale, eigen.inputs, eigen.outputs, spectrum, layer.layout))
+        if jax.tree.leaves(self.diagonal):
+            part = _tree.like_selection(params, self.diagonal)
+            others = None if prior is None else prior.restrict(part)
+            blocks.append(updated(self.diagonal, others, part, power, temperature))
+        return gaussians.Blocks(tuple(blocks))
+
+    def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
+        """``log det (I + power Sigma0 H)``.
+
+        Raises:
+            ValueError: a prior under which a layer is correlated, or has a variance per number.
+        """
+        values = [_eigen(layer, prior).values for layer in self.layers]
+        result = _tree.total(jnp.sum(jnp.log1p(jnp.asarray(power, x.dtype) * x)) for x in values)
+        if jax.tree.leaves(self.diagonal):
+            h = jax.tree.map(lambda x: jnp.asarray(power, x.dtype) * x, self.diagonal)
+            result += log_det_ratio(h, prior.restrict(self.diagonal))
+        return result
+
+
+def _eigen(layer: Factors, prior: gaussians.Gaussian | None) -> _Eigen:
+    count, dtype = layer.inputs.shape[-1], layer.inputs.dtype
+    roots = [jnp.sqrt(_isotropic(prior, path)).astype(dtype) for path in layer.layout.paths]
+    scale = roots[0] if len(roots) == 1 else jnp.append(jnp.full(count - 1, roots[0]), roots[1])
+    rows = scale[:, None] if scale.ndim else scale
+    input_values, inputs = jnp.linalg.eigh(rows * layer.inputs * rows.mT if scale.ndim else scale**2 * layer.inputs)
+    output_values, outputs = jnp.linalg.eigh(layer.outputs)
+    # Squares have no negative eigenvalues but by rounding.
+    return _Eigen(scale, inputs, outputs, jnp.maximum(input_values, 0), jnp.maximum(output_values, 0))
+
+
+def _isotropic(prior: gaussians.Gaussian | None, path: str) -> jax.Array:
+    """The prior variance of a parameter: one number for all of it."""
+    if prior is None:
+        return jnp.ones(())
+    if isinstance(prior, gaussians.Blocks):
+        owner = next(block for block in prior.blocks if path in _tree.paths(block.mean))
+        return _isotropic(owner, path)
+    if isinstance(prior, gaussians.Diagonal):
+        variance = jnp.asarray(_tree.by_paths(prior.diagonal)[path])
+        if variance.size == 1:
+            return variance.reshape(())
+        what = "has a variance for each of its numbers"
+    else:
+        what = f"belongs to a {type(prior).__name__} Gaussian"
+    raise ValueError(
+        f"Kronecker-factored curvature has a closed form only under priors isotropic per parameter, and {path!r} "
+        f"{what}; give it a gaussians.isotropic prior (by path), or another curvature: diagonal() goes with diagonal, "
+        "low-rank and dense priors, low_rank(r) and dual() with these too, dense() with every prior"
+    )
+
+
+def _resolved(eigen: _Eigen, values: jax.Array) -> jax.Array:
+    """Eigenvalues under the flat prior, NaN where those of a factor are lost in its rounding."""
+    for found in (eigen.input_values, eigen.output_values):
+        least = found.shape[-1] * jnp.finfo(found.dtype).eps * found[:, -1]
+        values = jnp.where(jnp.all(found[:, 0] > least), values, jnp.nan)
+    return jnp.where(values > 0, values, jnp.nan)
+
+
+def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
+    """Kronecker-factored curvature (KFAC): for every layer ``H_l ~ A_l (x) G_l``, other parameters by their diagonal.
+
+    ``A = 1/N sum_n a_n a_n^T`` over the layer's inputs, ``G = sum_n sum_j g_nj g_nj^T`` over the gradients of the
+    columns in its outputs, so that the product is a sum over the examples: N enters once. The bias is the weight of an
+    input that is always 1. Exact for a single datum of a layer without sharing, and for a layer whose ``sum_j g g^T``
+    does not differ between examples, such as the last one of a regression. Correlations between layers are left out.
+
+    Layers are found in the traced program: dense ones, also shared by a sequence, convolutions in any number of
+    dimensions, groups of both. Where a parameter enters in another way, H has its exact diagonal; :func:`find_layers`
+    says which, and so does ``report`` of the result. The Laplace posterior is exact under priors isotropic per
+    parameter: a :class:`~bayestl.gaussians.Kronecker` for every layer. Memory: I^2 + O^2 per layer.
+
+    Args:
+        sharing: what to do with the positions that share weights: :func:`expand` or :func:`reduce`, or a function.
+        bias: :func:`joined`, weights and bias as one block, or :func:`separate`, as other packages have it.
+
+    Reference:
+        Martens and Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature", section 3;
+        Eschenhagen et al. 2023, arXiv 2311.00636; Ritter, Botev and Barber 2018, "A Scalable Laplace Approximation for
+        Neural Networks", where each factor gets its own share of the prior: here the posterior is exact instead.
+
+    Example:
+        >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 3))
+        >>> prior = btl.gaussians.isotropic(net.params, scale=1.0)
+        >>> joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=2)
+        >>> data = btl.data.arrays(jnp.ones((2, 4)), jnp.array([0, 1]))
+        >>> posterior = btl.infer.laplace(
+        ...     jax.random.key(0), joint, net.params, data, curvature=btl.curvature.kronecker()
+        ... )
+        >>> [type(block).__name__ for block in posterior.blocks]
+        ['Kronecker', 'Kronecker']
+    """
+    return Partial(_kronecker, sharing, bias)
+
+
+def _kronecker(
+    sharing: Sharing,
+    bias: Bias,
+    key: Key,
+    joint: LogJoint,
+    params: Params,
+    data: Data,
+    kind: Kind,
+    batch_size: int,
+) -> KroneckerCurvature:
+    passes = batches(data, batch_size)
+    taken = take_apart(joint, params, passes.inputs)
+    passes = in_small_batches(taken, joint, kind, params, passes)
+    layers = taken.layers.weights
+    inside = {leaf for site in layers for leaf in (site.leaf, site.bias)}
+
+    def one(key: Key, batch: Any) -> Any:
+        found = gradients(taken, joint, kind, key, batch)
+        each = [_factors(site, seen, sharing, found.mask) for site, seen in zip(layers, found.layers, strict=True)]
+        alone = found._replace(layers=(), leaves={n: g for n, g in found.leaves.items() if n not in inside})
+        squared = squares(taken._replace(layers=taken.layers._replace(weights=())), alone)
+        return each, [None if leaf in inside else x for leaf, x in enumerate(squared)]
+
+    sums, squared = passes.sum(key, one)
+    diagonal = jax.tree.unflatten(jax.tree.structure(params), squared)
+    names = _tree.paths(params)
+    blocks = []
+    for site, (inputs, outputs) in zip(layers, sums, strict=True):
+        inputs = inputs / passes.num_seen().astype(inputs.dtype)
+        layout = gaussians.MatrixLayout(names[site.leaf], site.rearrangement)
+        if site.bias is None:
+            blocks.append(Factors(inputs, outputs, layout))
+            continue
+        layout, kept = layout._replace(bias=names[site.bias]), bias(inputs)
+        if len(kept) == 1:
+            blocks.append(Factors(kept[0], outputs, layout))
+        else:
+            alone = layout.bias_alone(taken.leaves[site.bias].shape)
+            blocks += [Factors(kept[0], outputs, layout._replace(bias=None)), Factors(kept[1], outputs, alone)]
+    return KroneckerCurvature(tuple(blocks), diagonal, taken.layers.report)
+
+
+def _factors(site: Weights, seen: Seen, sharing: Sharing, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``sum_n a_n a_n^T``, with the bias's input where there is one, and ``sum_n g_n g_n^T``."""
+    a, z = sharing(seen.inputs, seen.gradients)
+    mask = mask.astype(a.dtype)[:, None, None, None]
+    inputs, outputs = _gram(a * mask, a), _gram(z, z)
+    if site.bias is not None:
+        ones, _ = sharing(jnp.ones((*seen.inputs.shape[:3], 1), a.dtype), seen.gradients)
+        ones = ones * mask
+        cross = jnp.sum(a * ones, (0, 1))[..., None]
+        corner = jnp.sum(ones * ones, (0, 1))[..., None]
+        inputs = jnp.block([[inputs, cross], [cross.mT, corner]])
+    return inputs, outputs
+
+
+def _gram(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``sum x y^T`` in every group, (g, I, I), for x and y (..., g, I)."""
+    x, y = (z.reshape(-1, *z.shape[-2:]) for z in (x, y))
+    if x.shape[1] == 1:
+        # A plain product is faster than one with a batch axis of length 1.
+        return jnp.matmul(x[:, 0].T, y[:, 0], precision=Precision.HIGHEST)[None]
+    return jnp.einsum("ngi,ngj->gij", x, y, precision=Precision.HIGHEST)
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.matmul(x, y, precision=Precision.HIGHEST)

@@ -1,0 +1,248 @@
+"""Which operations of a network are layers, found from the way of every parameter through the program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bayestl.curvature._layers_layout import Layout, Steps, of_convolution, of_product
+from bayestl.curvature._layers_program import Program
+from bayestl.curvature._layers_report import Handled, Report
+from bayestl.gaussians import Rearrangement
+
+_MOVES = {
+    "reshape",
+    "transpose",
+    "squeeze",
+    "expand_dims",
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "copy_p",
+}
+_SUMS = {"add", "add_any"}
+_ELEMENTWISE = {*_SUMS, "sub", "mul", "div"}
+
+
+class Weights(NamedTuple):
+    """A parameter that enters a matrix product or a convolution, and nothing else.
+
+    Attributes:
+        leaf: which parameter.
+        op: which operation.
+        data: which of its operands is the layer's input.
+        layout: the operation as a matrix product.
+        rearrangement: from the parameter to W (g, I, O).
+        bias: the parameter that is added to each row of the product, None for none.
+    """
+
+    leaf: int
+    op: int
+    data: int
+    layout: Layout
+    rearrangement: Rearrangement
+    bias: int | None = None
+
+
+class Local(NamedTuple):
+    """A parameter that enters one other operation, and nothing else.
+
+    Attributes:
+        leaf: which parameter.
+        op: which operation.
+        chain: the operations on the way there, which depend on this parameter alone.
+    """
+
+    leaf: int
+    op: int
+    chain: tuple[int, ...]
+
+
+class Layers(NamedTuple):
+    """How every parameter of a network enters it.
+
+    Attributes:
+        weights: those of matrix products.
+        local: those of one other operation; biases of ``weights`` included.
+        others: leaves that enter more than once, or are mixed with others before they meet the inputs.
+        unused: leaves that the outputs do not depend on.
+        varying: values that depend on the inputs or on ``others``.
+        report: the same in words.
+    """
+
+    weights: tuple[Weights, ...]
+    local: tuple[Local, ...]
+    others: tuple[int, ...]
+    unused: tuple[int, ...]
+    varying: frozenset[int]
+    report: Report
+
+
+class _Chain(NamedTuple):
+    """A value that depends on one parameter and on nothing else that varies."""
+
+    leaf: int
+    ops: tuple[int, ...] = ()
+
+
+_DATA, _MIXED = "depends on the inputs", "depends on several parameters"
+
+
+def find(program: Program, names: Sequence[str]) -> Layers:
+    """The layers of a program.
+
+    Args:
+        program: from :func:`~bayestl.curvature._layers_program.trace`.
+        names: the paths of the parameters.
+    """
+    origin, uses = _followed(program, len(names))
+    once = [found[0] for found in uses.values() if len(found) == 1]
+    sites = [_weights(program, use, origin) or use for use in once if isinstance(use, Local)]
+    local = tuple(site for site in sites if isinstance(site, Local))
+    layers = tuple(_with_bias(program, site, local) for site in sites if isinstance(site, Weights))
+    others = tuple(leaf for leaf, found in uses.items() if found and leaf not in {site.leaf for site in sites})
+    unused = tuple(leaf for leaf, found in uses.items() if not found)
+    report = Report(tuple(_handled(program, names, leaf, uses[leaf], layers) for leaf in uses))
+    return Layers(layers, local, others, unused, _varying(program, others), report)
+
+
+def _followed(program: Program, count: int) -> tuple[dict[int, Any], dict[int, list[Local | str]]]:
+    """Where every value comes from (constants left out), and where every parameter meets something else.
+
+    That is an operation that depends on the inputs too, or, in words, another one.
+    """
+    origin: dict[int, Any] = dict.fromkeys(program.inputs, _DATA)
+    origin |= {value: _Chain(leaf) for leaf, value in enumerate(program.params)}
+    uses: dict[int, list[Local | str]] = {leaf: [] for leaf in range(count)}
+    for number, op in enumerate(program.ops):
+        found = [origin[value] for value in op.inputs if value in origin]
+        ways: dict[int, set[int]] = {}
+        for source in found:
+            if isinstance(source, _Chain):
+                ways.setdefault(source.leaf, set()).update(source.ops)
+        if not found:
+            continue
+        if len(ways) == 1 and all(isinstance(source, _Chain) for source in found):
+            ((leaf, ops),) = ways.items()
+            result: Any = _Chain(leaf, (*sorted(ops), number))
+        else:
+            result = _DATA if _DATA in found else _MIXED
+            for leaf, ops in ways.items():
+                local = Local(leaf, number, tuple(sorted(ops)))
+                uses[leaf].append(local if result is _DATA else f"{op.name} without the inputs")
+        origin |= dict.fromkeys(op.outputs, result)
+    for value in program.outputs:
+        if isinstance(source := origin.get(value), _Chain):
+            uses[source.leaf].append("the outputs without the inputs")
+    return origin, uses
+
+
+def _varying(program: Program, others: Sequence[int]) -> frozenset[int]:
+    values = {*program.inputs, *(program.params[leaf] for leaf in others)}
+    for op in program.ops:
+        if values & set(op.inputs):
+            values |= set(op.outputs)
+    return frozenset(values)
+
+
+# ---------------------------------------------------------------- layers
+
+
+def _weights(program: Program, use: Local, origin: Mapping[int, Any]) -> Weights | None:
+    """The layer whose weights a parameter holds, if it does."""
+    op = program.ops[use.op]
+    if op.name not in ("dot_general", "conv_general_dilated"):
+        return None
+    data = [origin.get(value) for value in op.inputs].index(_DATA)
+    steps = _moves(program, use.chain)
+    if steps is None:
+        return None
+    shapes = [program.shapes[value].shape for value in op.inputs]
+    result = program.shapes[op.outputs[0]].shape
+    if op.name == "dot_general":
+        layout = of_product(op.eqn.params, data, shapes, result)
+    elif data == 0 and op.eqn.params["batch_group_count"] == 1:
+        layout = of_convolution(op.eqn.params, shapes, result)
+    else:
+        return None
+    shape = program.shapes[program.params[use.leaf]].shape
+    return Weights(use.leaf, use.op, data, layout, Rearrangement(shape, (*steps, *layout.weights.steps)))
+
+
+def _moves(program: Program, chain: Sequence[int]) -> Steps | None:
+    """A chain as steps, None where it does more than rearrange a parameter."""
+    steps: list[tuple[str, tuple[int, ...]]] = []
+    for op in (program.ops[number] for number in chain):
+        before, after = (program.shapes[value] for value in (op.inputs[0], op.outputs[0]))
+        if op.name == "transpose":
+            steps.append(("transpose", tuple(op.eqn.params["permutation"])))
+        elif op.name in _MOVES and before.size == after.size:
+            if before.shape != after.shape:
+                steps.append(("reshape", tuple(after.shape)))
+        else:
+            return None
+    return tuple(steps)
+
+
+def _with_bias(program: Program, site: Weights, local: Sequence[Local]) -> Weights:
+    """The layer with its bias: the parameter that is added to each row of the product, before anything else is done."""
+    result = program.ops[site.op].outputs[0]
+    shape = program.shapes[result].shape
+    readers = [number for number, op in enumerate(program.ops) if result in op.inputs]
+    for other in local:
+        adds = program.ops[other.op].name in _SUMS and program.shapes[program.ops[other.op].outputs[0]].shape == shape
+        if adds and readers == [other.op] and result not in program.outputs:
+            added = _added(program, other)
+            if added is None:
+                continue
+            rows = site.layout.outputs(np.broadcast_to(added, shape))
+            if np.array_equal(rows, np.broadcast_to(_order(rows.shape[1:]), rows.shape)):
+                return site._replace(bias=other.leaf)
+    return site
+
+
+def _order(shape: Sequence[int]) -> np.ndarray:
+    return np.arange(np.prod(shape, dtype=int)).reshape(shape)
+
+
+def _added(program: Program, site: Local) -> np.ndarray | None:
+    """Which number of a parameter arrives where at its operation, None where it is not just spread out."""
+    x = _order(program.shapes[program.params[site.leaf]].shape)
+    for step in (program.ops[number] for number in site.chain):
+        shape = program.shapes[step.outputs[0]].shape
+        if step.name == "transpose":
+            x = x.transpose(step.eqn.params["permutation"])
+        elif step.name == "broadcast_in_dim":
+            spread = [1] * len(shape)
+            for axis, length in zip(step.eqn.params["broadcast_dimensions"], x.shape, strict=True):
+                spread[axis] = length
+            x = np.broadcast_to(x.reshape(spread), shape)
+        elif step.name in _MOVES:
+            x = x.reshape(shape)
+        else:
+            return None
+    return x
+
+
+# ---------------------------------------------------------------- words
+
+
+def _handled(
+    program: Program, names: Sequence[str], leaf: int, uses: Sequence[Local | str], layers: Sequence[Weights]
+) -> Handled:
+    if not uses:
+        return Handled(names[leaf], "unused", "the outputs do not depend on it", False)
+    ways = [use if isinstance(use, str) else program.ops[use.op].name for use in uses]
+    if len(uses) > 1 or isinstance(uses[0], str):
+        times = "" if len(uses) == 1 else f"{len(uses)} times: "
+        return Handled(names[leaf], "whole network", f"enters {times}{', '.join(ways)}", True)
+    for layer in layers:
+        if layer.leaf == leaf:
+            return Handled(names[leaf], "layer", layer.layout.name, False)
+        if layer.bias == leaf:
+            return Handled(names[leaf], "layer", f"bias of {names[layer.leaf]!r}", False)
+    if ways[0] in _ELEMENTWISE:
+        return Handled(names[leaf], "elementwise", ways[0], False)
+    return Handled(names[leaf], "one operation", ways[0], True)

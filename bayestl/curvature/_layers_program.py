@@ -1,0 +1,135 @@
+"""A network as a flat list of operations, traced for one example."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import ClosedJaxpr, Literal
+
+from bayestl._types import Params
+
+# Calls that compute just what is inside. Functions with a derivative rule of their own are no such calls: inside them
+# the rule would be lost.
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+
+
+class Op(NamedTuple):
+    """One operation.
+
+    Attributes:
+        eqn: the JAX equation, for its primitive and its parameters.
+        inputs: numbers of the values that it takes.
+        outputs: numbers of the values that it gives.
+    """
+
+    eqn: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the primitive."""
+        return self.eqn.primitive.name
+
+
+class Program(NamedTuple):
+    """Operations in order, only those that the outputs need; values go by numbers.
+
+    Attributes:
+        ops: the operations.
+        shapes: shape and dtype of every value.
+        params: the values that are the leaves of the parameters.
+        inputs: those that are the leaves of one example's inputs, each with a leading axis of 1.
+        constants: value number to array.
+        outputs: those that are the leaves of the outputs.
+        outputs_tree: their tree.
+    """
+
+    ops: tuple[Op, ...]
+    shapes: Mapping[int, Any]
+    params: tuple[int, ...]
+    inputs: tuple[int, ...]
+    constants: Mapping[int, Any]
+    outputs: tuple[int, ...]
+    outputs_tree: Any
+
+
+def trace(network: Callable[[Params, Any], Any], params: Params, example: Any) -> Program:
+    """The operations of ``network(params, example)``, with calls of other functions written out.
+
+    Args:
+        network: parameters and inputs to outputs.
+        params: parameters, or their shapes.
+        example: inputs with a leading axis of 1, or their shapes.
+    """
+    closed, shapes = jax.make_jaxpr(network, return_shape=True)(params, example)
+    numbers = itertools.count()
+    writer = _Writer(numbers, [], {}, {})
+    count = len(jax.tree.leaves(params))
+    arguments = [writer.new(var.aval) for var in closed.jaxpr.invars]
+    outputs = writer.write(closed, arguments)
+    return Program(
+        _needed(writer.ops, outputs),
+        writer.shapes,
+        tuple(arguments[:count]),
+        tuple(arguments[count:]),
+        writer.constants,
+        tuple(outputs),
+        jax.tree.structure(shapes),
+    )
+
+
+class _Writer(NamedTuple):
+    numbers: Any
+    ops: list[Op]
+    shapes: dict[int, Any]
+    constants: dict[int, Any]
+
+    def new(self, shape: Any) -> int:
+        number = next(self.numbers)
+        self.shapes[number] = shape
+        return number
+
+    def constant(self, value: Any, shape: Any) -> int:
+        number = self.new(shape)
+        self.constants[number] = value
+        return number
+
+    def write(self, closed: Any, arguments: Sequence[int]) -> list[int]:
+        """Write down a function, given the numbers of its arguments; the numbers of its results."""
+        jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, ClosedJaxpr) else (closed, ())
+        found: dict[Any, int] = dict(zip(jaxpr.invars, arguments, strict=True))
+        found |= {var: self.constant(c, var.aval) for var, c in zip(jaxpr.constvars, consts, strict=True)}
+
+        def number(atom: Any) -> int:
+            return self.constant(atom.val, atom.aval) if isinstance(atom, Literal) else found[atom]
+
+        for eqn in jaxpr.eqns:
+            inputs = [number(atom) for atom in eqn.invars]
+            inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+            if eqn.primitive.name in _CALLS and inner is not None:
+                outputs = self.write(inner, inputs)
+            else:
+                outputs = [self.new(var.aval) for var in eqn.outvars]
+                self.ops.append(Op(eqn, tuple(inputs), tuple(outputs)))
+            found |= dict(zip(eqn.outvars, outputs, strict=True))
+        return [number(atom) for atom in jaxpr.outvars]
+
+
+def _needed(ops: Sequence[Op], outputs: Sequence[int]) -> tuple[Op, ...]:
+    wanted, kept = set(outputs), []
+    for op in reversed(ops):
+        if wanted & set(op.outputs):
+            wanted |= set(op.inputs)
+            kept.append(op)
+    return tuple(reversed(kept))
+
+
+def run(op: Op, values: Sequence[Any]) -> Sequence[Any]:
+    """The results of one operation."""
+    with op.eqn.ctx.manager:
+        results = op.eqn.primitive.bind(*values, **op.eqn.primitive.get_bind_params(op.eqn.params))
+    return results if op.eqn.primitive.multiple_results else [results]

@@ -1,0 +1,119 @@
+"""Convolutions and pooling by slices: what the places of a window see, as arrays.
+
+Inside a compiled loop XLA runs convolutions and the gradients of pooling on a CPU without its fast kernels. Slices and
+matrix products it does not slow, and the curvature of a convolution needs what its kernel sees anyway.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_MOST = 64  # places of a pooling window that are written out one by one
+
+
+class Window(NamedTuple):
+    """A window that moves over the axes of an array; one number, or pair of numbers, per axis.
+
+    Attributes:
+        sizes: places along each axis.
+        strides: steps between its positions.
+        padding: (before, after).
+        spread: distance between the elements of the array after zeros were put between them; 1 for none.
+        dilation: distance between the places.
+    """
+
+    sizes: Sequence[int]
+    strides: Sequence[int]
+    padding: Sequence[tuple[int, int]]
+    spread: Sequence[int]
+    dilation: Sequence[int]
+
+    @property
+    def is_tiling(self) -> bool:
+        """Whether positions do not overlap and leave no gaps."""
+        return tuple(self.sizes) == tuple(self.strides) and all(d == 1 for d in self.dilation)
+
+
+def padded(x: jax.Array, window: Window, value: Any) -> jax.Array:
+    """The array with everything around and between its elements that the window sees."""
+    config = [(low, high, s - 1) for (low, high), s in zip(window.padding, window.spread, strict=True)]
+    if all(edge == (0, 0, 0) for edge in config):
+        return x
+    return lax.pad(x, jnp.asarray(value, x.dtype), config)
+
+
+def positions(x: jax.Array, window: Window) -> list[int]:
+    """How many positions the window takes along each axis of a padded array."""
+    each = zip(x.shape, window.sizes, window.strides, window.dilation, strict=True)
+    return [(length - (size - 1) * dilation - 1) // stride + 1 for length, size, stride, dilation in each]
+
+
+def tiles(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[int, ...]]:
+    """For a tiling of a padded array: every axis as (positions, places), and the axes of the places."""
+    counts = positions(x, window)
+    lengths = [count * size for count, size in zip(counts, window.sizes, strict=True)]
+    x = x[tuple(slice(0, length) for length in lengths)]
+    pairs = itertools.chain.from_iterable(zip(counts, window.sizes, strict=True))
+    return x.reshape(tuple(pairs)), tuple(range(1, 2 * len(counts), 2))
+
+
+def slices(x: jax.Array, window: Window) -> list[jax.Array]:
+    """What each place of the window sees in a padded array at all positions, in row-major order of the places."""
+    counts, found = positions(x, window), []
+    for place in itertools.product(*(range(size) for size in window.sizes)):
+        starts = [i * d for i, d in zip(place, window.dilation, strict=True)]
+        ends = [start + (n - 1) * s + 1 for start, n, s in zip(starts, counts, window.strides, strict=True)]
+        found.append(lax.slice(x, starts, ends, window.strides))
+    return found
+
+
+def patches(x: jax.Array, window: Window) -> jax.Array:
+    """What a window sees of x (N, *space, C) at each position: (N, *positions, places, C)."""
+    x = padded(x, window, 0)
+    if not window.is_tiling:
+        return jnp.stack(slices(x, window), axis=-2)
+    tiled, _ = tiles(x, window)
+    n, c = x.shape[0], x.shape[-1]
+    counts, axes = positions(x, window)[1:-1], range(2, tiled.ndim - 2, 2)
+    order = (0, 1, *axes, *(axis + 1 for axis in axes), tiled.ndim - 2, tiled.ndim - 1)
+    return tiled.transpose(order).reshape(n, *counts, math.prod(window.sizes[1:-1]), c)
+
+
+def can_pool(params: Any) -> bool:
+    """Whether :func:`pool` knows this pooling."""
+    return math.prod(params["window_dimensions"]) <= _MOST and all(s == 1 for s in params["base_dilation"])
+
+
+def pool(name: str, params: Any, x: jax.Array) -> jax.Array:
+    """The primitives ``reduce_window_max`` and ``reduce_window_sum``, with the same gradients."""
+    fields = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
+    window = Window(*(params[field] for field in fields))
+    is_max = name == "reduce_window_max"
+    x = padded(x, window, -jnp.inf if is_max else 0)
+    if window.is_tiling:
+        seen, axes = tiles(x, window)
+    else:
+        seen, axes = jnp.stack(slices(x, window)), (0,)
+    return jnp.sum(_first_largest(seen, axes) if is_max else seen, axes)
+
+
+def _first_largest(seen: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Zeros beside the largest value over ``axes``, the first of several: it alone has a gradient."""
+    fixed = lax.stop_gradient(seen)
+    order = jnp.zeros((1,) * seen.ndim, jnp.int32)
+    for axis in axes:
+        order = order * seen.shape[axis] + lax.broadcasted_iota(jnp.int32, _only(seen, axis), axis)
+    largest = jnp.max(fixed, axes, keepdims=True)
+    first = jnp.min(jnp.where(fixed == largest, order, jnp.iinfo(jnp.int32).max), axes, keepdims=True)
+    return jnp.where(order == first, seen, 0)
+
+
+def _only(x: jax.Array, axis: int) -> tuple[int, ...]:
+    return tuple(length if i == axis else 1 for i, length in enumerate(x.shape))

@@ -1,0 +1,90 @@
+"""Products with a curvature, and square roots of it, from Jacobian-vector products of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bayestl import _tree
+from bayestl._log_joint import LogJoint
+from bayestl._types import Batch, Key, Params
+from bayestl.curvature._batches import Batches
+from bayestl.curvature._kinds import Kind
+
+
+def outputs_of(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:
+    """Raw outputs of the deterministic network as a function of the parameters, in at least float32."""
+    return lambda params: _tree.at_least_float32(joint.outputs(params, inputs)[0])
+
+
+def masked_columns(joint: LogJoint, kind: Kind, key: Key, outputs: Any, batch: Batch) -> Any:
+    """The columns of ``kind`` for a batch, leaves (K, B, ...), zero for examples that the mask leaves out."""
+    columns = kind(joint.likelihood, outputs, batch.targets, key)
+
+    def leaf(s: jax.Array) -> jax.Array:
+        return s if batch.mask is None else s * batch.mask.astype(s.dtype).reshape(1, -1, *[1] * (s.ndim - 2))
+
+    return jax.tree.map(leaf, columns)
+
+
+def product(
+    joint: LogJoint, kind: Kind, params: Params, key: Key, batches: Batches, max_bytes: int
+) -> Callable[[Params], Params]:
+    """The function ``v -> H v``, ``H v = sum_n sum_j J_n^T s_nj (s_nj^T J_n v)``, one batch at a time.
+
+    A product takes three passes through the network. Where what they have in common, the linearised network of every
+    batch, fits into ``max_bytes``, it is computed once: for a last layer these are its features.
+    """
+
+    def linearised(batch: Batch) -> tuple[Any, Callable]:
+        return jax.linearize(outputs_of(joint, batch.inputs), params)
+
+    def one(key: Key, batch: Batch, linearised: tuple[Any, Callable], v: Params) -> Params:
+        outputs, jacobian = linearised
+        columns = masked_columns(joint, kind, key, outputs, batch)
+        return jax.linear_transpose(jacobian, v)(_through_columns(columns, jacobian(v)))[0]
+
+    held = jax.eval_shape(lambda: batches.map(key, lambda key, batch: linearised(batch)))
+    if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held)) > max_bytes:
+        return lambda v: batches.sum(key, lambda key, batch: one(key, batch, linearised(batch), v))
+    stored = batches.map(key, lambda key, batch: linearised(batch))
+    return lambda v: batches.sum(key, lambda key, batch, kept: one(key, batch, kept, v), stored)
+
+
+def _through_columns(columns: Any, tangent: Any) -> Any:
+    """``sum_j s_nj (s_nj^T t_n)`` for every example, leaves (B, ...)."""
+    along = _tree.total(
+        jnp.sum(s * t, axis=tuple(range(2, s.ndim)))
+        for s, t in zip(jax.tree.leaves(columns), jax.tree.leaves(tangent), strict=True)
+    )
+    return jax.tree.map(lambda s: jnp.sum(along.reshape(*along.shape, *[1] * (s.ndim - 2)) * s, 0), columns)
+
+
+def square_root(joint: LogJoint, kind: Kind, params: Params, key: Key, batch: Batch) -> Params:
+    """The rows ``J_n^T s_nj`` of one batch, leaves (B K, *shape), example after example: ``H = sum r r^T``."""
+    outputs = outputs_of(joint, batch.inputs)(params)
+    columns = masked_columns(joint, kind, key, outputs, batch)
+
+    def one(inputs: Any, columns: Any) -> Params:
+        def network(params: Params) -> Any:
+            outputs = outputs_of(joint, jax.tree.map(lambda x: x[None], inputs))(params)
+            return jax.tree.map(lambda f: f[0], outputs)
+
+        pull_back = jax.vjp(network, params)[1]
+        return jax.vmap(lambda s: pull_back(s)[0])(columns)
+
+    rows = jax.vmap(one, in_axes=(0, 1))(batch.inputs, columns)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+
+
+def num_columns(joint: LogJoint, kind: Kind, params: Params, batches: Batches) -> int:
+    """K, how many columns a kind gives for one example."""
+
+    def columns(params: Params) -> Any:
+        batch = batches.get(0)
+        return kind(joint.likelihood, outputs_of(joint, batch.inputs)(params), batch.targets, jax.random.key(0))
+
+    return jax.tree.leaves(jax.eval_shape(columns, params))[0].shape[0]

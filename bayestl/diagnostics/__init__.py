@@ -1,0 +1,28 @@
+"""Whether a posterior should be believed: importance weights, chains, spread, and one report of them all."""
+
+from bayestl.diagnostics._arviz import to_arviz
+from bayestl.diagnostics._by_chain import by_chain, expected_targets
+from bayestl.diagnostics._importance import log_importance_weights
+from bayestl.diagnostics._mixing import ess, ess_tail, r_hat
+from bayestl.diagnostics._psis import PSIS, psis, psis_khat
+from bayestl.diagnostics._report import Report, Row, report
+from bayestl.diagnostics._spectrum import widest_direction
+from bayestl.diagnostics._spread import spread
+
+__all__ = [
+    "PSIS",
+    "Report",
+    "Row",
+    "by_chain",
+    "ess",
+    "ess_tail",
+    "expected_targets",
+    "log_importance_weights",
+    "psis",
+    "psis_khat",
+    "r_hat",
+    "report",
+    "spread",
+    "to_arviz",
+    "widest_direction",
+]

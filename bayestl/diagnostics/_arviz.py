@@ -1,0 +1,42 @@
+"""Chains for ArviZ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bayestl._types import Params
+from bayestl.bridges import Chains
+from bayestl.diagnostics._by_chain import by_chain, named
+
+
+def to_arviz(posterior: Any, function: Callable[[Params], Any] | None = None) -> Any:
+    """Chains as ArviZ takes them, for its tables and pictures: ``az.summary(to_arviz(chains))``.
+
+    Args:
+        posterior: chains, as for :func:`by_chain`.
+        function: params -> pytree of arrays, what to export; None for the parameters.
+
+    Returns:
+        An ``arviz.InferenceData``, or a ``DataTree`` where ArviZ is of version 1 or later. Variables are named by their
+        paths; those of :func:`~bayestl.bridges.nuts` come with divergences and acceptance probabilities.
+
+    Raises:
+        ImportError: ArviZ is not installed.
+    """
+    try:
+        import arviz
+    except ImportError as error:
+        raise ImportError("to_arviz needs ArviZ: pip install arviz") from error
+
+    groups = {"posterior": {name: np.asarray(x) for name, x in named(by_chain(posterior, function)).items()}}
+    if isinstance(posterior, Chains):
+        groups["sample_stats"] = {
+            "diverging": np.asarray(posterior.diverging),
+            "acceptance_rate": np.asarray(posterior.accept_prob),
+        }
+    if int(arviz.__version__.split(".")[0]) >= 1:
+        return arviz.from_dict(groups)
+    return arviz.from_dict(**groups)  # pyright: ignore

@@ -1,0 +1,102 @@
+"""Importance weights of draws from an approximation, with the log joint of all data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl import _tree
+from bayestl._log_joint import LogJoint
+from bayestl._loop import Static, partition
+from bayestl._types import Batch, Params
+from bayestl.curvature import batches
+
+
+def log_importance_weights(
+    joint: LogJoint, posterior: Any, draws: Params, data: Any, *, batch_size: int = 256
+) -> np.ndarray:
+    """``log P(D, theta_s) - log q(theta_s)`` at draws from an approximation q, nats: what :func:`psis` takes.
+
+    All data are passed over, ``batch_size`` at a time, at every draw in turn. Log likelihoods of batches are added, and
+    the log prior and log q evaluated, in float64: each of them is of the order of D, and it is their difference that
+    counts. The network runs deterministically, with the state that ``joint`` holds.
+
+    Args:
+        joint: the target, tempered as it says.
+        posterior: q, with ``log_prob``.
+        draws: parameters drawn from q; leaves have a leading axis S.
+        data: all the training data.
+        batch_size: examples seen at once.
+
+    Returns:
+        (S,), float64; up to the flat prior's constant.
+
+    Raises:
+        TypeError: a posterior without ``log_prob``.
+    """
+    if not callable(getattr(posterior, "log_prob", None)):
+        raise TypeError(
+            f"importance weights need the density of the approximation; a {type(posterior).__name__} has no log_prob"
+        )
+    num = jax.tree.leaves(draws)[0].shape[0]
+    arrays, static = partition(joint)
+    total, seen = np.zeros(num), 0.0
+    for batch in _all_batches(data, batch_size):
+        total += np.asarray(_log_likelihoods(static, arrays, draws, batch), np.float64)
+        seen += float(jnp.sum(batch.mask)) if batch.mask is not None else jax.tree.leaves(batch.targets)[0].shape[0]
+    likelihood = float(joint.kappa) * float(joint.num_data) / seen * total
+    prior = 0.0 if joint.prior is None else _in_float64(joint.prior, draws)
+    return (likelihood + prior) / float(joint.temperature) - _in_float64(posterior, draws)
+
+
+@partial(jax.jit, static_argnums=0)
+def _log_likelihoods(static: Static, arrays: list[Any], draws: Params, batch: Batch) -> jax.Array:
+    """Sums over the batch, (S,)."""
+    joint = static.combine(arrays).replace(prior=None, temperature=1.0, kappa=1.0)
+    count = 1.0 if batch.mask is None else jnp.sum(batch.mask)
+    count = jax.tree.leaves(batch.targets)[0].shape[0] if batch.mask is None else count
+    joint = joint.replace(num_data=count)
+    return jax.lax.map(lambda params: joint(params, batch), draws)
+
+
+def _all_batches(data: Any, batch_size: int) -> Iterator[Batch]:
+    """Every example once; the last batch of data in memory is filled up and masked."""
+    if hasattr(data, "inputs"):
+        passes = batches(data, batch_size)
+        yield from (passes.get(number) for number in range(passes.num_batches))
+        return
+    num = data.num_examples
+    size = min(batch_size, num)
+    for step in range(math.ceil(num / size)):
+        # An epoch's last batch is filled up with examples seen before.
+        mask = (step * size + jnp.arange(size) < num).astype(jnp.float32)
+        yield data.batch(jax.random.key(0), step, size)._replace(mask=mask)
+
+
+def _in_float64(distribution: Any, draws: Params) -> np.ndarray:
+    """Log densities (S,) in float64, wherever the numbers came from."""
+
+    def lift(x: Any) -> Any:
+        is_number = isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
+        return np.asarray(x, np.float64) if is_number else x
+
+    arrays, static = partition(jax.tree.map(lift, distribution))
+    with jax.enable_x64(True):
+        return np.asarray(_log_prob(static, arrays, jax.tree.map(lift, draws)), np.float64)
+
+
+@partial(jax.jit, static_argnums=0)
+def _log_prob(static: Static, arrays: list[Any], draws: Params) -> jax.Array:
+    return jax.lax.map(static.combine(arrays).log_prob, draws)
+
+
+def is_about(distribution: Any, params: Params) -> bool:
+    """Whether a Gaussian is about all parameters, and not a part of them."""
+    mean = getattr(distribution, "mean", None)
+    return mean is None or callable(mean) or set(_tree.by_paths(mean)) == set(_tree.by_paths(params))

@@ -1,0 +1,121 @@
+"""Whether chains have mixed: rank-normalised split R-hat, and effective sample sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.scipy.special import ndtri
+from numpyro import diagnostics
+
+
+def r_hat(values: Any) -> Any:
+    """Rank-normalised split R-hat: 1 where all halves of all chains look alike, above 1.01 where they do not.
+
+    The larger of two: of the ranks, which sees chains at different places, and of the ranks of distances from the
+    median, which sees chains of different widths. Ranks make it meaningful without finite variances.
+
+    Args:
+        values: pytree of arrays (C, n, ...): C chains of n >= 4 draws each, of functions such as the network's outputs;
+            see :func:`by_chain`. Parameters of networks are no good ones: a chain may well mix in the functions, and
+            not among the many parameters that give the same one.
+
+    Returns:
+        Arrays (...); NaN for a value that never changes.
+
+    Raises:
+        ValueError: fewer than 4 draws per chain.
+
+    Reference:
+        Vehtari et al. 2021, "Rank-Normalization, Folding, and Localization: An Improved R-hat" (arXiv 1903.08008).
+
+    Example:
+        >>> chains = np.random.default_rng(0).normal(size=(4, 500))
+        >>> print(f"{btl.diagnostics.r_hat(chains):.2f}", btl.diagnostics.r_hat(chains + np.arange(4)[:, None]) > 1.1)
+        1.00 True
+    """
+
+    def one(x: np.ndarray) -> np.ndarray:
+        folded = np.abs(x - np.median(x, axis=(0, 1)))
+        return np.maximum(*(diagnostics.gelman_rubin(_normal_scores(y)) for y in (x, folded)))
+
+    return _each(one, values)
+
+
+def ess(values: Any) -> Any:
+    """Bulk effective sample size: how many independent draws would know the centre of a distribution as well.
+
+    Args:
+        values: pytree of arrays (C, n, ...), as for :func:`r_hat`.
+
+    Returns:
+        Arrays (...); NaN for a value that never changes. More than 100 per chain are wanted.
+
+    Reference:
+        Vehtari et al. 2021 (arXiv 1903.08008), with Geyer's initial monotone sequence.
+
+    Example:
+        >>> chains = np.random.default_rng(0).normal(size=(4, 500))
+        >>> print(1500 < btl.diagnostics.ess(chains) < 2500, btl.diagnostics.ess(np.repeat(chains, 10, axis=1)) < 2500)
+        True True
+    """
+    return _each(lambda x: _effective(_normal_scores(x)), values)
+
+
+def ess_tail(values: Any) -> Any:
+    """Tail effective sample size: the smaller of those of the 5 % and the 95 % quantile.
+
+    Args:
+        values: pytree of arrays (C, n, ...), as for :func:`r_hat`.
+
+    Reference:
+        Vehtari et al. 2021 (arXiv 1903.08008).
+    """
+
+    def one(x: np.ndarray) -> np.ndarray:
+        quantiles = np.quantile(x, [0.05, 0.95], axis=(0, 1))
+        return np.minimum(*(_effective((x <= q).astype(np.float64)) for q in quantiles))
+
+    return _each(one, values)
+
+
+def _each(diagnostic: Callable[[np.ndarray], np.ndarray], values: Any) -> Any:
+    def one(x: Any) -> Any:
+        halves = _split(np.asarray(x, np.float64))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = np.asarray(diagnostic(halves))
+        # A value that never changes has no variance to compare: rounding would make a number of it.
+        found = np.where(np.ptp(halves, axis=(0, 1)) == 0, np.nan, found)
+        return found if found.ndim else float(found)
+
+    return jax.tree.map(one, values)
+
+
+def _split(x: np.ndarray) -> np.ndarray:
+    """Chains (C, n, ...) as their halves, (2 C, n // 2, ...); of an odd number the middle draw is left out."""
+    if x.ndim < 2 or x.shape[1] < 4:
+        raise ValueError(f"values have shape {x.shape}; give chains of at least 4 draws each, (C, n, ...)")
+    half = x.shape[1] // 2
+    return np.concatenate([x[:, :half], x[:, -half:]])
+
+
+def _normal_scores(x: np.ndarray) -> np.ndarray:
+    """Ranks over all draws (ties share their mean rank), as quantiles of the standard normal."""
+    flat = x.reshape(x.shape[0] * x.shape[1], -1)
+    ranks = np.stack([_ranks(column) for column in flat.T], axis=1)
+    scores = np.asarray(ndtri((ranks - 0.375) / (len(flat) + 0.25)), np.float64)
+    return scores.reshape(x.shape)
+
+
+def _ranks(column: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+
+
+def _effective(x: np.ndarray) -> np.ndarray:
+    found = np.asarray(diagnostics.effective_sample_size(x))
+    total = x.shape[0] * x.shape[1]
+    # Antithetic chains may know a mean better than independent draws; the estimate is not believed without limit.
+    return np.minimum(found, total * np.log10(total))

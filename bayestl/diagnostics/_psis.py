@@ -1,0 +1,102 @@
+"""Pareto smoothed importance sampling: whether an approximation is near enough to its target to be corrected."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class PSIS(NamedTuple):
+    """Attributes:
+    log_weights: (S,), the smoothed ones, normalised; for a :class:`~bayestl.Samples` that corrects the approximation.
+    khat: shape of the generalised Pareto distribution that fits the largest weights; NaN where there are too few,
+        -inf where they are equal.
+    """
+
+    log_weights: np.ndarray
+    khat: float
+
+
+def psis(log_weights: Any) -> PSIS:
+    """Importance weights whose largest ones are replaced by those of a fitted tail, and the shape of that tail.
+
+    The M = min(S/5, 3 sqrt(S)) largest weights are fitted by a generalised Pareto distribution. Its shape k-hat says
+    how far the draws are from their target: below 0.7 averages under the smoothed weights can be trusted; above it the
+    weights have no practical mean at any feasible S, and the two distributions differ in what matters.
+
+    Args:
+        log_weights: (S,), log target - log proposal at draws of the proposal, up to a constant.
+
+    Raises:
+        ValueError: not one axis of at least 1 number, or a NaN.
+
+    Reference:
+        Vehtari et al. 2024, "Pareto Smoothed Importance Sampling" (arXiv 1507.02646); the fit is that of Zhang and
+        Stephens 2009, "A New and Efficient Estimation Method for the Generalized Pareto Distribution", drawn towards
+        0.5 with the weight of 10 draws.
+
+    Example:
+        >>> draws = np.random.default_rng(0).normal(size=4000)
+        >>> print(btl.diagnostics.psis(0.1 * draws).khat < 0.2, btl.diagnostics.psis(draws**2).khat > 0.7)
+        True True
+    """
+    log_weights = np.array(log_weights, np.float64)
+    if log_weights.ndim != 1 or not log_weights.size:
+        raise ValueError(f"log_weights has shape {log_weights.shape}; give one number per draw, (S,)")
+    if np.isnan(log_weights).any():
+        raise ValueError(
+            f"log_weights has {np.isnan(log_weights).sum()} NaN of {log_weights.size}; the log joint or the "
+            "approximation's log density is not a number at some draws"
+        )
+    num = log_weights.size
+    log_weights = log_weights - log_weights.max()
+    tail, khat = math.ceil(min(num / 5, 3 * math.sqrt(num))), math.nan
+    order = np.argsort(log_weights)
+    if tail >= 5:
+        cutoff = np.exp(log_weights[order[-tail - 1]])
+        excess = np.exp(log_weights[order[-tail:]]) - cutoff
+        # Equal weights have no tail to fit.
+        if excess[-1] > 1e-10 * np.exp(log_weights[order[-1]]) and excess[tail // 4] > 0:
+            khat, sigma = _fit(excess)
+            places = (np.arange(tail) + 0.5) / tail
+            smoothed = cutoff + _quantile(places, khat, sigma)
+            # No smoothed weight above the largest raw one.
+            log_weights[order[-tail:]] = np.minimum(np.log(smoothed), 0.0)
+        else:
+            khat = -math.inf
+    return PSIS(log_weights - np.logaddexp.reduce(log_weights), khat)
+
+
+def psis_khat(log_weights: Any) -> float:
+    """The shape k-hat of the tail of importance weights; see :func:`psis`.
+
+    Args:
+        log_weights: (S,), log target - log proposal at draws of the proposal, up to a constant.
+    """
+    return psis(log_weights).khat
+
+
+def _quantile(p: np.ndarray, shape: float, sigma: float) -> np.ndarray:
+    if abs(shape) < 1e-12:
+        return -sigma * np.log1p(-p)
+    return sigma * np.expm1(-shape * np.log1p(-p)) / shape
+
+
+def _fit(excess: np.ndarray) -> tuple[float, float]:
+    """Shape and scale of a generalised Pareto distribution from ascending positive numbers.
+
+    The posterior mean of b = -shape/scale over a grid, under the profile likelihood and Zhang and Stephens' prior.
+    """
+    num = excess.size
+    points = 30 + int(math.sqrt(num))
+    quartile = excess[int(num / 4 + 0.5) - 1]
+    grid = 1 / excess[-1] + (1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))) / (3 * quartile)
+    shapes = np.mean(np.log1p(-grid[:, None] * excess), axis=1)
+    profile = num * (np.log(-grid / shapes) - shapes - 1)
+    weights = np.exp(profile - np.logaddexp.reduce(profile))
+    b = np.sum(weights * grid)
+    shape = float(np.mean(np.log1p(-b * excess)))
+    sigma = float(-shape / b)
+    return (num * shape + 10 * 0.5) / (num + 10), sigma

@@ -1,0 +1,245 @@
+"""One call that asks a posterior everything: a small table, and plain words where it should not be believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl._log_joint import LogJoint
+from bayestl._posteriors import Point, Samples
+from bayestl._types import Key
+from bayestl.diagnostics._by_chain import by_chain, expected_targets, is_chain, num_draws
+from bayestl.diagnostics._importance import is_about, log_importance_weights
+from bayestl.diagnostics._mixing import ess, ess_tail, r_hat
+from bayestl.diagnostics._psis import psis_khat
+from bayestl.diagnostics._spectrum import widest_direction
+from bayestl.diagnostics._spread import spread
+from bayestl.gaussians import Gaussian
+
+_DRAWS_AT_ONCE = 25
+_NO_SPREAD = 1e-3
+
+
+class Row(NamedTuple):
+    """One line of a report.
+
+    Attributes:
+        name: what was measured.
+        value: the number.
+        wanted: what it should be, in words; "" where any number will do.
+        warning: what is wrong, in plain words; "" where nothing is.
+    """
+
+    name: str
+    value: float
+    wanted: str = ""
+    warning: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is known about a posterior; printed, a small table.
+
+    Attributes:
+        posterior: its kind.
+        rows: the lines of the table.
+    """
+
+    posterior: str
+    rows: tuple[Row, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong, in plain words; empty where nothing is."""
+        return tuple(row.warning for row in self.rows if row.warning)
+
+    def __getitem__(self, name: str) -> float:
+        """The number of the row with this name."""
+        return next(row.value for row in self.rows if row.name == name)
+
+    def __str__(self) -> str:
+        width = max([len(row.name) for row in self.rows], default=0)
+        lines = [
+            f"  {row.name:<{width}}  {row.value:>10.4g}  {row.wanted}{'  <-' if row.warning else ''}".rstrip()
+            for row in self.rows
+        ]
+        words = [f"  Not to be believed as it is: {text}." for text in self.warnings]
+        return "\n".join([self.posterior, *lines, *words])
+
+    __repr__ = __str__
+
+
+def report(
+    joint: LogJoint,
+    posterior: Any,
+    data: Any,
+    key: Key,
+    *,
+    history: dict[str, np.ndarray] | None = None,
+    num_samples: int = 200,
+    num_inputs: int = 50,
+    batch_size: int = 256,
+) -> Report:
+    """Whether a posterior should be believed: all that applies to it, in one small table.
+
+    - Of posteriors with a density (Gaussians, as from variational inference and Laplace): k-hat of importance sampling
+      towards the log joint of all data; the smallest eigenvalue of the precision.
+    - Of chains: R-hat and effective sample sizes of what they predict for some inputs.
+    - Of samplers, with their ``history``: temperature, and step-to-noise ratio, over the last half of the run.
+    - Of all: variance relative to the prior's, block by block.
+
+    Args:
+        joint: the target.
+        posterior: what any method gave back.
+        data: the training data.
+        key: randomness of draws.
+        history: of the run, :attr:`FitResult.history`.
+        num_samples: draws for k-hat, each a pass over all data.
+        num_inputs: how many of the inputs chains are looked at by.
+        batch_size: examples seen at once.
+
+    Returns:
+        A :class:`Report`.
+
+    Warns:
+        UserWarning: the posterior should not be believed, and why.
+
+    Example:
+        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
+        >>> prior = btl.gaussians.isotropic(net.params, scale=1.0)
+        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=3)
+        >>> data = btl.data.arrays(jnp.ones((3, 1)), jnp.full(3, 2.0))
+        >>> posterior = btl.gaussians.isotropic({"w": jnp.array([1.5])}, scale=0.5)      # the posterior itself
+        >>> print(btl.diagnostics.report(joint, posterior, data, jax.random.key(0)))
+        Diagonal
+          k-hat                              -inf  < 0.57
+          smallest eigenvalue of precision      4
+          variance over the prior's, w       0.25
+    """
+    rows: list[Row] = []
+    if isinstance(posterior, Point):
+        rows.append(Row("distinct parameters", 1, "> 1", "it is one set of parameters, without any uncertainty"))
+    if isinstance(posterior, Samples):
+        rows.append(_draws(posterior))
+    if is_chain(posterior) and num_draws(posterior):
+        rows += _mixing(joint, posterior, data, num_inputs)
+    if history is not None:
+        rows += _sampler(history)
+    gaussian = getattr(posterior, "part", posterior)
+    if callable(getattr(posterior, "log_prob", None)) and _whole(joint, posterior):
+        rows.append(_khat(joint, posterior, data, key, num_samples, batch_size))
+    if isinstance(gaussian, Gaussian):
+        rows.append(_precision(gaussian))
+    clipped: Any = getattr(posterior, "clipped", None)
+    if clipped is not None:
+        rows.append(Row("eigenvalues clipped", float(clipped)))
+    has_draws = not isinstance(posterior, Samples) or num_draws(posterior) > 1
+    if callable(getattr(joint.prior, "variance", None)) and not isinstance(posterior, Point) and has_draws:
+        rows += _spreads(posterior, joint.prior, key)
+    found = Report(type(posterior).__name__, tuple(rows))
+    for words in found.warnings:
+        warnings.warn(f"this posterior should not be believed as it is: {words}", UserWarning, stacklevel=2)
+    return found
+
+
+def _whole(joint: LogJoint, posterior: Any) -> bool:
+    return not isinstance(joint.prior, Gaussian) or is_about(posterior, joint.prior.mean)
+
+
+def _draws(posterior: Samples) -> Row:
+    num = num_draws(posterior)
+    words = "" if num > 1 else f"it holds {num} draws, too few for any uncertainty"
+    return Row("draws", num, "> 1", words)
+
+
+def _khat(joint: LogJoint, posterior: Any, data: Any, key: Key, num_samples: int, batch_size: int) -> Row:
+    found = []
+    # A few draws at a time: all of them may not fit.
+    for number, start in enumerate(range(0, num_samples, _DRAWS_AT_ONCE)):
+        draws = posterior.sample(jax.random.fold_in(key, number), min(_DRAWS_AT_ONCE, num_samples - start))
+        found.append(log_importance_weights(joint, posterior, draws, data, batch_size=batch_size))
+    khat = psis_khat(_without_rounding(np.concatenate(found)))
+    limit = min(0.7, 1 - 1 / math.log10(max(num_samples, 11)))
+    words = ""
+    if not khat < limit:
+        words = (
+            f"k-hat is {khat:.2f}, so that the approximation and the posterior differ too much for importance sampling "
+            "to correct; compare it with a sampler, or take a richer approximation"
+        )
+    return Row("k-hat", khat, f"< {limit:.2g}", words)
+
+
+def _without_rounding(log_weights: np.ndarray) -> np.ndarray:
+    """Weights that differ by no more than float32 can tell are equal: their tail would be that of rounding."""
+    size = 1e-6 * max(1.0, float(np.max(np.abs(log_weights))))
+    return np.zeros_like(log_weights) if np.ptp(log_weights) < size else log_weights
+
+
+def _mixing(joint: LogJoint, posterior: Any, data: Any, num_inputs: int) -> list[Row]:
+    inputs = jax.tree.map(lambda x: jnp.asarray(x)[:num_inputs], data.examples().inputs)
+    values = np.asarray(by_chain(posterior, expected_targets(joint, inputs)))
+    num_chains, num = values.shape[:2]
+    if num < 4:
+        return [Row("draws per chain", num, ">= 4", f"its chains hold {num} draws, too few to see whether they mixed")]
+    flat = values.reshape(num_chains, num, -1)
+    if np.all(np.ptp(flat, axis=(0, 1)) == 0):
+        return [Row("R-hat", math.nan, "<= 1.01", "every draw predicts the same: there is no variability at all")]
+    worst, bulk, tail = (float(f(g(flat))) for f, g in ((np.nanmax, r_hat), (np.nanmin, ess), (np.nanmin, ess_tail)))
+    enough = 100 * num_chains
+    not_mixed = f"R-hat is {worst:.3g}, so that its chains (or their halves) disagree; run them for longer"
+    too_few = "is worth {:.0f} independent draws, fewer than " + f"{enough}; run it for longer"
+    return [
+        Row("R-hat of predictions, largest", worst, "<= 1.01", not_mixed if worst > 1.01 else ""),
+        Row("effective draws, bulk, fewest", bulk, f">= {enough}", too_few.format(bulk) if bulk < enough else ""),
+        Row("effective draws, tails, fewest", tail, f">= {enough}", too_few.format(tail) if tail < enough else ""),
+    ]
+
+
+def _sampler(history: dict[str, np.ndarray]) -> list[Row]:
+    rows = []
+    if "temperature" in history:
+        value = _last_half(history, "temperature")
+        words = ""
+        if math.isfinite(value) and not 0.8 < value < 1.25:
+            words = (
+                f"its temperature was {value:.3g} and not 1, so that it is too {'wide' if value > 1 else 'narrow'}; "
+                "take smaller steps, or larger batches"
+            )
+        rows.append(Row("temperature, last half of the run", value, "near 1", words))
+    if "step_to_noise" in history:
+        rows.append(Row("step-to-noise ratio, last half", _last_half(history, "step_to_noise"), "<< 1"))
+    return rows
+
+
+def _last_half(history: dict[str, np.ndarray], name: str) -> float:
+    """The mean over the steps with noise in the last half of the run, and over chains."""
+    half = {key: np.asarray(history[key], np.float64) for key in (name, "noisy") if key in history}
+    half = {key: values[..., values.shape[-1] // 2 :] for key, values in half.items()}
+    values = half[name][half.get("noisy", np.ones_like(half[name])) > 0]
+    return float(np.mean(values)) if values.size else math.nan
+
+
+def _precision(gaussian: Gaussian) -> Row:
+    smallest = 1 / widest_direction(gaussian)
+    words = "" if smallest > 0 and math.isfinite(smallest) else "its precision is not positive definite"
+    return Row("smallest eigenvalue of precision", smallest, "", words)
+
+
+def _spreads(posterior: Any, prior: Any, key: Key) -> list[Row]:
+    found = spread(posterior, prior, key)
+    most = max(found.values())
+    words = ""
+    if not most > _NO_SPREAD:
+        words = (
+            f"its variance is at most {most:.1g} of the prior's in every block: there is next to no variability. That "
+            "can be right for a few parameters and very many data; for a network the method has not spread out (too "
+            "few steps, steps too small, or a scale that was never learned)"
+        )
+    rows = [Row(f"variance over the prior's, {path or 'params'}", value) for path, value in found.items()]
+    return [*rows[:-1], rows[-1]._replace(warning=words)]

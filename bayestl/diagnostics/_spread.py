@@ -1,0 +1,69 @@
+"""How much of the prior's spread a posterior has left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl import _tree
+from bayestl._posteriors import Samples
+from bayestl._types import Key, Params
+
+
+def spread(posterior: Any, prior: Any, key: Key | None = None, *, num_samples: int = 100) -> dict[str, float]:
+    """Posterior variance over prior variance, for each leaf of the parameters.
+
+    ``1/D_b sum_i Var[theta_i | D] / Var[theta_i]`` over the D_b parameters of leaf b: 1 where the data said nothing, 0
+    where the posterior does not vary. In networks most parameters keep much of their prior's spread; a posterior that
+    has none to speak of anywhere has not been explored.
+
+    Args:
+        posterior: any; of a Gaussian the variances are exact, of :class:`~bayestl.Samples` those of its draws, of all
+            others those of ``num_samples`` draws with ``key``.
+        prior: a Gaussian, or anything else with ``variance()``.
+        key: for posteriors that have to be drawn from.
+        num_samples: how many draws of them, >= 2.
+
+    Returns:
+        Path to ratio. Where chains are held, all of them together.
+
+    Raises:
+        TypeError: a prior without variances.
+        ValueError: no key where one is needed.
+
+    Example:
+        >>> prior = btl.gaussians.isotropic({"w": jnp.zeros(3), "b": jnp.zeros(1)}, scale=2.0)
+        >>> posterior = btl.gaussians.isotropic(prior.mean, {"w": 2.0, "b": 0.2})
+        >>> {path: round(value, 2) for path, value in btl.diagnostics.spread(posterior, prior).items()}
+        {'b': 0.01, 'w': 1.0}
+    """
+    if not callable(getattr(prior, "variance", None)):
+        raise TypeError(f"spread is relative to the prior's variance, and {type(prior).__name__} has none to give")
+    posterior = getattr(posterior, "part", posterior)
+    after, before = _tree.by_paths(_variance(posterior, key, num_samples)), _tree.by_paths(prior.variance())
+    return {path: float(jnp.mean(variance / before[path])) for path, variance in after.items()}
+
+
+def _variance(posterior: Any, key: Key | None, num_samples: int) -> Params:
+    if callable(getattr(posterior, "variance", None)):
+        return posterior.variance()
+    if isinstance(posterior, Samples):
+        axes = posterior.log_weights.ndim
+        filled = np.flatnonzero(np.isfinite(np.asarray(posterior.log_weights).reshape(-1)))
+        weights = jax.nn.softmax(posterior.log_weights.reshape(-1)[filled])
+        draws = jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:])[filled], posterior.draws)
+    elif key is None:
+        raise ValueError(f"a {type(posterior).__name__} has to be drawn from; give a key")
+    else:
+        draws, weights = posterior.sample(key, num_samples), jnp.full(num_samples, 1 / num_samples)
+    # 1 - sum w^2 is 1 - 1/S for equal weights; one draw alone has no spread to see.
+    left = 1 - jnp.sum(weights**2)
+
+    def variance(x: jax.Array) -> jax.Array:
+        w = weights.reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.sum(w * (x - jnp.sum(w * x, axis=0)) ** 2, axis=0) / jnp.where(left > 0, left, 1.0)
+
+    return jax.tree.map(variance, draws)

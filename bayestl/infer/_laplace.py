@@ -1,0 +1,182 @@
+"""The Laplace approximation: a Gaussian at the mode, with the curvature there."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl import _tree
+from bayestl._log_joint import LogJoint
+from bayestl._loop import Static, all_finite, partition
+from bayestl._types import Batch, Data, Key, Params
+from bayestl.curvature import Batches, Builder, Curvature, DenseCurvature, Kind, batches, dense, ggn
+from bayestl.gaussians import Gaussian
+from bayestl.infer._checks import check_params
+from bayestl.infer._condition import PartPosterior, condition
+
+DENSE = dense()
+
+
+def laplace(
+    key: Key,
+    joint: LogJoint,
+    params: Params,
+    data: Data | Batch,
+    *,
+    curvature: Builder = DENSE,
+    kind: Kind = ggn,
+    selection: Any = None,
+    batch_size: int | None = 64,
+) -> Any:
+    """The Gaussian at the mode whose precision is the curvature of the log joint there.
+
+    ``q(theta) = N(theta*, T (kappa H + Sigma0^-1)^-1)``, H the curvature of ``-log p(D | theta)`` summed over all data.
+    Exact where the outputs are linear in the parameters and the likelihood is normal. The posterior is one of our
+    Gaussians, and so the prior of the next task: with dense curvature :class:`~bayestl.gaussians.Dense`; with
+    ``curvature.dual()`` and ``curvature.low_rank(r)`` :class:`~bayestl.gaussians.LowRank`, or dense under a dense
+    prior.
+
+    The network runs deterministically, with the state that ``joint`` holds; a network whose outputs for one example
+    depend on the others in its batch has no curvature that is a sum over examples, and is refused.
+
+    Args:
+        key: of sampled labels and of Lanczos' start; dense and dual curvature under the GGN do not use it.
+        joint: the target; its prior a Gaussian of any structure that the curvature goes with, or None for the flat one
+            (dense curvature only, and more data than parameters). If the data hold more or fewer examples than
+            ``joint.num_data``, H counts as the joint counts.
+        params: the mode theta*, as :func:`map_estimate` finds it. It is not looked for here.
+        data: all the training data, in memory; or one :class:`~bayestl.Batch`, whose mask counts.
+        curvature: the structure of H, from ``bayestl.curvature``.
+        kind: which curvature; ``curvature.ggn``, ``curvature.empirical_fisher`` or ``curvature.fisher(num_samples)``.
+        selection: path patterns of the parameters that are random, or a tree with ``None`` at the leaves left out; the
+            rest stays as in ``params``, and the prior is conditioned on it (see :func:`condition`). None for all.
+        batch_size: examples seen at once; None for all.
+
+    Returns:
+        A Gaussian with mean ``params``; with a selection a :class:`PartPosterior`, whose draws are whole parameters
+        and whose ``part`` is the Gaussian.
+
+    Raises:
+        ValueError: a curvature that is not positive definite; a likelihood without a known output Hessian under a GGN;
+            batch statistics in training mode; more rank than parameters; an empty selection; whatever ``joint.check``
+            raises.
+        TypeError: a prior that is no Gaussian, or none that the curvature goes with; data that are not in memory.
+
+    Reference:
+        MacKay 1992, "A Practical Bayesian Framework for Backpropagation Networks"; Daxberger et al. 2021, "Laplace
+        Redux", section 2. Priors here may have any mean and any of our covariances.
+
+    Example:
+        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
+        >>> prior = btl.gaussians.isotropic(net.params, scale=1.0)
+        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=3)
+        >>> data = btl.data.arrays(jnp.ones((3, 1)), jnp.full(3, 2.0))
+        >>> posterior = btl.infer.laplace(jax.random.key(0), joint, {"w": jnp.array([1.5])}, data)
+        >>> print(posterior.mean["w"], posterior.variance()["w"])
+        [1.5] [0.25]
+    """
+    if selection is not None:
+        check_params(joint, params)
+        conditioned = condition(joint, params, selection)
+        part = laplace(
+            key, conditioned.joint, conditioned.params, data, curvature=curvature, kind=kind, batch_size=batch_size
+        )
+        return PartPosterior(part, _tree.at_least_float32(conditioned.rest))
+    params, passes = checked(joint, params, data, batch_size)
+    arrays, static = partition((joint, curvature, kind))
+    posterior = _posterior(static, arrays, key, params, passes)
+    if _tree.is_concrete(posterior) and not bool(all_finite(posterior)):
+        raise ValueError(_failure(joint, _curvature(static, arrays, key, params, passes), params, posterior))
+    return posterior
+
+
+def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) -> tuple[Params, Batches]:
+    """The parameters and the passes over the data that a curvature takes, checked as far as values are known."""
+    check_params(joint, params)
+    if joint.prior is not None and not isinstance(joint.prior, Gaussian):
+        raise TypeError(
+            f"the Laplace approximation takes a Gaussian prior or None, and got a {type(joint.prior).__name__}, whose "
+            "own curvature is not known; approximate it by a Gaussian first (sources.from_samples)"
+        )
+    passes = batches(data, batch_size)
+    joint.check(params, passes.inputs, passes.targets, passes.mask)
+    params = _tree.at_least_float32(params)
+    if _tree.is_concrete((joint, params, passes)):
+        _check_apart(joint, params, passes)
+    return params, passes
+
+
+def power(joint: LogJoint, passes: Batches) -> jax.Array:
+    """What the curvature, a sum over the data, counts in the log joint: kappa, and the examples that N stands for."""
+    return joint.kappa * joint.num_data / passes.num_seen()
+
+
+@partial(jax.jit, static_argnums=0)
+def _curvature(static: Static, arrays: list[Any], key: Key, params: Params, passes: Batches) -> Curvature:
+    joint, curvature, kind = static.combine(arrays)
+    return curvature(key, joint, params, passes, kind, passes.batch_size)
+
+
+@partial(jax.jit, static_argnums=0)
+def _posterior(static: Static, arrays: list[Any], key: Key, params: Params, passes: Batches) -> Gaussian:
+    joint = static.combine(arrays)[0]
+    structure = _curvature(static, arrays, key, params, passes)
+    return structure.precision_update(joint.prior, params, power(joint, passes), joint.temperature)
+
+
+def _check_apart(joint: LogJoint, params: Params, passes: Batches) -> None:
+    """Raise when the outputs of the first example depend on which others are in its batch."""
+    num = min(passes.num_examples, passes.batch_size, 8)
+    together = jax.tree.map(lambda x: jnp.asarray(x)[:num], passes.inputs)
+    alone = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), together)
+    first, second = _outputs_twice(joint, params, together, alone)
+    for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        if jnp.shape(x)[:1] != (num,):
+            raise ValueError(
+                f"the network's outputs have a leaf of shape {jnp.shape(x)} for {num} examples; every leaf needs the "
+                f"examples as its leading axis"
+            )
+        x, y = np.asarray(x[0], np.float64), np.asarray(y[0], np.float64)
+        # Rounding alone would be less, in bfloat16 too.
+        if np.max(np.abs(x - y), initial=0) > 0.05 * np.max(np.abs(x), initial=0):
+            raise ValueError(
+                "the outputs of one example depend on the others in its batch: the network uses batch statistics "
+                "(training mode) without a key, and its curvature is no sum over examples; let its apply use running "
+                "statistics when key is None (as the networks of bayestl.nets do), see nets.frozen_state"
+            )
+
+
+@jax.jit
+def _outputs_twice(joint: LogJoint, params: Params, first: Any, second: Any) -> tuple[Any, Any]:
+    return joint.outputs(params, first)[0], joint.outputs(params, second)[0]
+
+
+def _failure(joint: LogJoint, structure: Curvature, params: Params, posterior: Gaussian) -> str:
+    """What is wrong, where, and what to do."""
+    ones = jax.tree.map(jnp.ones_like, params)
+    bad = [path for path, x in _tree.by_paths(structure.mv(ones)).items() if not bool(jnp.all(jnp.isfinite(x)))]
+    if bad:
+        return (
+            f"the curvature is not finite at {_tree.shown(bad)}: the network's outputs or their derivatives are not; "
+            "look at them at these params"
+        )
+    under = "under the flat prior" if joint.prior is None else "under this prior"
+    do = "give a Gaussian prior (gaussians.isotropic), or a selection of the parameters that the data determine"
+    if not float(joint.kappa) > 0:
+        do = "with kappa = 0 there is the prior alone, so give one"
+    if isinstance(structure, DenseCurvature):
+        values, vectors = np.linalg.eigh(np.asarray(structure.matrix, np.float64))
+        shares = jax.tree.map(lambda x: float(np.sum(np.asarray(x) ** 2)), structure.unflat(jnp.asarray(vectors[:, 0])))
+        found = _tree.by_paths(shares)
+        where = max(found, key=lambda path: found[path])
+        return (
+            f"the curvature is not positive definite {under}: the smallest eigenvalue of H is {values[0]:.3g}, the "
+            f"largest {values[-1]:.3g}, and {found[where]:.0%} of the smallest one's direction lies in {where!r}; {do}"
+        )
+    variance = _tree.by_paths(posterior.variance())
+    where = [path for path, x in variance.items() if not bool(jnp.all(jnp.isfinite(x)))]
+    return f"the curvature is not positive definite {under}: no finite variance at {_tree.shown(where)}; {do}"

@@ -1,0 +1,57 @@
+"""A function of many inputs, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def num_inputs(inputs: Any) -> int:
+    """B, the length of the leading axis."""
+    return jax.tree.leaves(inputs)[0].shape[0]
+
+
+def scanned(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any:
+    """``fn`` of the inputs, ``batch_size`` at a time, as one loop inside the program."""
+    num = num_inputs(inputs)
+    if batch_size is None or batch_size >= num:
+        return fn(inputs)
+    outputs = jax.lax.map(fn, split(inputs, batch_size))
+    return joined(outputs, num)
+
+
+def looped(fn: Callable[[Any], Any], inputs: Any, batch_size: int) -> Any:
+    """``fn`` of the inputs, ``batch_size`` at a time, one call of ``fn`` after another: for values, not tracers."""
+    num = num_inputs(inputs)
+    if batch_size >= num:
+        return fn(inputs)
+    parts = [fn(jax.tree.map(lambda x, rows=rows: x[rows], inputs)) for rows in _rows(num, batch_size)]
+    # Not by JAX, which would compile a program with an argument for every batch.
+    return jax.tree.map(lambda *xs: jnp.asarray(np.concatenate(xs)[:num]), *parts)
+
+
+def split(inputs: Any, batch_size: int) -> Any:
+    """Leaves (B, ...) as (number of batches, batch_size, ...), the last batch padded."""
+    missing = -num_inputs(inputs) % batch_size
+
+    def leaf(x: jax.Array) -> jax.Array:
+        # Copies of the last example, not zeros, are always valid inputs.
+        x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+        return x.reshape(-1, batch_size, *x.shape[1:])
+
+    return jax.tree.map(leaf, inputs)
+
+
+def joined(batches: Any, num: int) -> Any:
+    """Undoes :func:`split` for what was computed from it: leaves (number of batches, batch_size, ...) to (B, ...)."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num], batches)
+
+
+def _rows(num: int, batch_size: int) -> list[np.ndarray]:
+    """Row numbers of every batch; the last one repeats the last row, so that all batches run the same program."""
+    starts = range(0, num, batch_size)
+    return [np.minimum(np.arange(start, start + batch_size), num - 1) for start in starts]

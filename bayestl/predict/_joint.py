@@ -1,0 +1,130 @@
+"""What is believed about the targets of several examples together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from bayestl import _tree
+from bayestl._types import Key
+from bayestl.likelihoods import Normal, check_targets_shape
+from bayestl.predict._average import average
+from bayestl.predict._gaussian_outputs import flat, unflat
+from bayestl.predict._gaussian_predictive import normal_log_prob, with_diagonal
+from bayestl.predict._predictive import Predictive
+from bayestl.predict._root import symmetric_root
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class JointPredictive:
+    """Raw outputs of B examples as one Gaussian ``N(f, V)``, V with all that ties the examples together.
+
+    Which examples are doubtful together is what batch active learning, correlated decisions and out-of-sample
+    evidence ask for; a :class:`Predictive` tells of each by itself.
+
+    Attributes:
+        outputs: f, raw outputs, leaves (B, ...).
+        output_covariance: V, (B F, B F) for F numbers in an example's outputs, example by example.
+        likelihood: outputs to a numpyro distribution.
+        noise: variances of the observation noise, (B, ...), for normal likelihoods; else None.
+    """
+
+    outputs: Any
+    output_covariance: Float[Array, "N N"]
+    likelihood: Any
+    noise: Any
+
+    def log_prob(self, targets: Any) -> Float[Array, ""]:
+        """``log N(y; f, V + diag(noise))`` of all targets (B, ...) together, in nats, a scalar.
+
+        Raises:
+            TypeError: a likelihood that is not normal; :meth:`sampled` is for all.
+            ValueError: targets of another shape.
+        """
+        mean = self.mean()
+        check_targets_shape(tuple(jnp.shape(targets)), mean.shape)
+        return normal_log_prob((jnp.asarray(targets) - mean).reshape(-1), self.covariance())
+
+    def mean(self) -> Float[Array, "B ..."]:
+        """Expected targets.
+
+        Raises:
+            TypeError: a likelihood that is not normal.
+        """
+        self._check_normal()
+        return self.outputs if self.likelihood.scale is not None else self.outputs[0]
+
+    def covariance(self) -> Float[Array, "N N"]:
+        """Covariance of all targets, observation noise included: N numbers in (B, ...), in row-major order.
+
+        Raises:
+            TypeError: a likelihood that is not normal.
+        """
+        return with_diagonal(self.function_covariance(), jnp.reshape(self.noise, -1))
+
+    def function_covariance(self) -> Float[Array, "N N"]:
+        """Covariance of all expected targets, without observation noise.
+
+        Raises:
+            TypeError: a likelihood that is not normal.
+        """
+        mean = self.mean()
+        num, size = mean.shape[0], math.prod(mean.shape[1:])
+        all_outputs = self.output_covariance.shape[0] // num
+        blocks = self.output_covariance.reshape(num, all_outputs, num, all_outputs)
+        return blocks[:, :size, :, :size].reshape(num * size, num * size)
+
+    def sampled(self, key: Key, num: int) -> Predictive:
+        """A mixture over ``num`` draws of all outputs together: ``joint_log_prob`` is then that of all targets.
+
+        Raises:
+            ValueError: num below 1.
+        """
+        if num < 1:
+            raise ValueError(f"num is {num}; at least 1 draw is needed")
+        root = symmetric_root(self.output_covariance)
+        noise = jax.random.normal(key, (num, len(root)), root.dtype)
+        deviations = jnp.matmul(noise, root, precision=jax.lax.Precision.HIGHEST)
+        num_examples = jax.tree.leaves(self.outputs)[0].shape[0]
+        deviations = unflat(deviations.reshape(num, num_examples, -1), self.outputs, 1)
+        draws = jax.tree.map(jnp.add, self.outputs, deviations)
+        return Predictive(draws, self.likelihood, jnp.full(num, -math.log(num)))
+
+    def _check_normal(self) -> None:
+        if not isinstance(self.likelihood, Normal):
+            raise TypeError(
+                f"targets have a joint normal density under normal likelihoods, but this one is a "
+                f"{type(self.likelihood).__name__}; use sampled(key, num).joint_log_prob(targets)"
+            )
+
+
+def joint_from_samples(predictive: Predictive) -> JointPredictive:
+    """What a predictive's samples say about all its examples together: the Gaussian with their mean and covariance.
+
+    ``f = sum_s w_s f_s``, ``V = sum_s w_s (f_s - f)(f_s - f)^T``, of rank below S; the noise is averaged. The exact
+    joint density of the mixture itself is :meth:`Predictive.joint_log_prob`.
+
+    Args:
+        predictive: whose draws share their parameters over the examples, as :func:`monte_carlo` gives.
+
+    Example:
+        >>> two = btl.predict.Predictive(
+        ...     jnp.array([[1.0, 2.0], [-1.0, -2.0]]), btl.likelihoods.normal(1.0), jnp.log(jnp.array([0.5, 0.5]))
+        ... )
+        >>> print(btl.predict.joint_from_samples(two).covariance().round(4))
+        [[2. 2.]
+         [2. 5.]]
+    """
+    outputs = _tree.at_least_float32(predictive.outputs)
+    mean = jax.tree.map(lambda x: average(predictive.log_weights, x), outputs)
+    deviations = flat(jax.tree.map(jnp.subtract, outputs, mean), 2)
+    rows = deviations.reshape(deviations.shape[0], -1) * jnp.exp(0.5 * predictive.log_weights)[:, None]
+    covariance = jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST)
+    noise = predictive.expected_variance() if isinstance(predictive.likelihood, Normal) else None
+    return JointPredictive(mean, covariance, predictive.likelihood, noise)

@@ -1,0 +1,165 @@
+"""Covariances of outputs under Kronecker-factored posteriors, layer by layer.
+
+The Jacobian of an output in a layer's matrix is a sum over positions of ``a g^T``, layer input times output gradient.
+Rotating a and g into the basis in which the posterior is independent costs I^2 + O^2; rotating the Jacobian itself, one
+matrix for every output, would cost I O (I + O).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.lax import Precision
+
+from bayestl import _tree, curvature
+from bayestl._types import Apply, Batch, Params
+from bayestl.gaussians import Blocks, Gaussian, Kronecker, MatrixLayout, Rearrangement
+from bayestl.predict._gaussian_outputs import unflat
+from bayestl.predict._jacobian import Linearization, transposed_unwhiten
+
+# Numbers that one batch may take: what the caches of a CPU hold, or a part of an accelerator's memory.
+_ON_CPU, _ELSEWHERE = 2**22, 2**28
+
+
+def is_layered(gaussian: Gaussian) -> bool:
+    """Whether a Gaussian has Kronecker-factored layers."""
+    return any(isinstance(block, Kronecker) for block in _blocks(gaussian))
+
+
+@partial(jax.jit, static_argnames="apply")
+def layered_moments_of_chunk(linear: Linearization, inputs: Any, *, apply: Apply) -> tuple[Any, jax.Array]:
+    """Outputs at the mean, leaves (B, ...), and ``J Sigma J^T``, (B, F, F)."""
+    outputs = linear.outputs(apply, linear.gaussian.mean, inputs)
+    layers, leaves = _gradients(apply, linear, inputs)
+    blocks = _blocks(linear.gaussian)
+    return outputs, _tree.total(_block_covariance(block, layers, leaves) for block in blocks)
+
+
+def layered_batch_size(apply: Apply, linear: Linearization, inputs: Any) -> int:
+    """How many examples at once."""
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *jnp.shape(x)[1:]), x.dtype), inputs)
+    layers, leaves = jax.eval_shape(partial(_gradients, apply), linear, one)
+    held = jax.tree.leaves((layers, leaves))
+    # The Jacobians of layers that several positions share are formed.
+    shared = [
+        s.gradients.shape[0] * s.inputs.shape[2] * s.inputs.shape[3] * s.gradients.shape[4]
+        for s in layers.values()
+        if s.inputs.shape[1] > 1
+    ]
+    limit = _ON_CPU if jax.default_backend() == "cpu" else _ELSEWHERE
+    return max(limit // max(sum(x.size for x in held) + sum(shared), 1), 1)
+
+
+class _Layer(NamedTuple):
+    """A layer of weights in one batch of B examples; P positions, g groups, F outputs of the network.
+
+    Attributes:
+        inputs: a, (B, P, g, I).
+        gradients: of the network's outputs in a W, (F, B, P, g, O).
+    """
+
+    inputs: jax.Array
+    gradients: jax.Array
+
+
+class _Network(NamedTuple):
+    """What taking a network apart needs of a log joint."""
+
+    apply: Apply
+    linear: Linearization
+    likelihood: Any = None
+
+    def outputs(self, part: Params, inputs: Any) -> tuple[Any, None]:
+        return self.linear.outputs(self.apply, part, inputs), None
+
+
+def _gradients(apply: Apply, linear: Linearization, inputs: Any) -> tuple[dict[str, _Layer], dict[str, jax.Array]]:
+    """The layers of Kronecker blocks by the path of their weights, and gradients (F, B, *shape) of all other leaves."""
+    network: Any = _Network(apply, linear)
+    mean = linear.gaussian.mean
+    taken = curvature.take_apart(network, mean, inputs)
+    found = curvature.layer_gradients(taken, network, _one_per_output, jax.random.key(0), Batch(inputs, None))
+    names = _tree.paths(mean)
+    wanted = {b.layout.weights: b.layout for b in _blocks(linear.gaussian) if isinstance(b, Kronecker)}
+    layers: dict[str, _Layer] = {}
+    leaves = {names[leaf]: g for leaf, g in found.leaves.items()}
+    for site, seen in zip(taken.layers.weights, found.layers, strict=True):
+        name, layer = names[site.leaf], _Layer(*seen)
+        bias = None if site.bias is None else names[site.bias]
+        if name in wanted and _fits(wanted[name], site.rearrangement, bias):
+            layers[name] = layer
+        else:
+            leaves[name] = _back(site.rearrangement, layer)
+    return layers, leaves
+
+
+def _fits(layout: MatrixLayout, rearrangement: Rearrangement, bias: str | None) -> bool:
+    """Whether a block's matrix is that of the layer as the network uses it."""
+    if layout.bias not in (None, bias):
+        return False
+    shape = rearrangement.shape
+    if layout.rearrangement.shape != shape:
+        return False
+    # There are several ways to write one rearrangement down.
+    order = np.arange(math.prod(shape)).reshape(shape)
+    return np.array_equal(layout.rearrangement(order), rearrangement(order))
+
+
+def _one_per_output(likelihood: Any, outputs: Any, targets: Any, key: Any) -> Any:
+    """Columns of the identity in output space, leaves (F, B, ...)."""
+    size = sum(x.size // x.shape[0] for x in jax.tree.leaves(outputs))
+    dtype = jnp.result_type(*jax.tree.leaves(outputs))
+    columns = unflat(jnp.eye(size, dtype=dtype)[:, None], outputs, 1)
+    return jax.tree.map(lambda c, f: jnp.broadcast_to(c, (size, *f.shape)), columns, outputs)
+
+
+def _back(rearrangement: Any, layer: _Layer) -> jax.Array:
+    """Gradients of the weights themselves, (F, B, *shape)."""
+    matrix = jnp.einsum("bpgi,fbpgo->fbgio", layer.inputs, layer.gradients, precision=Precision.HIGHEST)
+    return jax.vmap(jax.vmap(rearrangement.back))(matrix)
+
+
+def _blocks(gaussian: Gaussian) -> tuple[Gaussian, ...]:
+    if isinstance(gaussian, Blocks):
+        return tuple(inner for block in gaussian.blocks for inner in _blocks(block))
+    return (gaussian,)
+
+
+# ---------------------------------------------------------------- one block
+
+
+def _block_covariance(block: Gaussian, layers: dict[str, _Layer], leaves: dict[str, jax.Array]) -> jax.Array:
+    """What the parameters of one block add to the covariance of the outputs, (B, F, F)."""
+    if isinstance(block, Kronecker) and block.layout.weights in layers:
+        return _layer_covariance(block, layers[block.layout.weights])
+    one = next(iter([*leaves.values(), *(layer.gradients for layer in layers.values())]))
+    missing = {path: jnp.zeros((*one.shape[:2], *x.shape), x.dtype) for path, x in _tree.by_paths(block.mean).items()}
+    rows = _tree.restructure({**missing, **leaves}, block.mean)
+    rows = jax.vmap(jax.vmap(transposed_unwhiten(block)))(rows)
+    return jax.vmap(_tree.columns_gram, in_axes=1)(rows, rows)
+
+
+def _layer_covariance(block: Kronecker, layer: _Layer) -> jax.Array:
+    """``sum_io lam_io M_fio M_hio`` with ``M_f = sum_p (Q_in^T d a_p) (g_fp^T Q_out)``."""
+    a = layer.inputs
+    if block.layout.bias is not None:
+        a = jnp.concatenate([a, jnp.ones((*a.shape[:-1], 1), a.dtype)], axis=-1)
+    a = _einsum("bpgi,gij->bpgj", a * block.scale, block.inputs)
+    z = _einsum("fbpgo,goq->fbpgq", layer.gradients, block.outputs)
+    if a.shape[1] == 1:
+        a, z = a[:, 0], z[:, :, 0]
+        weights = _einsum("bgi,gio->bgo", a * a, block.spectrum)
+        z = z * jnp.sqrt(weights)
+        return _einsum("fbgo,hbgo->bfh", z, z)
+    matrix = _einsum("bpgi,fbpgo->bfgio", a, z) * jnp.sqrt(block.spectrum)
+    matrix = matrix.reshape(*matrix.shape[:2], -1)
+    return _einsum("bfm,bhm->bfh", matrix, matrix)
+
+
+def _einsum(subscripts: str, *operands: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, *operands, precision=Precision.HIGHEST)

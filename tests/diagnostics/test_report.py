@@ -1,0 +1,145 @@
+"""The report: right numbers for posteriors that are known, and words for those that should not be believed."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayestl as btl
+from bayestl.diagnostics import report
+
+NUM = 12
+
+
+def _case() -> tuple[btl.LogJoint, Any, Any]:
+    """A linear-Gaussian problem, and its posterior."""
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(NUM, 2)), rng.normal(size=NUM)
+    net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})
+    prior = btl.gaussians.isotropic(net.params, 1.0)
+    joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=NUM)
+    covariance = np.linalg.inv(inputs.T @ inputs + np.eye(2))
+    exact = btl.gaussians.dense({"w": jnp.asarray(covariance @ inputs.T @ targets)}, jnp.asarray(covariance))
+    return joint, btl.data.arrays(inputs, targets), exact
+
+
+def _report(joint: Any, posterior: Any, data: Any, **changes: Any) -> btl.diagnostics.Report:
+    return report(joint, posterior, data, jax.random.key(0), **changes)
+
+
+def test_the_posterior_itself_is_believed():
+    joint, data, exact = _case()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = _report(joint, exact, data, batch_size=5)
+    assert found["k-hat"] == -np.inf
+    covariance = np.asarray(exact.covariance())
+    np.testing.assert_allclose(
+        found["smallest eigenvalue of precision"], 1 / np.linalg.eigvalsh(covariance)[-1], rtol=1e-3
+    )
+    np.testing.assert_allclose(found["variance over the prior's, w"], np.diag(covariance).mean(), rtol=1e-4)
+    assert str(found).splitlines()[0] == "Dense"
+    assert len(str(found).splitlines()) == 4
+
+
+def test_a_narrow_approximation_is_not_believed():
+    joint, data, exact = _case()
+    with pytest.warns(UserWarning, match=r"should not be believed .* k-hat is .* differ too much"):
+        found = _report(joint, exact.rescale(0.1), data)
+    assert found["k-hat"] > 0.7
+    assert "<-" in str(found)
+    assert "Not to be believed as it is: k-hat is" in str(found)
+    with pytest.warns(UserWarning, match="next to no variability"):
+        found = _report(joint, exact.rescale(1e-6), data)
+
+
+def test_a_point_has_no_uncertainty():
+    joint, data, _ = _case()
+    with pytest.warns(UserWarning, match="it is one set of parameters"):
+        _report(joint, btl.Point({"w": jnp.zeros(2)}), data)
+
+
+def test_chains_that_mixed():
+    joint, data, exact = _case()
+    keys = jax.random.split(jax.random.key(1), 4)
+    sampler = {"num_samples": 500, "every": 10, "start": 100}
+    many = btl.fit_many(
+        lambda eps: btl.infer.sgld(joint, eps, **sampler), jnp.full(4, 0.02), keys, {"w": jnp.zeros(2)}, data,
+        steps=5100, batch_size=NUM, progress=False,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = _report(joint, many.posterior, data, history=many.history)
+    assert found["draws"] == 2000
+    assert found["R-hat of predictions, largest"] < 1.01
+    assert 400 < found["effective draws, bulk, fewest"] < 2500
+    assert 400 < found["effective draws, tails, fewest"] < 2500
+    np.testing.assert_allclose(found["temperature, last half of the run"], 1 + found["step-to-noise ratio, last half"])
+    # T_eff of the stationary law, tr(H S) / D = mean of 1 / (1 - eps h / 4).
+    h = 1 / np.linalg.eigvalsh(np.asarray(exact.covariance()))
+    known = np.mean(1 / (1 - 0.02 * h / 4))
+    np.testing.assert_allclose(found["temperature, last half of the run"], known, rtol=0.02)
+
+
+def test_chains_that_did_not_mix():
+    joint, data, _ = _case()
+    rng = np.random.default_rng(0)
+    draws = {"w": jnp.asarray(rng.normal(size=(3, 60, 2)) + 3 * np.arange(3)[:, None, None])}
+    apart = btl.infer.Chain(draws, jnp.zeros((3, 60)), {"w": jnp.zeros((3, 2))})
+    with pytest.warns(UserWarning, match="should not be believed") as caught:
+        _report(joint, apart, data)
+    words = [str(warning.message) for warning in caught]
+    assert any("R-hat is" in text and "disagree" in text for text in words)
+    assert any("independent draws, fewer than 300" in text for text in words)
+    stuck = btl.infer.Chain({"w": jnp.ones((60, 2))}, jnp.zeros(60), {"w": jnp.ones(2)})
+    with pytest.warns(UserWarning, match="every draw predicts the same: there is no variability at all"):
+        _report(joint, stuck, data)
+    short = btl.infer.Chain({"w": jnp.ones((3, 2))}, jnp.zeros(3), {"w": jnp.ones(2)})
+    with pytest.warns(UserWarning, match="its chains hold 3 draws, too few to see"):
+        _report(joint, short, data)
+    none = btl.infer.Chain({"w": jnp.full((3, 2), jnp.nan)}, jnp.full(3, -jnp.inf), {"w": jnp.ones(2)})
+    with pytest.warns(UserWarning, match="it holds 0 draws"):
+        _report(joint, none, data)
+
+
+def test_a_hot_sampler_is_not_believed_and_exploring_does_not_count():
+    joint, data, exact = _case()
+    noisy = np.tile([0.0, 1.0], 50)
+    hot = {"temperature": np.where(noisy > 0, 1.6, 0.1), "step_to_noise": np.full(100, 0.6), "noisy": noisy}
+    with pytest.warns(UserWarning, match=r"its temperature was 1\.6 and not 1, so that it is too wide; take smaller"):
+        _report(joint, exact, data, history=hot)
+    right = {**hot, "temperature": np.where(noisy > 0, 1.0, 0.1)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _report(joint, exact, data, history=right)
+
+
+def test_members_of_an_ensemble_are_no_chain_and_a_flat_prior_has_no_spread():
+    joint, data, exact = _case()
+    members = btl.Samples(exact.sample(jax.random.key(0), 5), jnp.zeros(5))
+    found = _report(joint, members, data)
+    assert [row.name for row in found.rows] == ["draws", "variance over the prior's, w"]
+    assert [row.name for row in _report(joint.replace(prior=None), members, data).rows] == ["draws"]
+
+
+def test_classification_through_a_network():
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(30, 2)), rng.integers(0, 3, size=30)
+    params = {"a": jnp.asarray(rng.normal(size=(2, 4))), "b": jnp.asarray(rng.normal(size=(4, 3)))}
+    net = btl.nets.from_function(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], params)
+    prior = btl.gaussians.isotropic(jax.tree.map(jnp.zeros_like, params), 1.0)
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=30)
+    data = btl.data.arrays(inputs, labels)
+    sampler = btl.infer.sghmc(joint, 5e-3, num_samples=100, every=5, start=100)
+    fitted = btl.fit(sampler, jax.random.key(0), params, data, steps=600, batch_size=10, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = _report(joint, fitted.posterior, data, history=fitted.history)
+    assert np.isfinite(found["R-hat of predictions, largest"])
+    assert 0.8 < found["temperature, last half of the run"] < 1.5
+    assert 0.1 < found["variance over the prior's, a"] < 5

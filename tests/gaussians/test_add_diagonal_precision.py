@@ -1,0 +1,55 @@
+"""A diagonal on top of a precision, against dense float64 algebra."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gaussian_cases import BY_NAME, draw_problem, flat, sizes
+
+import bayestl as btl
+from bayestl import gaussians
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("name", ["isotropic leaves", "diagonal", "low rank", "low rank negative", "dense", "blocks"])
+def test_agrees_with_dense_algebra(name):
+    problem = draw_problem(BY_NAME[name], "tuple", 5)
+    added = jax.tree.map(lambda x: np.exp(2 * x), problem.params)
+    leaves, treedef = jax.tree.flatten(added)
+    leaves[0] = np.zeros_like(leaves[0])  # of which the data say nothing
+    added = jax.tree.unflatten(treedef, leaves)
+
+    @jax.jit
+    def queried(mean, ingredients, added):
+        g = BY_NAME[name].build(mean, ingredients)
+        result = gaussians.add_diagonal_precision(g, added)
+        unflat = jax.flatten_util.ravel_pytree(mean)[1]
+        units = jax.vmap(unflat)(jnp.eye(btl.tree.size(mean)))
+        return result.mean, jax.vmap(result.covariance_mv)(units), result.log_det_covariance()
+
+    mean, covariance, log_det = queried(problem.mean, problem.ingredients, added)
+    truth = np.linalg.inv(np.linalg.inv(problem.covariance) + np.diag(flat(added)))
+    rows = np.concatenate([np.reshape(x, (sum(sizes(mean)), -1)) for x in jax.tree.leaves(covariance)], 1)
+    np.testing.assert_allclose(rows, truth, rtol=1e-9, atol=1e-9 * np.max(truth))
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(truth)[1], rtol=1e-9)
+    np.testing.assert_array_equal(flat(mean), flat(problem.mean))
+
+
+def test_a_low_rank_prior_keeps_its_digits_in_float32():
+    """One direction of variance 1e6 among 1e-4, under data of precision 1e2 to 1e4: nothing may cancel."""
+    rng = np.random.default_rng(0)
+    column, h = rng.normal(size=200), 10.0 ** rng.uniform(2, 4, 200)
+    column *= 1e3 / np.linalg.norm(column)
+    covariance = np.diag(np.full(200, 1e-4)) + np.outer(column, column)
+    truth = np.diag(np.linalg.inv(np.linalg.inv(covariance) + np.diag(h)))
+    prior = gaussians.low_rank({"w": jnp.zeros(200)}, 1e-4, {"w": jnp.asarray(column, jnp.float32)[None]})
+    found = gaussians.add_diagonal_precision(prior, {"w": jnp.asarray(h, jnp.float32)}).variance()["w"]
+    np.testing.assert_allclose(found, truth, rtol=1e-4)
+
+
+def test_other_structures_are_refused():
+    g = gaussians.kronecker({"w": jnp.zeros((2, 2))}, {"w": jnp.eye(2)}, {"w": jnp.eye(2)})
+    with pytest.raises(TypeError, match="diagonal precision on top of a Kronecker Gaussian has no closed form"):
+        gaussians.add_diagonal_precision(g, {"w": jnp.ones((2, 2))})

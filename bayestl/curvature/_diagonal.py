@@ -157,5 +157,9 @@ def _squares(seen: Seen) -> jax.Array:
     a, z = seen
     if a.shape[1] == 1:
         return jnp.einsum("bgi,bgo->gio", a[:, 0] ** 2, jnp.sum(z[:, :, 0] ** 2, 0), precision=Precision.HIGHEST)
-    each = jnp.einsum("bpgi,kbpgo->bkgio", a, z, precision=Precision.HIGHEST)
+    if a.shape[2] == 1:
+        # Products without a batch axis of length 1 are faster.
+        each = jnp.einsum("bpi,kbpo->bkio", a[:, :, 0], z[:, :, :, 0], precision=Precision.HIGHEST)[:, :, None]
+    else:
+        each = jnp.einsum("bpgi,kbpgo->bkgio", a, z, precision=Precision.HIGHEST)
     return jnp.sum(each * each, (0, 1))

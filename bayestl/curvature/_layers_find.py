@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayestl.curvature._layers_layout import Layout, Steps, of_convolution, of_product
-from bayestl.curvature._layers_program import Program
+from bayestl.curvature._layers_program import Op, Program
 from bayestl.curvature._layers_report import Handled, Report
 from bayestl.gaussians import Rearrangement
 
@@ -173,34 +173,50 @@ def _weights(program: Program, use: Local, origin: Mapping[int, Any]) -> Weights
 
 def _moves(program: Program, chain: Sequence[int]) -> Steps | None:
     """A chain as steps, None where it does more than rearrange a parameter."""
-    steps: list[tuple[str, tuple[int, ...]]] = []
-    for op in (program.ops[number] for number in chain):
-        before, after = (program.shapes[value] for value in (op.inputs[0], op.outputs[0]))
-        if op.name == "transpose":
-            steps.append(("transpose", tuple(op.eqn.params["permutation"])))
-        elif op.name in _MOVES and before.size == after.size:
-            if before.shape != after.shape:
-                steps.append(("reshape", tuple(after.shape)))
-        else:
+    steps: list[Any] = []
+    for number in chain:
+        step = _move(program, program.ops[number])
+        if step is None:
             return None
+        steps += step
     return tuple(steps)
+
+
+def _move(program: Program, op: Op) -> Steps | None:
+    """An operation as steps, None where it does more than rearrange."""
+    before, after = (program.shapes[value] for value in (op.inputs[0], op.outputs[0]))
+    if op.name == "transpose":
+        return (("transpose", tuple(op.eqn.params["permutation"])),)
+    if op.name in _MOVES and before.size == after.size:
+        return () if before.shape == after.shape else (("reshape", tuple(after.shape)),)
+    return None
 
 
 def _with_bias(program: Program, site: Weights, local: Sequence[Local]) -> Weights:
     """The layer with its bias: the parameter that is added to each row of the product, before anything else is done."""
-    result = program.ops[site.op].outputs[0]
-    shape = program.shapes[result].shape
-    readers = [number for number, op in enumerate(program.ops) if result in op.inputs]
-    for other in local:
-        adds = program.ops[other.op].name in _SUMS and program.shapes[program.ops[other.op].outputs[0]].shape == shape
-        if adds and readers == [other.op] and result not in program.outputs:
-            added = _added(program, other)
-            if added is None:
-                continue
-            rows = site.layout.outputs(np.broadcast_to(added, shape))
-            if np.array_equal(rows, np.broadcast_to(_order(rows.shape[1:]), rows.shape)):
-                return site._replace(bias=other.leaf)
-    return site
+    value = program.ops[site.op].outputs[0]
+    moved = Rearrangement(program.shapes[value].shape)
+    while True:
+        readers = [number for number, op in enumerate(program.ops) if value in op.inputs]
+        if len(readers) != 1 or value in program.outputs:
+            return site
+        op = program.ops[readers[0]]
+        if op.name in _SUMS:
+            biases = [other for other in local if other.op == readers[0] and _is_row(program, site, moved, other)]
+            return site._replace(bias=biases[0].leaf) if biases else site
+        step = _move(program, op)
+        if step is None:
+            return site
+        value, moved = op.outputs[0], moved._replace(steps=(*moved.steps, *step))
+
+
+def _is_row(program: Program, site: Weights, moved: Rearrangement, bias: Local) -> bool:
+    """Whether a parameter is added to every row of a product, whose result was rearranged meanwhile."""
+    added = _added(program, bias)
+    if added is None or program.shapes[program.ops[bias.op].outputs[0]].shape != moved.result:
+        return False
+    rows = site.layout.outputs(moved.back(np.broadcast_to(added, moved.result)))
+    return np.array_equal(rows, np.broadcast_to(_order(rows.shape[1:]), rows.shape))
 
 
 def _order(shape: Sequence[int]) -> np.ndarray:

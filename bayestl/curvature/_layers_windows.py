@@ -101,7 +101,10 @@ def pool(name: str, params: Any, x: jax.Array) -> jax.Array:
         seen, axes = tiles(x, window)
     else:
         seen, axes = jnp.stack(slices(x, window)), (0,)
-    return jnp.sum(_first_largest(seen, axes) if is_max else seen, axes)
+    if not is_max:
+        return jnp.sum(seen, axes)
+    result = jnp.sum(_first_largest(seen, axes), axes)
+    return jnp.where(jnp.any(jnp.isnan(lax.stop_gradient(seen)), axes), jnp.nan, result)
 
 
 def _first_largest(seen: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -20,7 +20,7 @@ class Problem(NamedTuple):
     data: Any
 
 
-def make(net: Any, inputs: Any, classes: int | None, dtype: Any = jnp.float64) -> Problem:
+def make(net: Any, inputs: Any, classes: int | None, dtype: Any = None) -> Problem:
     """Random parameters (none is zero, as biases are at the start), and labels or real targets."""
     rng = np.random.default_rng(0)
 
@@ -28,6 +28,7 @@ def make(net: Any, inputs: Any, classes: int | None, dtype: Any = jnp.float64) -
         x = jnp.asarray(x)
         return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
+    dtype = jnp.result_type(float) if dtype is None else dtype
     params = jax.tree.map(lambda x: moved(x + 0.3 * rng.normal(size=x.shape)), net.params)
     net = btl.Net(params, jax.tree.map(moved, net.state), net.apply)
     num = len(jax.tree.leaves(inputs)[0])

@@ -46,7 +46,9 @@ def test_it_is_the_diagonal(name):
     truth = np.diag(explicit(problem))
     found = built(curvature.diagonal(), problem).diagonal
     assert jax.tree.structure(found) == jax.tree.structure(problem.params)
-    np.testing.assert_allclose(ravel_pytree(found)[0], truth, rtol=1e-9, atol=1e-12 * truth.max())
+    # Flax computes the softmax of attention in float32, whatever it is given.
+    rtol = 1e-5 if name == "pictures" else 1e-9
+    np.testing.assert_allclose(ravel_pytree(found)[0], truth, rtol=rtol, atol=1e-3 * rtol * truth.max())
 
 
 @pytest.mark.x64
@@ -114,13 +116,17 @@ def test_posterior_and_evidence_under_every_prior(structure):
 
 
 def test_the_flat_prior():
-    problem = networks.odd()
-    update = built(curvature.diagonal(), problem).precision_update(None, problem.params, 2.0, 3.0)
-    h = built(curvature.diagonal(), problem).diagonal
-    np.testing.assert_allclose(update.variance()["head"]["kernel"], 3 / (2 * h["head"]["kernel"]), rtol=1e-5)
-    assert np.all(np.isnan(update.variance()["unused"]))
+    params = {"unused": jnp.ones(2), "w": jnp.ones((3, 2))}
+    net = btl.nets.from_function(lambda params, x: x @ params["w"], params)
+    joint = btl.LogJoint(net, btl.likelihoods.normal(0.5), None, num_data=4)
+    data = btl.data.arrays(networks.normal(4, 3).astype(np.float32), jnp.zeros((4, 2)))
+    found: Any = curvature.diagonal()(KEY, joint, params, data, curvature.ggn, 4)
+    variance = found.precision_update(None, params, 2.0, 3.0).variance()
+    truth = 3 / (2 * np.sum(networks.normal(4, 3) ** 2, 0) / 0.25)
+    np.testing.assert_allclose(variance["w"], np.stack([truth, truth], 1), rtol=1e-5)
+    assert np.all(np.isnan(variance["unused"]))
     with pytest.raises(ValueError, match="not positive definite under the flat prior: no finite variance at 'unused'"):
-        btl.infer.laplace(KEY, problem.joint, problem.params, problem.data, curvature=curvature.diagonal())
+        btl.infer.laplace(KEY, joint, params, data, curvature=curvature.diagonal())
 
 
 def test_a_prior_without_a_closed_form_is_named():

@@ -421,7 +421,7 @@ HEADERS = {
     "negative shape": (_set("parameters", 0, "shape", [-3]), r"\[-3\] is not a shape"),
     "another dtype": (_set("parameters", 0, "dtype", "int32"), "dtype 'int32' is not float32 or float64"),
     "an unhashable dtype": (_set("parameters", 0, "dtype", ["float32"]), "is not float32 or float64"),
-    "an unknown structure": (_set("structure", "kind", "kronecker"), "is not a structure"),
+    "an unknown structure": (_set("structure", "kind", "banded"), "is not a structure"),
     "a structure that is none": (_set("structure", "low_rank"), "is not a structure"),
     "an unhashable structure": (_set("structure", "kind", ["low_rank"]), "is not a structure"),
     "rank 0": (_set("structure", "rank", 0), "rank 0 is not a positive integer"),

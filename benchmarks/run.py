@@ -36,6 +36,7 @@ def main() -> None:
         choices=NETWORKS,
         help="published network; its weights are in the data directory",
     )
+    cats.add_argument("--recipe-steps", type=int, help="steps of the original recipe (full: 3000, demo: 300)")
     shift = tasks.add_parser("cifar_shift", help="CIFAR-10 behind JPEG compression, from a ResNet-20 trained without")
     for task, labels in ((cats, "labelled photographs"), (shift, "labels per class")):
         task.add_argument("--data-dir", type=Path, help="directory of weights and pictures ($BAYESTL_DATA_DIR)")
@@ -113,7 +114,7 @@ def run_pictures(arguments: argparse.Namespace) -> None:
     data_dir = _data_dir(arguments.data_dir)
     config = task.demo(task.Config()) if arguments.demo else task.Config()
     given = {"num_labels": arguments.n, "seeds": arguments.seeds, "methods": arguments.methods}
-    given["network"] = getattr(arguments, "network", None)
+    given |= {name: getattr(arguments, name, None) for name in ("network", "recipe_steps")}
     config = task.checked(config._replace(**{k: _frozen(v) for k, v in given.items() if v is not None}))
     out = arguments.out or RESULTS / (arguments.task + ("-demo" if arguments.demo else ""))
     # Methods and numbers of labels may be added to an earlier run: its rows stay.

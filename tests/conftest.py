@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 from pathlib import Path
 
@@ -21,6 +23,25 @@ def _precision(request: pytest.FixtureRequest):
     jax.config.update("jax_enable_x64", wanted)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_one_module():
+    """Compiled programs do not outlive their module: each maps memory, and a process may have some 65,000 maps."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+_TESTS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _programs_of_some_tests():
+    """The same within modules of many tests."""
+    yield
+    if next(_TESTS) % 100 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture

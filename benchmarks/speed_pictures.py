@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,8 @@ def forward(repeats: int) -> list[dict[str, Any]]:
     inputs = jnp.asarray(pictures)
     run = jax.jit(lambda params, x: net(params, x))
     ours = _timed(lambda: jax.block_until_ready(run(net.params, inputs)))
+    # torchvision's own operators, for detection, are compiled for one build of torch; this network does not use them.
+    sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
     try:
         import torch  # pyright: ignore[reportMissingImports]
         import torchvision  # pyright: ignore[reportMissingImports]

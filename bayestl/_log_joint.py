@@ -127,6 +127,11 @@ class LogJoint:
         """``log p(target_i | input_i, theta)``, (B,), nats; neither scaled, tempered nor masked."""
         return self._log_likelihoods(params, batch, key, state)[0]
 
+    @property
+    def effective_num_data(self) -> jax.Array:
+        """``kappa N / T``, the number of data that the tempered likelihood counts; N / T at kappa = 0."""
+        return jnp.where(self.kappa > 0, self.kappa, 1.0) * self.num_data / self.temperature
+
     def loss(
         self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None
     ) -> tuple[jax.Array, LossTerms]:

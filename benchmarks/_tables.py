@@ -35,6 +35,15 @@ def cell(values: np.ndarray, digits: int = 3, sign: bool = False) -> str:
     return f"{mean:{'+' if sign else ''}.{digits}f} ± {error:.{digits}f}"
 
 
+def verdict(difference: np.ndarray) -> str:
+    """A paired difference in NLL, and whether it is more than two standard errors."""
+    mean, error = mean_and_error(difference)
+    word = "no clear difference"
+    if abs(mean) > 2 * error:
+        word = f"{'better' if mean < 0 else 'worse'} by more than two standard errors"
+    return f"NLL {cell(difference, sign=True)}, {word}"
+
+
 def markdown(
     rows: Sequence[dict[str, Any]],
     key: dict[str, Any],

@@ -99,14 +99,9 @@ def annealed(make: Callable[[btl.LogJoint, Any], btl.Inference], steps: int) -> 
     """The same with learning rates that fall to zero, so that a run ends at its mode and not somewhere around it."""
 
     def with_schedule(joint: btl.LogJoint, setting: Any) -> btl.Inference:
-        return make(joint, {**setting, "learning_rate": half_cosine(setting["learning_rate"], steps)})
+        return make(joint, {**setting, "learning_rate": optax.cosine_decay_schedule(setting["learning_rate"], steps)})
 
     return with_schedule
-
-
-def half_cosine(rate: Any, steps: int) -> Callable[[Any], Any]:
-    """A learning rate, maybe traced, that falls to zero."""
-    return lambda count: rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / steps, 1)))
 
 
 def run_method(method: Method, likelihood: Any, places: Sequence[np.ndarray], progress: bool) -> list[dict[str, Any]]:

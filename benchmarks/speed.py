@@ -128,6 +128,17 @@ def by_hand(work: Workload) -> Callable[[], float]:
     return run
 
 
+def timed(function: Callable[[], Any]) -> Callable[[], float]:
+    """Seconds of one call, its arrays waited for."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(function())
+        return time.perf_counter() - began
+
+    return run
+
+
 def alternate(a: Callable[[], float], b: Callable[[], float], repeats: int) -> dict[str, Any]:
     """Both in turn, after one run each that compiles; seconds and the ratio a / b pair by pair."""
     began = time.perf_counter()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,9 @@ import numpy as np
 import optax
 
 import bayestl as btl
+from benchmarks._peers import peer
 from benchmarks._published import NETWORKS, as_run_here
-from benchmarks.speed import Workload, alternate, by_fit, show
+from benchmarks.speed import Workload, alternate, by_fit, show, timed
 from benchmarks.tasks.cats_vs_dogs_views import AUGMENT, PHOTOGRAPHS, example
 
 SIZE, BATCH, STEPS = 96, 32, 2
@@ -85,13 +84,9 @@ def forward(repeats: int) -> list[dict[str, Any]]:
     net = btl.nets.from_nnx(btl.pretrained.resnet50(jax.random.key(0)))
     inputs = jnp.asarray(pictures)
     run = jax.jit(lambda params, x: net(params, x))
-    ours = _timed(lambda: jax.block_until_ready(run(net.params, inputs)))
-    # torchvision's own operators, for detection, are compiled for one build of torch; this network does not use them.
-    sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-        import torchvision  # pyright: ignore[reportMissingImports]
-    except ImportError:
+    ours = timed(lambda: run(net.params, inputs))
+    torch, torchvision = peer("torch"), peer("torchvision")
+    if torch is None or torchvision is None:
         ours()
         seconds = float(np.median([ours() for _ in range(repeats)]))
         print(f"(j) ResNet-50, batch {RESNET_BATCH}: {seconds * 1e3:.0f} ms; torch and torchvision are not installed")
@@ -99,18 +94,9 @@ def forward(repeats: int) -> list[dict[str, Any]]:
     model = torchvision.models.resnet50(weights=None).eval()
     given = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
-        found = alternate(ours, _timed(lambda: model(given)), repeats)
+        found = alternate(ours, timed(lambda: model(given)), repeats)
     versions = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
     return [{**show(f"(j) ResNet-50, batch {RESNET_BATCH}: forward / torch", found, None), "peer": versions}]
-
-
-def _timed(function: Callable[[], Any]) -> Callable[[], float]:
-    def run() -> float:
-        began = time.perf_counter()
-        function()
-        return time.perf_counter() - began
-
-    return run
 
 
 def decode(repeats: int) -> list[dict[str, Any]]:
@@ -122,7 +108,7 @@ def decode(repeats: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as cache:
         records = btl.data.folder(Path(directory) / PHOTOGRAPHS, cache)
         read = functools.partial(example, SIZE)
-        load = _timed(lambda: jax.block_until_ready(btl.data.load(records, read).inputs))
+        load = timed(lambda: btl.data.load(records, read).inputs)
         streamed = btl.data.stream(records, read)
         batches = len(records) // BATCH
 
@@ -132,7 +118,7 @@ def decode(repeats: int) -> list[dict[str, Any]]:
                 jax.block_until_ready(found.gather(found.indices(jax.random.key(0), 0, batches, BATCH)[-1]).inputs)
 
         rates = {}
-        for name, run, num in (("loaded", load, len(records)), ("streamed", _timed(drain), batches * BATCH)):
+        for name, run, num in (("loaded", load, len(records)), ("streamed", timed(drain), batches * BATCH)):
             run()
             rates[f"{name}_per_second"] = num / float(np.median([run() for _ in range(repeats)]))
     print("(k) JPEG photographs to 96 x 96 on the device: " + ", ".join(f"{k} {v:.0f}" for k, v in rates.items()))

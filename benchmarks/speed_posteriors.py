@@ -7,11 +7,7 @@ are printed alone.
 from __future__ import annotations
 
 import functools
-import importlib
 import resource
-import sys
-import time
-import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +18,8 @@ import numpy as np
 import optax
 
 import bayestl as btl
-from benchmarks.speed import MOMENTUM, RATE, Workload, alternate, conv_net, low_rank_prior, mlp, show
+from benchmarks._peers import peer
+from benchmarks.speed import MOMENTUM, RATE, Workload, alternate, conv_net, low_rank_prior, mlp, show, timed
 
 PICTURES, TO_PREDICT, CLASSES = 1000, 200, 10
 MEMBERS = 8
@@ -35,29 +32,6 @@ def rows(repeats: int) -> list[dict[str, Any]]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of this process, peers included: {peak:.2f} GiB")
     return [{**row, "peak_memory_gib": peak} for row in found]
-
-
-def peer(name: str) -> Any:
-    """A package in torch, or None."""
-    # torchvision's own operators are compiled for one build of torch; nothing here uses them.
-    sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            return None
-
-
-def timed(function: Callable[[], Any]) -> Callable[[], float]:
-    """Seconds of one call, its arrays waited for."""
-
-    def run() -> float:
-        began = time.perf_counter()
-        jax.block_until_ready(function())
-        return time.perf_counter() - began
-
-    return run
 
 
 def beside(name: str, ours: Callable[[], Any], theirs: Callable[[], Any] | None, target: float, repeats: int) -> Any:

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "bayestl"
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
     {"_types", "_tree"},
+    {"_part"},
     {
         "_posteriors",
         "_log_joint",

@@ -130,7 +130,7 @@ def svi(
 
 def _numpyro_svi(method: _Method, model: NumPyroModel, guide: Any) -> numpyro_infer.SVI:
     joint = method.joint
-    scale = joint.temperature / (joint.num_data * jnp.where(joint.kappa > 0, joint.kappa, 1.0))
+    scale = 1 / joint.effective_num_data
     objective = numpyro_infer.Trace_ELBO(num_particles=method.num_particles)
     scaled_model, scaled_guide = (handlers.scale(fn, scale=scale) for fn in (model, guide))
     return numpyro_infer.SVI(scaled_model, scaled_guide, method.optimizer, objective)
@@ -180,9 +180,8 @@ def _start(dynamic: list[Any], key: Key, params: Params, *, static: Static) -> A
 def _step(method: _Method, key: Key, state: SVIState, batch: Batch) -> tuple[SVIState, SVIInfo]:
     svi, _ = _ready(method, state.sites, key, batch)
     new_state, loss = svi.update(_numpyro_state(state, key), batch)
-    joint = method.joint
-    effective = joint.num_data * jnp.where(joint.kappa > 0, joint.kappa, 1.0) / joint.temperature
-    return SVIState(new_state.optim_state, state.sites), SVIInfo(loss, -loss * effective)
+    info = SVIInfo(loss, -loss * method.joint.effective_num_data)
+    return SVIState(new_state.optim_state, state.sites), info
 
 
 def _numpyro_state(state: SVIState, key: Key) -> Any:

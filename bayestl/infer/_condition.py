@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Apply, Key, Net, Params
+from bayestl._part import PartApply, with_fixed
+from bayestl._types import Key, Net, Params
 from bayestl.gaussians import Gaussian
 
 
@@ -26,18 +27,6 @@ class Conditioned(NamedTuple):
     joint: LogJoint
     params: Params
     rest: Params
-
-
-@dataclasses.dataclass(frozen=True)
-class _PartApply:
-    """A network of a part of the parameters; the state holds the others."""
-
-    apply: Apply
-
-    def __call__(self, part: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
-        own, rest = state
-        outputs, own = self.apply(_tree.merge(part, rest), own, inputs, key)
-        return outputs, (own, rest)
 
 
 def condition(joint: LogJoint, params: Params, selection: Any) -> Conditioned:
@@ -80,7 +69,7 @@ def condition(joint: LogJoint, params: Params, selection: Any) -> Conditioned:
                 "fixed; give a Gaussian, or None"
             )
         prior = prior.condition(params, part)
-    net = Net(part, (joint.state, rest), _PartApply(joint.apply))
+    net = Net(part, with_fixed(joint.state, rest), PartApply(joint.apply))
     numbers = {"num_data": joint.num_data, "kappa": joint.kappa, "temperature": joint.temperature}
     return Conditioned(LogJoint(net, joint.likelihood, prior, **numbers), part, rest)
 

@@ -14,7 +14,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, Params, Scalar
 from bayestl.gaussians import Diagonal, Gaussian
 from bayestl.infer._checks import as_schedule, check_params
-from bayestl.infer._variational import averaged, effective_sample_size, negative_entropy, tempered
+from bayestl.infer._variational import averaged, negative_entropy, tempered
 
 
 class IVONState(NamedTuple):
@@ -174,7 +174,7 @@ def _step(
     mean = jax.tree.map(moved, state.mean, average, prior.pull, hessian, prior.delta)
     kl = prior.kl(variance)
     elbo = -joint.kappa * joint.num_data * nll / joint.temperature - kl
-    info = IVONInfo(-elbo / effective_sample_size(joint), nll, kl, elbo)
+    info = IVONInfo(-elbo / joint.effective_num_data, nll, kl, elbo)
     return IVONState(mean, hessian, average, count, net_state), info
 
 
@@ -199,7 +199,7 @@ class _Prior(NamedTuple):
 
     @staticmethod
     def of(joint: LogJoint, mean: Params) -> _Prior:
-        size, prior, ess = _tree.size(mean), tempered(joint), effective_sample_size(joint)
+        size, prior, ess = _tree.size(mean), tempered(joint), joint.effective_num_data
 
         def negative_entropy_of(variance: Params) -> jax.Array:
             return negative_entropy(size, _tree.total(jnp.sum(jnp.log(v)) for v in jax.tree.leaves(variance)))
@@ -221,7 +221,7 @@ class _Prior(NamedTuple):
 
 
 def _variance(joint: LogJoint, hessian: Params, delta: Params) -> Params:
-    ess = effective_sample_size(joint)
+    ess = joint.effective_num_data
     return jax.tree.map(lambda h, d: (1 / (ess * (h + d))).astype(h.dtype), hessian, delta)
 
 

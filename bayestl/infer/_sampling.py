@@ -85,8 +85,7 @@ def energy(joint: LogJoint, params: Params, batch: Batch, key: Key, net_state: A
         return joint.loss(params, batch, key=key, state=net_state)
 
     (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-    scale = jnp.where(joint.kappa > 0, joint.kappa, 1.0) * joint.num_data / joint.temperature
-    gradient = jax.tree.map(lambda g: (scale * g).astype(g.dtype), gradient)
+    gradient = jax.tree.map(lambda g: (joint.effective_num_data * g).astype(g.dtype), gradient)
     return Energy(value, terms.nll, terms.log_prior, terms.state, gradient)
 
 

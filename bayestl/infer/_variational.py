@@ -131,12 +131,7 @@ def negative_elbo(
     nlls, net_state = averaged(nll, key_noise, key_net, num_samples)
     kl = divergence(q, tempered(joint), key_kl)
     elbo = -joint.kappa * joint.num_data * nlls / joint.temperature - kl
-    return -elbo / effective_sample_size(joint), Bound(nlls, kl, elbo, net_state)
-
-
-def effective_sample_size(joint: LogJoint) -> jax.Array:
-    """``kappa N / T``, the number of data that the tempered likelihood counts; N / T at kappa = 0."""
-    return jnp.where(joint.kappa > 0, joint.kappa, 1.0) * joint.num_data / joint.temperature
+    return -elbo / joint.effective_num_data, Bound(nlls, kl, elbo, net_state)
 
 
 def averaged(function: Callable, key_noise: Key, key_net: Key, num_samples: int) -> tuple[Any, Any]:

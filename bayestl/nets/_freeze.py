@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from bayestl import _tree
-from bayestl._types import Apply, Key, Net, Params
-
-
-@dataclasses.dataclass(frozen=True)
-class FreezeApply:
-    """``apply`` of a network whose constant parameters lie in its state."""
-
-    apply: Apply
-
-    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
-        whole = _tree.merge(params, state["frozen"])
-        outputs, inner = self.apply(whole, state["net"], inputs, key)
-        return outputs, {**state, "net": inner}
+from bayestl._part import PartApply, with_fixed
+from bayestl._types import Net
 
 
 def freeze(net: Net, patterns: str | Sequence[str]) -> Net:
@@ -55,4 +42,4 @@ def freeze(net: Net, patterns: str | Sequence[str]) -> Net:
             f"patterns is {patterns!r}, which freezes all of {_tree.shown(_tree.paths(net.params))}; leave something "
             "to train"
         )
-    return Net(params, {"net": net.state, "frozen": frozen}, FreezeApply(net.apply))
+    return Net(params, with_fixed(net.state, frozen), PartApply(net.apply))

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._part import own_state
 from bayestl._types import Apply, Data, Key, Net, Params
-from bayestl.nets._freeze import FreezeApply
 
 if TYPE_CHECKING:
     from bayestl._log_joint import LogJoint
@@ -182,14 +182,6 @@ def _converted(net: Net, policy: Policy) -> Net:
     if not jax.tree.leaves(own_state(net.apply, net.state)):
         return net
     return dataclasses.replace(net, apply=_with_policy(net.apply, policy))
-
-
-def own_state(apply: Any, state: Any) -> Any:
-    """The state without the constants that :func:`freeze` put into it."""
-    while apply is not None:
-        state = state["net"] if isinstance(apply, FreezeApply) else state
-        apply = getattr(apply, "apply", None)
-    return state
 
 
 def _inner(apply: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import bayestl as btl
 from benchmarks._published import NETWORKS
 from benchmarks._records import Rows
-from benchmarks._tables import bins_of, cell, markdown, mean_and_error, of
+from benchmarks._tables import bins_of, markdown, of, verdict
 from benchmarks.tasks.cats_vs_dogs import HEAD_SCALE, HEAD_STEPS
 from benchmarks.tasks.cats_vs_dogs_config import (
     DENSE,
@@ -89,15 +89,8 @@ def _verdict(config: Config, rows: Rows, n: int) -> str:
     for mine, other in pairs:
         a, b = _nll(rows, n, mine), _nll(rows, n, other)
         if len(a) and len(a) == len(b):
-            lines.append(f"* n = {n}: {mine} minus {other}: NLL {cell(a - b, sign=True)}, {_word(a - b)}.")
+            lines.append(f"* n = {n}: {mine} minus {other}: {verdict(a - b)}.")
     return "\n".join(lines)
-
-
-def _word(difference: np.ndarray) -> str:
-    mean, error = mean_and_error(difference)
-    if abs(mean) > 2 * error:
-        return "better by more than two standard errors" if mean < 0 else "worse by more than two standard errors"
-    return "no clear difference"
 
 
 def figures(config: Config, rows: Rows, photos: Photographs, out: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 import bayestl as btl
 from benchmarks._records import Rows
-from benchmarks._tables import bins_of, cell, markdown, mean_and_error, of
+from benchmarks._tables import bins_of, markdown, of, verdict
 from benchmarks.tasks.cifar_shift import (
     BODY_VI,
     BOTH,
@@ -61,15 +61,8 @@ def _verdict(rows: Rows, n: int) -> str:
         for other in (SOURCE_AS_IS, TEMPERATURE):
             a, b = (of(rows.rows, "nll", n=n, method=method) for method in (mine, other))
             if mine != other and len(a) and len(a) == len(b):
-                lines.append(f"* n = {n}: {mine} minus {other}: NLL {cell(a - b, sign=True)}, {_word(a - b)}.")
+                lines.append(f"* n = {n}: {mine} minus {other}: {verdict(a - b)}.")
     return "\n".join(lines)
-
-
-def _word(difference: np.ndarray) -> str:
-    mean, error = mean_and_error(difference)
-    if abs(mean) > 2 * error:
-        return "better by more than two standard errors" if mean < 0 else "worse by more than two standard errors"
-    return "no clear difference"
 
 
 def figures(config: Config, rows: Rows, shown: Pictures, out: Path) -> None:

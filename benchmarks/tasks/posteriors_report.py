@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks._records import Rows
-from benchmarks._tables import cell, of
+from benchmarks._tables import markdown
 from benchmarks.tasks.posteriors import DRAWS, MEMBERS, METHODS, NUTS, RANK, Config
 from benchmarks.tasks.posteriors_problems import DROPOUT, MOONS, NOISE, YACHT
 
@@ -34,26 +32,12 @@ def report(config: Config, rows: Rows) -> str:
     words = {**config._asdict(), "draws": DRAWS, "rank": RANK, "members": MEMBERS, "dropout": DROPOUT}
     parts = [CAPTION.format(**words)]
     for name in config.problems:
-        parts += ["### " + TITLES[name].format(noise=NOISE), table(rows, name)]
+        parts += [
+            "### " + TITLES[name].format(noise=NOISE),
+            markdown(rows.rows, {"problem": name}, (NUTS, *METHODS), NUTS, FIELDS[name]),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
-def table(rows: Rows, problem: str) -> str:
-    """A line for each method."""
-    fields = FIELDS[problem]
-    lines = [
-        "| method | " + " | ".join(name.replace("_", " ") for name in fields) + " | nll minus NUTS | seconds |",
-        "|---|" + "---|" * (len(fields) + 2),
-    ]
-    reference = of(rows.rows, "nll", problem=problem, method=NUTS)
-    for method in (NUTS, *METHODS):
-        key: dict[str, Any] = {"problem": problem, "method": method}
-        nll = of(rows.rows, "nll", **key)
-        if not len(nll):
-            continue
-        cells = [cell(of(rows.rows, field, **key)) for field in fields]
-        paired = cell(nll - reference, sign=True) if method != NUTS and len(nll) == len(reference) else ""
-        lines.append(
-            f"| {method} | " + " | ".join([*cells, paired, f"{of(rows.rows, 'seconds', **key).mean():.1f}"]) + " |"
-        )
-    return "\n".join(lines)
+def _table(rows: Rows, problem: str) -> str:
+    return markdown(rows.rows, {"problem": problem}, (NUTS, *METHODS), NUTS, FIELDS[problem])

@@ -90,6 +90,13 @@ def test_state_policies_reach_through():
         )
 
 
+def test_a_part_by_inference_has_the_policy_of_the_whole():
+    """``infer.condition`` holds parameters fixed in the same way."""
+    for whole, policy in ((net(), "frozen"), (btl.nets.mlp(jax.random.key(0), (3, 4, 1)), "none")):
+        joint = btl.LogJoint(whole, btl.likelihoods.normal(1.0), None, num_data=20)
+        assert btl.nets.state_policy(btl.infer.condition(joint, whole.params, "head/**").joint) == policy
+
+
 def test_learning_rates_by_depth():
     """Discriminative learning rates are optax's own: labels by path, one transformation each."""
     whole = btl.nets.mlp(jax.random.key(0), (3, 4, 4, 1))

@@ -6,8 +6,6 @@ that layers are found whatever the order of their axes.
 
 from __future__ import annotations
 
-import sys
-import types
 import warnings
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 import bayestl as btl
+from benchmarks._peers import peer
 
 NOISE, PRECISION = 0.5, 2.0
 NUM, CLASSES = 12, 3
@@ -35,12 +34,11 @@ class Peer(NamedTuple):
 
 @pytest.fixture(scope="module")
 def laplace() -> Any:
-    torch = pytest.importorskip("torch")
-    if "torchvision" not in sys.modules:
-        # Its own operators, for detection, are compiled for one build of torch; nothing here uses them.
-        sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
+    torch, found = peer("torch"), peer("laplace")
+    if found is None:
+        pytest.skip("laplace-torch is not installed")
     torch.manual_seed(0)
-    return pytest.importorskip("laplace")
+    return found
 
 
 def mlp(params: Any, x: jax.Array) -> jax.Array:

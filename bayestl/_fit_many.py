@@ -18,6 +18,7 @@ from bayestl import _tree
 from bayestl._checkpoint import Checkpoint, describe_run, opened
 from bayestl._fit import Callback, Progress, ask, bar_options, join, to_host
 from bayestl._loop import Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
+from bayestl._ring import if_else
 from bayestl._types import Data, Inference, Key, Params
 
 Vectorize = Callable[[Callable], Callable]
@@ -240,7 +241,7 @@ def _chunk(plan: _Plan, members: _Members, shared: _Shared, carry: _Carry, span:
             (state, failed), count = carry_and_count
             new_state, info = step(key, state, batch)
             good = (failed < 0) & jnp.isfinite(info.objective) & all_finite(new_state)
-            state = jax.tree.map(lambda new, old: jnp.where(good, new, old), new_state, state)
+            state = if_else(good, new_state, state)
             failed = jnp.where((failed < 0) & ~good, count + 1, failed)
             return (_Carry(state, failed), count + 1), info
 

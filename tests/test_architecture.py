@@ -17,7 +17,7 @@ PACKAGE = ROOT / "bayestl"
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
     {"_types", "_tree"},
-    {"_part"},
+    {"_part", "_ring"},
     {
         "_posteriors",
         "_log_joint",

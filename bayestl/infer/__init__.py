@@ -1,7 +1,7 @@
 """Inference: from a log joint to a posterior."""
 
 from bayestl.infer._as_ensemble import as_ensemble
-from bayestl.infer._chain import Chain, Collected, pooled
+from bayestl.infer._chain import Chain, pooled
 from bayestl.infer._condition import Conditioned, PartPosterior, condition
 from bayestl.infer._cyclical import cosine_cycles, cyclical_sghmc, cyclical_sgld
 from bayestl.infer._ensemble import ensemble
@@ -23,7 +23,6 @@ from bayestl.infer._variational import monte_carlo_kl
 
 __all__ = [
     "Chain",
-    "Collected",
     "Conditioned",
     "IVONInfo",
     "IVONState",

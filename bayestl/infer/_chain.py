@@ -1,11 +1,11 @@
-"""Draws of one Markov chain: collected in a ring on the device, and given back in the order drawn."""
+"""Draws of one Markov chain, in the order drawn."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._posteriors import Samples
+from bayestl._ring import Ring
 from bayestl._types import Params
 
 
@@ -30,47 +31,12 @@ class Chain(Samples):
     params: Any
 
 
-class Collected(NamedTuple):
-    """A ring of the last K draws.
-
-    Attributes:
-        rows: leaves (K, *shape); draw i lies in row i mod K.
-        count: draws collected in all.
-    """
-
-    rows: Any
-    count: Any
-
-    def add(self, params: Params, wanted: Any) -> Collected:
-        """With one more draw if ``wanted``, which may be traced."""
-        row = self.count % num_rows(self.rows)
-
-        def put(buffer: jax.Array, new: jax.Array) -> jax.Array:
-            # One row is read and written whether wanted or not: a choice between two buffers would copy all of them.
-            new = jnp.where(wanted, new, jax.lax.dynamic_index_in_dim(buffer, row, keepdims=False))
-            return jax.lax.dynamic_update_index_in_dim(buffer, new, row, 0)
-
-        count = self.count + jnp.asarray(wanted, jnp.int32)
-        return Collected(jax.tree.map(put, self.rows, params), count)
-
-
-def num_rows(rows: Params) -> int:
-    """K, the length of the leading axis."""
-    return jax.tree.leaves(rows)[0].shape[0]
-
-
-def nothing_collected(params: Params, num_samples: int) -> Collected:
-    """An empty ring for ``num_samples`` draws."""
-    rows = jax.tree.map(lambda x: jnp.zeros((num_samples, *x.shape), x.dtype), params)
-    return Collected(rows, jnp.zeros((), jnp.int32))
-
-
 def as_chain(state: Any) -> Chain:
     """The posterior of a sampler's state, which holds ``collected`` and ``params``."""
-    rows, count = state.collected
-    capacity = num_rows(rows)
+    ring: Ring = state.collected
+    rows, count, capacity = ring.rows, ring.count, ring.capacity
     if not _tree.is_concrete(state):
-        return _chain(rows, count, capacity, state.params)
+        return _chain(ring, capacity, state.params)
     filled = min(int(count), capacity)
     if filled == 0:
         warnings.warn(
@@ -79,19 +45,18 @@ def as_chain(state: Any) -> Chain:
             RuntimeWarning,
             stacklevel=2,
         )
-        return _chain(rows, count, capacity, state.params)
+        return _chain(ring, capacity, state.params)
     if int(count) % capacity == 0:
         return Chain(rows, jnp.zeros(filled), state.params)
-    return _chain(rows, count, filled, state.params)
+    return _chain(ring, filled, state.params)
 
 
-def _chain(rows: Params, count: Any, num: int, params: Params) -> Chain:
+def _chain(ring: Ring, num: int, params: Params) -> Chain:
     """The newest ``num`` rows, oldest first; rows without a draw come last."""
-    capacity = num_rows(rows)
-    filled = jnp.minimum(count, capacity)
-    order = (count - filled + jnp.arange(num)) % capacity
+    filled = jnp.minimum(ring.count, ring.capacity)
+    order = (ring.count - filled + jnp.arange(num)) % ring.capacity
     # NaN, since categorical draws from weights that are all -inf would quietly be the first row.
-    draws = jax.tree.map(lambda x: jnp.where(count > 0, x[order], jnp.nan), rows)
+    draws = jax.tree.map(lambda x: jnp.where(ring.count > 0, x[order], jnp.nan), ring.rows)
     return Chain(draws, jnp.where(jnp.arange(num) < filled, 0.0, -jnp.inf), params)
 
 

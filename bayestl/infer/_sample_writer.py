@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 
 from bayestl import _tree
 from bayestl._posteriors import Samples
+from bayestl._ring import Ring
 from bayestl._types import Params
-from bayestl.infer._chain import Collected, num_rows
 
 _NAME = re.compile(r"draws-(\d{9})-(\d{9})\.safetensors")
 
@@ -67,7 +67,7 @@ class SampleWriter:
             ValueError: more draws in a chunk than the sampler keeps; a method that collects none.
         """
         collected = getattr(event.state, "collected", None)
-        if not isinstance(collected, Collected):
+        if not isinstance(collected, Ring):
             raise ValueError(
                 f"{type(event.state).__name__} collects no draws; SampleWriter is for the samplers of infer"
             )
@@ -77,12 +77,12 @@ class SampleWriter:
         for chain in range(collected.count.shape[0]):
             self._write(self._directory / f"chain-{chain:03d}", jax.tree.map(lambda x, c=chain: x[c], collected))
 
-    def _write(self, folder: Path, collected: Collected) -> None:
+    def _write(self, folder: Path, collected: Ring) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if folder not in self._written:
             found = _files(folder)
             self._written[folder] = found[-1][1] if found else 0
-        first, count, capacity = self._written[folder], int(collected.count), num_rows(collected.rows)
+        first, count, capacity = self._written[folder], int(collected.count), collected.capacity
         if count <= first:
             return
         if count - first > capacity:

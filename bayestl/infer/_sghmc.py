@@ -11,8 +11,9 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
+from bayestl._ring import Ring
 from bayestl._types import Batch, Inference, Key, Params, Scalar
-from bayestl.infer._chain import Collected, as_chain, nothing_collected
+from bayestl.infer._chain import as_chain
 from bayestl.infer._checks import check_params
 from bayestl.infer._sampling import (
     Plan,
@@ -37,7 +38,7 @@ class SGHMCState(NamedTuple):
 
     params: Any
     velocity: Any
-    collected: Collected
+    collected: Ring
     net_state: Any
     count: jax.Array
 
@@ -146,7 +147,7 @@ def _init(joint: LogJoint, plan: Plan, preconditioner: Any, num_samples: int, ke
     rate = jnp.asarray(plan.step_size(count))
     noise, scale = _tree.normal_like(key, params), as_preconditioner(preconditioner, params)
     velocity = jax.tree.map(lambda x, p: (jnp.sqrt(rate * p) * x).astype(x.dtype), noise, scale)
-    return SGHMCState(params, velocity, nothing_collected(params, num_samples), joint.state, count)
+    return SGHMCState(params, velocity, Ring.empty(params, num_samples), joint.state, count)
 
 
 def _step(

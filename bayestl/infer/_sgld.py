@@ -11,8 +11,9 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
+from bayestl._ring import Ring
 from bayestl._types import Batch, Inference, Key, Params
-from bayestl.infer._chain import Collected, as_chain, nothing_collected
+from bayestl.infer._chain import as_chain
 from bayestl.infer._checks import check_params
 from bayestl.infer._sampling import (
     Plan,
@@ -35,7 +36,7 @@ class SGLDState(NamedTuple):
     """
 
     params: Any
-    collected: Collected
+    collected: Ring
     net_state: Any
     count: jax.Array
 
@@ -132,7 +133,7 @@ def _init(joint: LogJoint, preconditioner: Any, num_samples: int, key: Key, para
     check_params(joint, params)
     check_preconditioner(preconditioner, params)
     params = _tree.at_least_float32(params)
-    return SGLDState(params, nothing_collected(params, num_samples), joint.state, jnp.zeros((), jnp.int32))
+    return SGLDState(params, Ring.empty(params, num_samples), joint.state, jnp.zeros((), jnp.int32))
 
 
 def _step(

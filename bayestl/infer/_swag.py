@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from typing import Any, NamedTuple
 
@@ -123,25 +122,8 @@ def _step(step: Any, start: int, every: int, key: Key, state: SWAGState, batch: 
     point, info = step(key, MAPState(state.params, state.opt_state, state.net_state), batch)
     count = state.count + 1
     wanted = (count > start) & ((count - start) % every == 0)
-    iterates = _with_one_more(state.iterates, point.params, wanted)
+    iterates = state.iterates.update(point.params, wanted)
     return SWAGState(point.params, point.opt_state, point.net_state, iterates, count), info
-
-
-def _with_one_more(iterates: Iterates, params: Params, wanted: jax.Array) -> Iterates:
-    """``iterates.update(params)`` if ``wanted``. Of the ring one row is touched: a choice of rings would copy all."""
-    row = iterates.count % _num_rows(iterates)
-    rows = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, row), iterates.last)
-    old = dataclasses.replace(iterates, last=rows)
-    new = jax.tree.map(lambda x, y: jnp.where(wanted, x, y), old.update(params), old)
-
-    def put(ring: jax.Array, row_of_it: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(ring, row_of_it, row, 0)
-
-    return dataclasses.replace(new, last=jax.tree.map(put, iterates.last, new.last))
-
-
-def _num_rows(iterates: Iterates) -> int:
-    return jax.tree.leaves(iterates.last)[0].shape[0]
 
 
 def _posterior(scale: Any, eps: Any, state: SWAGState) -> LowRank | Point:
@@ -159,7 +141,7 @@ def _posterior(scale: Any, eps: Any, state: SWAGState) -> LowRank | Point:
 
 def _gaussian(iterates: Iterates, scale: Any, eps: Any) -> LowRank:
     """As ``sources.from_iterates``, but with a number of iterates that may be traced."""
-    rank = _num_rows(iterates)
+    rank = iterates.last.capacity
     stored: Any = jnp.minimum(iterates.count, rank)
     coefficients = conventions.swag(scale, eps, stored)
     # Rows that hold no iterate yet come first; a row of zeros in the factor adds nothing.

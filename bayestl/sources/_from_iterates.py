@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bayestl import _tree
+from bayestl._ring import Ring
 from bayestl._types import Params
 from bayestl.gaussians import LowRank, low_rank
 from bayestl.sources import conventions
@@ -25,16 +26,19 @@ class Iterates:
     since deviations from a mean that is still moving would lose part of their spread.
 
     Attributes:
-        count: number of iterates seen, T.
         mean: their mean.
         sum_squares: sum of squared deviations from the mean.
-        last: ring buffer, leaves (K, *shape); iterate t lies in row t mod K.
+        last: the last K of them.
     """
 
-    count: Any
     mean: Any
     sum_squares: Any
-    last: Any
+    last: Ring
+
+    @property
+    def count(self) -> Any:
+        """Number of iterates seen, T."""
+        return self.last.count
 
     @staticmethod
     def empty(params: Params, keep: int) -> Iterates:
@@ -43,19 +47,21 @@ class Iterates:
             raise ValueError(f"keep is {keep}; a covariance needs the last 2 iterates or more")
         _tree.check_floating("params", params)
         zeros = _tree.zeros_like(_tree.at_least_float32(params))
-        last = jax.tree.map(lambda x: jnp.zeros((keep, *x.shape), x.dtype), zeros)
-        return Iterates(jnp.zeros((), jnp.int32), zeros, zeros, last)
+        return Iterates(zeros, zeros, Ring.empty(zeros, keep))
 
     @jax.jit
-    def update(self, params: Params) -> Iterates:
-        """With one more iterate."""
+    def update(self, params: Params, wanted: Any = True) -> Iterates:
+        """With one more iterate; if ``wanted``, which may be traced."""
         _tree.check_same_structure("the new iterate", params, "the ones before", self.mean, "collect one network's")
         count = self.count + 1
         delta = _tree.sub(params, self.mean)
         mean = jax.tree.map(lambda m, d: m + d / count, self.mean, delta)
         squares = jax.tree.map(lambda s, d, p, m: s + d * (p - m), self.sum_squares, delta, params, mean)
-        last = jax.tree.map(lambda buffer, p: buffer.at[self.count % len(buffer)].set(p), self.last, params)
-        return Iterates(count, mean, squares, last)
+        mean, squares = (
+            jax.tree.map(lambda new, old: jnp.where(wanted, new, old), new, old)
+            for new, old in ((mean, self.mean), (squares, self.sum_squares))
+        )
+        return Iterates(mean, squares, self.last.add(params, wanted))
 
     def variance(self) -> Params:
         """Variance of all iterates, divisor T."""
@@ -63,8 +69,7 @@ class Iterates:
 
     def newest(self, num: int) -> Params:
         """The last ``num`` <= min(K, T) iterates, oldest first, leaves (num, *shape)."""
-        rows = (self.count - num + jnp.arange(num)) % jax.tree.leaves(self.last)[0].shape[0]
-        return jax.tree.map(lambda buffer: buffer[rows], self.last)
+        return self.last.newest(num)
 
 
 class IterateCollector:
@@ -137,7 +142,7 @@ def from_iterates(
     if rank < 2:
         raise ValueError(f"rank is {rank}; at least 2 iterates are needed for a low-rank part")
     iterates = iterates if isinstance(iterates, Iterates) else _accumulate(iterates, rank)
-    kept = min(int(iterates.count), jax.tree.leaves(iterates.last)[0].shape[0])
+    kept = min(int(iterates.count), iterates.last.capacity)
     if int(iterates.count) < 2:
         raise ValueError(
             f"from_iterates needs at least 2 iterates and got {int(iterates.count)}; use sources.point for one"

@@ -70,6 +70,21 @@ def test_draws_follow_the_posterior_under_a_prior_of_blocks(kappa, temperature):
     assert_law(nuts(joint, problem), mean, temperature * np.linalg.inv(precision))
 
 
+@pytest.mark.x64
+def test_draws_of_a_head_follow_its_posterior_given_the_rest():
+    structure = lg.BY_NAME["low rank"]
+    problem = lg.draw(structure, 6, 20, seed=2)
+    fixed = np.linspace(-1.0, 1.0, 6)
+    part = btl.infer.condition(lg.joint(structure, problem), lg.tree(jnp.asarray(fixed)), "a~1head")
+    chains = btl.bridges.nuts(jax.random.key(0), part.joint, part.params, lg.data(problem), **SETTINGS)
+    # Of the whole posterior the head's two numbers, which come first, given the others.
+    precision = np.linalg.inv(problem.covariance)
+    covariance = np.linalg.inv(precision[:2, :2])
+    mean = problem.mean[:2] - covariance @ precision[:2, 2:] @ (fixed - problem.mean)[2:]
+    assert chains.draws["body"]["kernel"] is None
+    assert_law(chains, mean, covariance)
+
+
 def test_a_second_run_compiles_nothing_and_sees_its_own_data():
     structure = lg.BY_NAME["diagonal"]
     first, second = lg.draw(structure, 3, 200, seed=0), lg.draw(structure, 3, 200, seed=1)

@@ -152,6 +152,8 @@ PRECISIONS = [
 ]
 # In bfloat16 one method of each kind: what differs there is the network, and the others see it in the same way.
 IN_BFLOAT16 = ("map_estimate, sgd", "map_estimate, adam", "proximal_map", "mean_field_vi", "low_rank_vi", "sgld")
+EVERY_PRIOR_HERE = ("proximal_map", "swag", "cyclical_sgld", "cyclical_sghmc")
+assert set((*IN_BFLOAT16, *EVERY_PRIOR_HERE)) <= {method.name for method in METHODS}
 RUNS = [(m, p) for m in METHODS for p in PRECISIONS if p.roundoff == 0 or m.name in IN_BFLOAT16]
 all_runs = pytest.mark.parametrize(("method", "precision"), RUNS, ids=lambda x: x.name)
 
@@ -275,6 +277,18 @@ def test_exact_law_on_a_linear_gaussian_problem(method, precision):
     start = lg.tree(jnp.zeros(6))
     result = _fit(method, joint, start, lg.data(problem), steps=1500, batch_size=40, chunk_size=1500)
     method.law(result.posterior, problem, precision.roundoff)
+
+
+# The laws of the others under every prior are in files of their own.
+@pytest.mark.x64
+@pytest.mark.parametrize("method", [m for m in METHODS if m.name in EVERY_PRIOR_HERE], ids=lambda m: m.name)
+@pytest.mark.parametrize("structure", [s for s in lg.STRUCTURES if s.name != "low rank"], ids=lambda s: s.name)
+def test_exact_law_under_every_other_prior(method, structure):
+    problem = lg.draw(structure, 6, 40, seed=0)
+    assert 0.05 * problem.largest_curvature < 1, "the problem is not one that these learning rates can solve"
+    run = {"steps": 1500, "batch_size": 40, "chunk_size": 1500}
+    result = _fit(method, lg.joint(structure, problem), lg.tree(jnp.zeros(6)), lg.data(problem), **run)
+    method.law(result.posterior, problem, 0.0)
 
 
 @all_runs

@@ -29,11 +29,14 @@ def _sees_targets_alone(key, batch):
 @pytest.mark.x64
 @pytest.mark.parametrize(
     ("name", "randomize"),
-    [("low rank", btl.infer.random_anchors_and_targets), ("blocks", btl.infer.random_anchors)],
-    ids=["anchors and targets", "anchors"],
+    [
+        *((structure.name, btl.infer.random_anchors_and_targets) for structure in lg.STRUCTURES),
+        ("blocks", btl.infer.random_anchors),
+    ],
+    ids=[*(f"anchors and targets, {structure.name}" for structure in lg.STRUCTURES), "anchors"],
 )
 def test_randomised_members_have_their_exact_law(name, randomize):
-    structure, members, temperature = lg.BY_NAME[name], 1000, 0.5
+    structure, members, temperature = lg.BY_NAME[name], 500, 0.5
     problem = lg.draw(structure, SIZE, NUM, seed=0)
     # A data set of which half is here: every example counts twice.
     joint = lg.joint(structure, problem, num_data=2 * NUM, temperature=temperature)

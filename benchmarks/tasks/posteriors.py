@@ -302,6 +302,8 @@ def run(config: Config, rows: Rows, data_dir: Path, progress: bool = True) -> No
                 rows.add([{"task": "posteriors", "problem": name, "seed": seed, **row, **origin}])
                 if progress:
                     print(f"  {row['method']}: nll {row['nll']:.3f}, tv {row['total_variation']:.3f}", flush=True)
+            # Each seed compiles some hundreds of programs, and a process may have some 65,000 memory maps.
+            jax.clear_caches()
 
 
 def run_seed(problem: Problem, names: list[str], seed: int, config: Config) -> Iterable[dict[str, Any]]:
@@ -311,11 +313,13 @@ def run_seed(problem: Problem, names: list[str], seed: int, config: Config) -> I
     began = time.perf_counter()
     (reference,) = nuts(problem, params, jax.random.fold_in(key, 1), config)
     found = {NUTS: [reference]}
-    for number, name in enumerate(names):
+    for name in names:
         if name != NUTS:
             began = time.perf_counter()
             try:
-                found[name] = list(METHODS[name](problem, params, jax.random.fold_in(key, number + 2), config))
+                # Of its own, so that a run that goes on draws what one never stopped would have drawn.
+                own_key = jax.random.fold_in(key, 3 + list(METHODS).index(name))
+                found[name] = list(METHODS[name](problem, params, own_key, config))
             except ValueError as error:
                 print(f"  {name}: not possible here: {error}", flush=True)
                 continue

@@ -5,6 +5,7 @@ from bayestl.curvature._columns import ColumnsCurvature
 from bayestl.curvature._dense import DenseCurvature, dense
 from bayestl.curvature._diagonal import DiagonalCurvature, diagonal
 from bayestl.curvature._dual import dual
+from bayestl.curvature._host import HostData
 from bayestl.curvature._kinds import Kind, empirical_fisher, fisher, ggn
 from bayestl.curvature._kronecker import (
     Factors,
@@ -18,7 +19,8 @@ from bayestl.curvature._kronecker import (
 from bayestl.curvature._layers import find_layers, take_apart
 from bayestl.curvature._layers import gradients as layer_gradients
 from bayestl.curvature._layers_report import Handled, Report
-from bayestl.curvature._low_rank import low_rank
+from bayestl.curvature._low_rank import Eigenpairs, lanczos, low_rank
+from bayestl.curvature._products import product
 from bayestl.curvature._structure import Builder, Curvature
 
 __all__ = [
@@ -28,8 +30,10 @@ __all__ = [
     "Curvature",
     "DenseCurvature",
     "DiagonalCurvature",
+    "Eigenpairs",
     "Factors",
     "Handled",
+    "HostData",
     "Kind",
     "KroneckerCurvature",
     "Report",
@@ -44,8 +48,10 @@ __all__ = [
     "ggn",
     "joined",
     "kronecker",
+    "lanczos",
     "layer_gradients",
     "low_rank",
+    "product",
     "reduce",
     "separate",
     "take_apart",

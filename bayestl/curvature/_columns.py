@@ -49,9 +49,9 @@ class ColumnsCurvature:
                 "than parameters"
             )
         scaled = jax.tree.map(lambda c: c * jnp.sqrt(jnp.asarray(power, c.dtype)), self.columns)
-        posterior: Any = gaussians.add_precision(prior, scaled)
+        posterior = gaussians.add_precision(prior, scaled)
         dtype = jnp.result_type(*jax.tree.leaves(posterior.mean))
-        return dataclasses.replace(posterior, mean=params).rescale(jnp.asarray(temperature, dtype))
+        return posterior.around(params).rescale(jnp.asarray(temperature, dtype))
 
     def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
         """``log det (I + power Sigma0 H)``, through the k x k Gram matrix ``C^T Sigma0 C``."""

@@ -69,18 +69,12 @@ def updated(
         variance = jax.tree.map(lambda x: jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), jnp.nan), h)
         posterior: gaussians.Gaussian = gaussians.Diagonal(params, variance)
     else:
-        posterior = _moved(gaussians.add_diagonal_precision(prior, h), params)
+        posterior = gaussians.add_diagonal_precision(prior, h).around(params)
     return posterior.rescale(jnp.asarray(temperature, jnp.result_type(*jax.tree.leaves(params))))
 
 
 def _scaled(diagonal: Params, power: Scalar) -> Params:
     return jax.tree.map(lambda x: jnp.asarray(power, x.dtype) * x, diagonal)
-
-
-def _moved(gaussian: Any, mean: Params) -> Any:
-    if isinstance(gaussian, gaussians.Blocks):
-        return gaussians.Blocks(tuple(_moved(b, _tree.like_selection(mean, b.mean)) for b in gaussian.blocks))
-    return dataclasses.replace(gaussian, mean=mean)
 
 
 def log_det_ratio(h: Params, prior: gaussians.Gaussian) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from bayestl.curvature._kinds import Kind
 from bayestl.curvature._layers import Seen, gradients, in_small_batches, take_apart
 from bayestl.curvature._layers_find import Weights
 from bayestl.curvature._layers_report import Report
+from bayestl.curvature._low_rank_prior import Columns, OfDiagonal, OfLayer, log_det, split, with_columns
 from bayestl.curvature._structure import Builder
 
 Sharing = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -122,42 +124,90 @@ class KroneckerCurvature:
 
     def precision_update(
         self, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
-    ) -> gaussians.Blocks:
-        """The Gaussian at ``params`` with precision ``(power H + Sigma0^-1) / temperature``: a
-        :class:`~bayestl.gaussians.Kronecker` for every layer, exact for priors isotropic per parameter.
+    ) -> gaussians.Blocks | gaussians.LowRankUpdate:
+        """The Gaussian at ``params`` with precision ``(power H + Sigma0^-1) / temperature``, exact: a
+        :class:`~bayestl.gaussians.Kronecker` for every layer, under a prior with a low-rank part inside a
+        :class:`~bayestl.gaussians.LowRankUpdate`.
 
         Under the flat prior a factor that is singular up to rounding gives NaN.
 
         Raises:
-            ValueError: a prior under which a layer is correlated, or has a variance per number.
+            ValueError: a prior that, but for a low-rank part, correlates a layer or has a variance per number.
         """
+        rest, columns = self._split(prior)
+        eigens = [_eigen(layer, rest) for layer in self.layers]
         blocks: list[Any] = []
-        for layer in self.layers:
+        for layer, eigen in zip(self.layers, eigens, strict=True):
             part = _tree.select_where(params, lambda path, layer=layer: path in layer.layout.paths)
-            eigen = _eigen(layer, prior)
             scaled = jnp.asarray(power, eigen.values.dtype) * eigen.values
             spectrum = jnp.asarray(temperature, scaled.dtype) / (
-                _resolved(eigen, scaled) if prior is None else 1 + scaled
+                _resolved(eigen, scaled) if rest is None else 1 + scaled
             )
             blocks.append(gaussians.Kronecker(part, eigen.scale, eigen.inputs, eigen.outputs, spectrum, layer.layout))
         if jax.tree.leaves(self.diagonal):
             part = _tree.like_selection(params, self.diagonal)
-            others = None if prior is None else prior.restrict(part)
+            others = None if rest is None else rest.restrict(part)
             blocks.append(updated(self.diagonal, others, part, power, temperature))
-        return gaussians.Blocks(tuple(blocks))
+        base = gaussians.Blocks(tuple(blocks))
+        if rest is None or columns is None:
+            return base
+        pieces = self._pieces(eigens, rest, columns, power)
+        seen = _tree.merge(*(place(of.seen(q)) for of, q, place in pieces))
+        return with_columns(base, columns, seen, [of.root(q) for of, q, _ in pieces])
 
     def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
         """``log det (I + power Sigma0 H)``.
 
         Raises:
-            ValueError: a prior under which a layer is correlated, or has a variance per number.
+            ValueError: a prior that, but for a low-rank part, correlates a layer or has a variance per number.
         """
-        values = [_eigen(layer, prior).values for layer in self.layers]
+        rest, columns = self._split(prior)
+        eigens = [_eigen(layer, rest) for layer in self.layers]
+        values = [eigen.values for eigen in eigens]
         result = _tree.total(jnp.sum(jnp.log1p(jnp.asarray(power, x.dtype) * x)) for x in values)
-        if jax.tree.leaves(self.diagonal):
+        if rest is not None and jax.tree.leaves(self.diagonal):
             h = jax.tree.map(lambda x: jnp.asarray(power, x.dtype) * x, self.diagonal)
-            result += log_det_ratio(h, prior.restrict(self.diagonal))
+            result += log_det_ratio(h, rest.restrict(self.diagonal))
+        if rest is not None and columns is not None:
+            pieces = self._pieces(eigens, rest, columns, power)
+            result += log_det([of for of, _, _ in pieces], [q for _, q, _ in pieces], columns.eigenvalues)
         return result
+
+    def _split(self, prior: gaussians.Gaussian | None) -> tuple[gaussians.Gaussian | None, Columns | None]:
+        """The prior without the low-rank parts that reach into layers, and these."""
+        return (None, None) if prior is None else split(prior, {p for x in self.layers for p in x.layout.paths})
+
+    def _pieces(self, eigens: list[_Eigen], rest: gaussians.Gaussian, columns: Columns, power: Scalar) -> list[_Piece]:
+        """The curvature in independent parts, each with what the columns have there."""
+        pieces: list[_Piece] = []
+        for layer, eigen in zip(self.layers, eigens, strict=True):
+            factor = jnp.asarray(power, eigen.values.dtype)
+            rows = eigen.scale[:, None] if eigen.scale.ndim else eigen.scale
+            # Derivatives of eigenvectors do not exist where eigenvalues are equal; none is asked for.
+            vectors = jax.lax.stop_gradient((eigen.inputs, eigen.outputs, factor * eigen.values))
+            of = OfLayer(rows, layer.inputs, factor * layer.outputs, *vectors)
+            q = jax.vmap(layer.layout.matrix)(columns.basis)
+            pieces.append((of, q, partial(_columns_of, layer, columns.basis)))
+        if jax.tree.leaves(self.diagonal):
+            variance = rest.restrict(self.diagonal).variance()
+            gained = jax.tree.map(lambda h, a: jnp.asarray(power, h.dtype) * h * a, self.diagonal, variance)
+            for path, values in _tree.by_paths(gained).items():
+                q = _tree.by_paths(columns.basis)[path]
+                pieces.append((OfDiagonal(values), q, partial(_alone, columns.basis, path)))
+        return pieces
+
+
+_Piece = tuple[OfLayer | OfDiagonal, jax.Array, Callable[[jax.Array], Params]]
+"""Of the curvature, of Q (k, ...), and how to put columns (k, ...) back to where they are among the parameters."""
+
+
+def _columns_of(layer: Factors, basis: Params, matrices: jax.Array) -> Params:
+    part = _tree.select_where(basis, lambda path: path in layer.layout.paths)
+    return jax.vmap(layer.layout.tree)(matrices, part)
+
+
+def _alone(basis: Params, path: str, columns: jax.Array) -> Params:
+    return _tree.restructure({path: columns}, basis)
 
 
 def _eigen(layer: Factors, prior: gaussians.Gaussian | None) -> _Eigen:
@@ -186,9 +236,10 @@ def _isotropic(prior: gaussians.Gaussian | None, path: str) -> jax.Array:
     else:
         what = f"belongs to a {type(prior).__name__} Gaussian"
     raise ValueError(
-        f"Kronecker-factored curvature has a closed form only under priors isotropic per parameter, and {path!r} "
-        f"{what}; give it a gaussians.isotropic prior (by path), or another curvature: diagonal() goes with diagonal, "
-        "low-rank and dense priors, low_rank(r) and dual() with these too, dense() with every prior"
+        "Kronecker-factored curvature has a closed form only under priors isotropic per parameter, with a low-rank "
+        f"part or without, and {path!r} {what}; give it a gaussians.isotropic prior (by path) or a gaussians.low_rank "
+        "one with one number per parameter as its diagonal, or another curvature: diagonal() goes with diagonal, "
+        "low-rank and dense priors, low_rank(r) and dual() with these and Kronecker ones, dense() with every prior"
     )
 
 
@@ -211,7 +262,9 @@ def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
     Layers are found in the traced program: dense ones, also shared by a sequence, convolutions in any number of
     dimensions, groups of both. Where a parameter enters in another way, H has its exact diagonal; :func:`find_layers`
     says which, and so does ``report`` of the result. The Laplace posterior is exact under priors isotropic per
-    parameter: a :class:`~bayestl.gaussians.Kronecker` for every layer. Memory: I^2 + O^2 per layer.
+    parameter: a :class:`~bayestl.gaussians.Kronecker` for every layer. A low-rank part of the prior may come on top,
+    across any layers: then so it does in the posterior, a :class:`~bayestl.gaussians.LowRankUpdate`. Memory: I^2 + O^2
+    per layer.
 
     Args:
         sharing: what to do with the positions that share weights: :func:`expand` or :func:`reduce`, or a function.

@@ -101,9 +101,11 @@ def _bytes(tree: Any) -> int:
 
 
 class Eigenpairs(NamedTuple):
-    """Attributes:
-    eigenvalues: (k,), ascending; rounding below zero is cut off.
-    vectors: leaves (k, *shape), orthonormal.
+    """Eigenvalues and eigenvectors of a positive semi-definite operator on trees.
+
+    Attributes:
+        eigenvalues: (k,), ascending; rounding below zero is cut off.
+        vectors: leaves (k, *shape), orthonormal.
     """
 
     eigenvalues: jax.Array
@@ -113,8 +115,8 @@ class Eigenpairs(NamedTuple):
 def lanczos(product: Callable[[Params], Params], key: Key, like: Params, num_steps: int) -> Eigenpairs:
     """Approximate eigenpairs of a positive semi-definite operator on trees like ``like``; exact in D steps.
 
-    A start in an invariant subspace, as of a matrix of low rank, ends there early; the method then goes on with a new
-    random vector orthogonal to all before it.
+    The largest are precise first, and come from below. A start in an invariant subspace, as of a matrix of low rank,
+    ends there early; the method then goes on with a new random vector orthogonal to all before it.
     """
     dtype = jnp.result_type(*jax.tree.leaves(like))
     tiny = 10 * jnp.finfo(dtype).eps

@@ -37,20 +37,33 @@ def product(
 
     A product takes three passes through the network. Where what they have in common, the linearised network of every
     batch, fits into ``max_bytes``, it is computed once: for a last layer these are its features.
+
+    Args:
+        joint: its network and likelihood.
+        kind: which curvature.
+        params: where.
+        key: of sampled labels.
+        batches: the data, of :func:`batches`.
+        max_bytes: what may be held from one product to the next; 0 for nothing.
     """
 
     def linearised(batch: Batch) -> tuple[Any, Callable]:
         return jax.linearize(outputs_of(joint, batch.inputs), params)
 
-    def one(key: Key, batch: Batch, linearised: tuple[Any, Callable], v: Params) -> Params:
-        outputs, jacobian = linearised
+    def one(key: Key, batch: Batch, kept: tuple[tuple[Any, Callable], Any], v: Params) -> Params:
+        (outputs, jacobian), targets = kept
+        batch = Batch(None, targets, batch.mask)
         columns = masked_columns(joint, kind, key, outputs, batch)
         return jax.linear_transpose(jacobian, v)(_through_columns(columns, jacobian(v)))[0]
 
+    def kept(key: Key, batch: Batch) -> tuple[tuple[Any, Callable], Any]:
+        # Targets too, so that data that are not in memory need not be read again.
+        return linearised(batch), batch.targets
+
     held = jax.eval_shape(lambda: batches.map(key, lambda key, batch: linearised(batch)))
     if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held)) > max_bytes:
-        return lambda v: batches.sum(key, lambda key, batch: one(key, batch, linearised(batch), v))
-    stored = batches.map(key, lambda key, batch: linearised(batch))
+        return lambda v: batches.sum(key, lambda key, batch: one(key, batch, kept(key, batch), v))
+    stored = batches.map(key, kept)
     return lambda v: batches.sum(key, lambda key, batch, kept: one(key, batch, kept, v), stored)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import numbers
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -58,6 +59,29 @@ class StreamData:
         rows = range(min(self.num_examples, _PROBE))
         return Batch(*jax.device_put(self._examples.tree(self._examples.stack(rows, np.random.default_rng))))
 
+    def rows(self, rows: np.ndarray) -> tuple[Any, Any]:
+        """``(inputs, targets)`` of these rows, on the host: how a curvature reads them, again and again.
+
+        They do not change from one reading to the next: an ``example`` that draws is given the same generator, that of
+        its row, each time.
+
+        Args:
+            rows: (n,) row numbers in 0, ..., N - 1, n >= 1.
+
+        Raises:
+            ValueError: an example that cannot be read.
+        """
+
+        def read(part: np.ndarray) -> list[np.ndarray]:
+            return self._examples.stack(part, lambda position: np.random.default_rng(int(part[position])))
+
+        parts = np.array_split(rows, min(self._num_threads, len(rows)))
+        if len(parts) == 1:
+            return self._examples.tree(read(rows))
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="bayestl-rows") as pool:
+            found = list(pool.map(read, parts))
+        return self._examples.tree([np.concatenate(arrays) for arrays in zip(*found, strict=True)])
+
     def max_steps(self, batch_size: int) -> int:
         """How many batches of ``batch_size`` a window holds, at least 1."""
         return max(1, self._window_bytes // (batch_size * self._examples.bytes))
@@ -109,6 +133,9 @@ def stream(
     where reading is slower than training. On two cores, with 32x32x3 bytes from memory and a network of one layer, a
     run took in 40,000 pictures a second streamed and 60,000 from the device.
 
+    Curvature takes a stream too (``laplace``, ``log_evidence``): it goes over the rows in their order, and an example
+    that draws is then given the generator of its row, the same in every pass. These are read by threads alone.
+
     Memory: three windows on the device (the present one, the one before, the next), and on the host about
     ``2 * num_threads`` batches besides.
 
@@ -117,7 +144,8 @@ def stream(
             array_record, a grain ``MapDataset``, a list.
         example: ``record -> (inputs, targets)``, pytrees of arrays for one example; or ``(record, rng) -> (inputs,
             targets)`` with a ``numpy.random.Generator`` of that example at that step, for a random crop at decoding.
-            It runs in threads, so it must change nothing outside. uint8 pictures travel at a quarter of the cost of
+            It runs in threads, so it must change nothing outside, and must compute nothing with JAX, since the program
+            on the device may be waiting for it. uint8 pictures travel at a quarter of the cost of
             float32 ones: convert and augment with the ``transform`` of :func:`~bayestl.fit`.
         num_threads: threads that read and decode, in each process.
         num_workers: processes that read and decode; 0 for the training process itself. Worth it where decoding holds

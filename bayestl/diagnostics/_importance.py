@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -31,7 +29,7 @@ def log_importance_weights(
         joint: the target, tempered as it says.
         posterior: q, with ``log_prob``.
         draws: parameters drawn from q; leaves have a leading axis S.
-        data: all the training data.
+        data: all the training data, in memory or a stream; or one :class:`~bayestl.Batch`, whose mask counts.
         batch_size: examples seen at once.
 
     Returns:
@@ -46,11 +44,11 @@ def log_importance_weights(
         )
     num = jax.tree.leaves(draws)[0].shape[0]
     arrays, static = partition(joint)
-    total, seen = np.zeros(num), 0.0
-    for batch in _all_batches(data, batch_size):
+    total = np.zeros(num)
+    passes = batches(data, batch_size)
+    for batch in passes:
         total += np.asarray(_log_likelihoods(static, arrays, draws, batch), np.float64)
-        seen += float(jnp.sum(batch.mask)) if batch.mask is not None else jax.tree.leaves(batch.targets)[0].shape[0]
-    likelihood = float(joint.kappa) * float(joint.num_data) / seen * total
+    likelihood = float(joint.kappa) * float(joint.num_data) / float(passes.num_seen()) * total
     prior = 0.0 if joint.prior is None else _in_float64(joint.prior, draws)
     return (likelihood + prior) / float(joint.temperature) - _in_float64(posterior, draws)
 
@@ -59,24 +57,8 @@ def log_importance_weights(
 def _log_likelihoods(static: Static, arrays: list[Any], draws: Params, batch: Batch) -> jax.Array:
     """Sums over the batch, (S,)."""
     joint = static.combine(arrays).replace(prior=None, temperature=1.0, kappa=1.0)
-    count = 1.0 if batch.mask is None else jnp.sum(batch.mask)
-    count = jax.tree.leaves(batch.targets)[0].shape[0] if batch.mask is None else count
-    joint = joint.replace(num_data=count)
+    joint = joint.replace(num_data=jnp.sum(jnp.asarray(batch.mask)))
     return jax.lax.map(lambda params: joint(params, batch), draws)
-
-
-def _all_batches(data: Any, batch_size: int) -> Iterator[Batch]:
-    """Every example once; the last batch of data in memory is filled up and masked."""
-    if hasattr(data, "inputs"):
-        passes = batches(data, batch_size)
-        yield from (passes.get(number) for number in range(passes.num_batches))
-        return
-    num = data.num_examples
-    size = min(batch_size, num)
-    for step in range(math.ceil(num / size)):
-        # An epoch's last batch is filled up with examples seen before.
-        mask = (step * size + jnp.arange(size) < num).astype(jnp.float32)
-        yield data.batch(jax.random.key(0), step, size)._replace(mask=mask)
 
 
 def _in_float64(distribution: Any, draws: Params) -> np.ndarray:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,65 +13,19 @@ import numpy as np
 from bayestl._log_joint import LogJoint
 from bayestl._posteriors import Point, Samples
 from bayestl._types import Key
+from bayestl.curvature import Kind
 from bayestl.diagnostics._by_chain import by_chain, expected_targets, is_chain, num_draws
 from bayestl.diagnostics._importance import is_about, log_importance_weights
+from bayestl.diagnostics._left_out import left_out, of_part
 from bayestl.diagnostics._mixing import ess, ess_tail, r_hat
 from bayestl.diagnostics._psis import psis_khat
 from bayestl.diagnostics._spectrum import widest_direction
 from bayestl.diagnostics._spread import spread
+from bayestl.diagnostics._table import Report, Row
 from bayestl.gaussians import Gaussian
 
 _DRAWS_AT_ONCE = 25
 _NO_SPREAD = 1e-3
-
-
-class Row(NamedTuple):
-    """One line of a report.
-
-    Attributes:
-        name: what was measured.
-        value: the number.
-        wanted: what it should be, in words; "" where any number will do.
-        warning: what is wrong, in plain words; "" where nothing is.
-    """
-
-    name: str
-    value: float
-    wanted: str = ""
-    warning: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What is known about a posterior; printed, a small table.
-
-    Attributes:
-        posterior: its kind.
-        rows: the lines of the table.
-    """
-
-    posterior: str
-    rows: tuple[Row, ...]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is wrong, in plain words; empty where nothing is."""
-        return tuple(row.warning for row in self.rows if row.warning)
-
-    def __getitem__(self, name: str) -> float:
-        """The number of the row with this name."""
-        return next(row.value for row in self.rows if row.name == name)
-
-    def __str__(self) -> str:
-        width = max([len(row.name) for row in self.rows], default=0)
-        lines = [
-            f"  {row.name:<{width}}  {row.value:>10.4g}  {row.wanted}{'  <-' if row.warning else ''}".rstrip()
-            for row in self.rows
-        ]
-        words = [f"  Not to be believed as it is: {text}." for text in self.warnings]
-        return "\n".join([self.posterior, *lines, *words])
-
-    __repr__ = __str__
 
 
 def report(
@@ -82,6 +35,7 @@ def report(
     key: Key,
     *,
     history: dict[str, np.ndarray] | None = None,
+    kind: Kind | None = None,
     num_samples: int = 200,
     num_inputs: int = 50,
     batch_size: int = 256,
@@ -90,16 +44,21 @@ def report(
 
     - Of posteriors with a density (Gaussians, as from variational inference and Laplace): k-hat of importance sampling
       towards the log joint of all data; the smallest eigenvalue of the precision.
+    - Of Laplace posteriors, with the ``kind`` of their curvature: the largest curvature that they leave out.
     - Of chains: R-hat and effective sample sizes of what they predict for some inputs.
     - Of samplers, with their ``history``: temperature, and step-to-noise ratio, over the last half of the run.
     - Of all: variance relative to the prior's, block by block.
 
+    A posterior of a part of the parameters (``laplace(selection=...)``) is held against the log joint of that part, the
+    rest held fixed; the fixed parameters are not counted as ones that do not vary.
+
     Args:
         joint: the target.
         posterior: what any method gave back.
-        data: the training data.
+        data: the training data, in memory or a stream.
         key: randomness of draws.
         history: of the run, :attr:`FitResult.history`.
+        kind: of a Laplace posterior, which curvature it was made from, as ``btl.curvature.ggn``; see :func:`left_out`.
         num_samples: draws for k-hat, each a pass over all data.
         num_inputs: how many of the inputs chains are looked at by.
         batch_size: examples seen at once.
@@ -122,6 +81,8 @@ def report(
           smallest eigenvalue of precision      4
           variance over the prior's, w       0.25
     """
+    name = type(posterior).__name__
+    joint, posterior = of_part(joint, posterior)
     rows: list[Row] = []
     if isinstance(posterior, Point):
         rows.append(Row("distinct parameters", 1, "> 1", "it is one set of parameters, without any uncertainty"))
@@ -131,18 +92,16 @@ def report(
         rows += _mixing(joint, posterior, data, num_inputs)
     if history is not None:
         rows += _sampler(history)
-    gaussian = getattr(posterior, "part", posterior)
     if callable(getattr(posterior, "log_prob", None)) and _whole(joint, posterior):
         rows.append(_khat(joint, posterior, data, key, num_samples, batch_size))
-    if isinstance(gaussian, Gaussian):
-        rows.append(_precision(gaussian))
-    clipped: Any = getattr(posterior, "clipped", None)
-    if clipped is not None:
-        rows.append(Row("eigenvalues clipped", float(clipped)))
+    if isinstance(posterior, Gaussian):
+        rows.append(_precision(posterior))
+        if kind is not None:
+            rows.append(_left_out(left_out(joint, posterior, data, key, kind=kind, batch_size=batch_size)))
     has_draws = not isinstance(posterior, Samples) or num_draws(posterior) > 1
     if callable(getattr(joint.prior, "variance", None)) and not isinstance(posterior, Point) and has_draws:
         rows += _spreads(posterior, joint.prior, key)
-    found = Report(type(posterior).__name__, tuple(rows))
+    found = Report(name, tuple(rows))
     for words in found.warnings:
         warnings.warn(f"this posterior should not be believed as it is: {words}", UserWarning, stacklevel=2)
     return found
@@ -229,6 +188,17 @@ def _precision(gaussian: Gaussian) -> Row:
     smallest = 1 / widest_direction(gaussian)
     words = "" if smallest > 0 and math.isfinite(smallest) else "its precision is not positive definite"
     return Row("smallest eigenvalue of precision", smallest, "", words)
+
+
+def _left_out(value: float) -> Row:
+    words = ""
+    if not value < 1:
+        words = (
+            f"its curvature leaves out a direction in which data and prior know {1 + value:.3g} times as much as it "
+            "says, and in which it is that much too wide; keep more of the curvature (a higher rank, or another "
+            "structure)"
+        )
+    return Row("largest curvature left out", value, "< 1", words)
 
 
 def _spreads(posterior: Any, prior: Any, key: Key) -> list[Row]:

@@ -10,6 +10,7 @@ from bayestl.gaussians._io import load, read_header, save
 from bayestl.gaussians._kl import kl_divergence
 from bayestl.gaussians._kronecker import Kronecker, kronecker
 from bayestl.gaussians._low_rank import LowRank, low_rank
+from bayestl.gaussians._low_rank_update import LowRankUpdate
 from bayestl.gaussians._matrix_layout import MatrixLayout, Rearrangement
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Gaussian",
     "Kronecker",
     "LowRank",
+    "LowRankUpdate",
     "MatrixLayout",
     "Rearrangement",
     "add_diagonal_precision",

@@ -15,7 +15,9 @@ from bayestl.gaussians._by_path import Blocks
 from bayestl.gaussians._canonical import canonical, orthonormal
 from bayestl.gaussians._dense import Dense, triangular
 from bayestl.gaussians._diagonal import Diagonal
+from bayestl.gaussians._kronecker import Kronecker
 from bayestl.gaussians._low_rank import LowRank
+from bayestl.gaussians._low_rank_update import LowRankUpdate, transposed
 from bayestl.gaussians._one_block import above_minus_one, as_one_block, no_closed_form
 
 
@@ -27,6 +29,7 @@ def add_precision(gaussian: Gaussian, columns: Params) -> Gaussian:
 
     * diagonal, low rank, and blocks of these give a :class:`LowRank` over the whole tree, of rank k more, O(D k^2)
     * dense gives :class:`Dense`; blocks with a dense one give whichever of the two is smaller
+    * Kronecker, blocks with one of these, and a :class:`LowRankUpdate` give a :class:`LowRankUpdate`
 
     Directions in which ``C C^T`` outweighs the prior by more than 1 over the machine epsilon (8e6 in float32) are kept
     at that, which is what a :class:`LowRank` can hold.
@@ -56,22 +59,48 @@ def add_precision(gaussian: Gaussian, columns: Params) -> Gaussian:
         return _low_rank(gaussian, columns)
     if isinstance(gaussian, Dense):
         return _dense(gaussian, columns)
+    if isinstance(gaussian, LowRankUpdate):
+        return _low_rank_update(gaussian, columns)
+    if isinstance(gaussian, Kronecker | Blocks):
+        return _on_a_base(gaussian, columns)
     raise TypeError(no_closed_form(gaussian))
 
 
 def _diagonal(gaussian: Diagonal, columns: Params) -> LowRank:
     scaled = jax.tree.map(lambda c, a: c * jnp.sqrt(a), columns, gaussian.diagonal)
-    rank = jax.tree.leaves(columns)[0].shape[0]
-    basis, gained = canonical(scaled, jnp.eye(rank))
-    # Eigenvalues ascend, so that columns beyond the number of parameters, which are zero, come first.
-    keep = slice(max(rank - _tree.size(gaussian.mean), 0), None)
-    basis, gained = jax.tree.map(lambda q: q[keep], basis), jnp.maximum(gained[keep], 0)
-    return LowRank(gaussian.mean, gaussian.diagonal, basis, above_minus_one(-gained / (1 + gained)))
+    return LowRank(gaussian.mean, gaussian.diagonal, *_measured(scaled, _tree.size(gaussian.mean)))
+
+
+def _on_a_base(gaussian: Kronecker | Blocks, columns: Params) -> LowRankUpdate:
+    scaled = jax.vmap(transposed(gaussian.unwhiten, gaussian.mean))(columns)
+    return LowRankUpdate(gaussian, *_measured(scaled, _tree.size(gaussian.mean)))
 
 
 def _low_rank(gaussian: LowRank, columns: Params) -> LowRank:
-    """With Z an orthonormal basis of both sets of columns: all else is small."""
     scaled = jax.tree.map(lambda c, a: c * jnp.sqrt(a), columns, gaussian.diagonal)
+    return LowRank(gaussian.mean, gaussian.diagonal, *_measured_again(gaussian, scaled))
+
+
+def _low_rank_update(gaussian: LowRankUpdate, columns: Params) -> LowRankUpdate:
+    scaled = jax.vmap(transposed(gaussian.base.unwhiten, gaussian.mean))(columns)
+    return LowRankUpdate(gaussian.base, *_measured_again(gaussian, scaled))
+
+
+def _measured(scaled: Params, size: int) -> tuple[Params, jax.Array]:
+    """Q and lam of ``(I + C C^T)^-1``, C the columns as the square root of the covariance sees them."""
+    rank = jax.tree.leaves(scaled)[0].shape[0]
+    basis, gained = canonical(scaled, jnp.eye(rank))
+    # Eigenvalues ascend, so that columns beyond the number of parameters, which are zero, come first.
+    keep = slice(max(rank - size, 0), None)
+    basis, gained = jax.tree.map(lambda q: q[keep], basis), jnp.maximum(gained[keep], 0)
+    return basis, above_minus_one(-gained / (1 + gained))
+
+
+def _measured_again(gaussian: LowRank | LowRankUpdate, scaled: Params) -> tuple[Params, jax.Array]:
+    """Likewise of ``((I + Q diag(lam) Q^T)^-1 + C C^T)^-1``.
+
+    With Z an orthonormal basis of both sets of columns: all else is small.
+    """
     both = jax.tree.map(lambda q, c: jnp.concatenate([q, c]), gaussian.basis, scaled)
     basis, coordinates = orthonormal(both)
     keep = slice(max(len(coordinates) - _tree.size(gaussian.mean), 0), None)
@@ -83,7 +112,7 @@ def _low_rank(gaussian: LowRank, columns: Params) -> LowRank:
     root = _matmul(root, eye + _matmul(left * (jax.lax.rsqrt(1 + gained**2) - 1), left.T))
     # Singular values of the root, not eigenvalues of the covariance: in float32 wide spectra would lose their low end.
     left, values, _ = jnp.linalg.svd(root)
-    return LowRank(gaussian.mean, gaussian.diagonal, _tree.columns_mv(basis, left.T), above_minus_one(values**2 - 1))
+    return _tree.columns_mv(basis, left.T), above_minus_one(values**2 - 1)
 
 
 def _dense(gaussian: Dense, columns: Params) -> Dense:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._types import Key, Params, Scalar
+
+
+class Dual(NamedTuple):
+    """A symmetric matrix A by the traces that it has with others: the other way to ``tr(A B)``.
+
+    Attributes:
+        trace: ``(diagonal, quadratic) -> tr(A B)`` for a symmetric B known by its diagonal and by
+            ``quadratic(v) = v^T B v``.
+        num_directions: how often that asks for ``quadratic``.
+    """
+
+    trace: Callable[[Params, Any], jax.Array]
+    num_directions: int
 
 
 class Gaussian(abc.ABC):
@@ -59,6 +73,10 @@ class Gaussian(abc.ABC):
         """``S v``: standard normal noise becomes deviations of this Gaussian."""
 
     @abc.abstractmethod
+    def around(self, mean: Params) -> Gaussian:
+        """The same covariance around another mean, a tree like the one there is."""
+
+    @abc.abstractmethod
     def rescale(self, c: Any) -> Gaussian:
         """The covariance times ``c`` > 0: a scalar, or a pytree of one number per leaf of ``mean``.
 
@@ -83,8 +101,23 @@ class Gaussian(abc.ABC):
         """
 
     @abc.abstractmethod
-    def trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
-        """``tr(A Sigma)`` for a symmetric A known by its diagonal and by ``quadratic(v) = v^T A v``."""
+    def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
+        """``tr(A Sigma)`` for a symmetric A known by its diagonal and by ``quadratic(v) = v^T A v``.
+
+        Args:
+            diagonal: of A, in the structure of ``mean``.
+            quadratic: of A.
+            dual: A from its other side, for structures that would ask for ``quadratic`` once per parameter.
+        """
+
+    @abc.abstractmethod
+    def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
+        """``tr(Sigma^-1 B)`` for a symmetric B known by its diagonal and by ``quadratic(v) = v^T B v``."""
+
+    @property
+    @abc.abstractmethod
+    def num_directions(self) -> int:
+        """How often :meth:`precision_trace` asks for ``quadratic``."""
 
     @abc.abstractmethod
     def realign(self, like: Params) -> Gaussian:

@@ -10,7 +10,7 @@ import jax
 
 from bayestl import _tree
 from bayestl._types import Params, Scalar
-from bayestl.gaussians._base import Gaussian, leafwise
+from bayestl.gaussians._base import Dual, Gaussian, leafwise
 
 
 @final
@@ -65,6 +65,10 @@ class Blocks(Gaussian):
         """See :meth:`Gaussian.unwhiten`."""
         return _tree.merge(*(block.unwhiten(part) for block, part in self._parts(v)))
 
+    def around(self, mean: Params) -> Blocks:
+        """See :meth:`Gaussian.around`."""
+        return Blocks(tuple(block.around(part) for block, part in self._parts(mean)))
+
     def rescale(self, c: Any) -> Blocks:
         """See :meth:`Gaussian.rescale`."""
         return Blocks(tuple(block.rescale(part) for block, part in self._parts(leafwise(c, self.mean))))
@@ -92,17 +96,42 @@ class Blocks(Gaussian):
         inner = [(block, _overlap(block.mean, part)) for block in self.blocks]
         return [(block, selection) for block, selection in inner if jax.tree.leaves(selection)]
 
-    def trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
+    def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
         """See :meth:`Gaussian.trace`."""
-        zeros = _tree.zeros_like(self.mean)
-
-        def embedded(block: Gaussian, v: Params) -> Params:
-            return _tree.merge(v, _tree.complement(zeros, block.mean))
-
         return _tree.total(
-            block.trace(part, lambda v, block=block: quadratic(embedded(block, v)))
+            block.trace(part, self._inner_form(block, quadratic), self._inner_dual(block, dual))
             for block, part in self._parts(diagonal)
         )
+
+    def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
+        """See :meth:`Gaussian.precision_trace`."""
+        return _tree.total(
+            block.precision_trace(part, self._inner_form(block, quadratic)) for block, part in self._parts(diagonal)
+        )
+
+    @property
+    def num_directions(self) -> int:
+        """See :attr:`Gaussian.num_directions`."""
+        return sum(block.num_directions for block in self.blocks)
+
+    def _embedded(self, block: Gaussian, v: Params) -> Params:
+        """A tree over one block, with zeros at all others."""
+        return _tree.merge(v, _tree.complement(_tree.zeros_like(self.mean), block.mean))
+
+    def _inner_form(self, block: Gaussian, quadratic: Any) -> Any:
+        """A quadratic form over all blocks as one over a single block."""
+        return lambda v: quadratic(self._embedded(block, v))
+
+    def _inner_dual(self, block: Gaussian, dual: Dual | None) -> Dual | None:
+        """Likewise, from the other side: B is zero outside the block."""
+        if dual is None:
+            return None
+
+        def trace(diagonal: Params, quadratic: Any) -> jax.Array:
+            own = self._embedded(block, diagonal)
+            return dual.trace(own, lambda v: quadratic(_tree.like_selection(v, block.mean)))
+
+        return Dual(trace, dual.num_directions)
 
     def realign(self, like: Params) -> Blocks:
         """See :meth:`Gaussian.realign`."""

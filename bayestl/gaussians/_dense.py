@@ -15,7 +15,7 @@ from jax.scipy.linalg import solve_triangular
 
 from bayestl import _tree
 from bayestl._types import Params, Scalar
-from bayestl.gaussians._base import Gaussian, leafwise
+from bayestl.gaussians._base import Dual, Gaussian, leafwise
 from bayestl.gaussians._validate import checked_mean
 
 
@@ -109,6 +109,10 @@ class Dense(Gaussian):
         """See :meth:`Gaussian.unwhiten`."""
         return self._unflat(_matmul(self.cholesky, _flat(v)))
 
+    def around(self, mean: Params) -> Dense:
+        """See :meth:`Gaussian.around`."""
+        return dataclasses.replace(self, mean=mean)
+
     def rescale(self, c: Any) -> Dense:
         """See :meth:`Gaussian.rescale`."""
         roots = jax.tree.map(lambda x, m: jnp.full(m.shape, jnp.sqrt(x), m.dtype), leafwise(c, self.mean), self.mean)
@@ -140,10 +144,20 @@ class Dense(Gaussian):
         shift = ravel_pytree(part)[1](_matmul(lower[split:, :split], white))
         return Dense(_tree.add(part, shift), lower[split:, split:])
 
-    def trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
+    def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
         """See :meth:`Gaussian.trace`."""
         columns = jax.vmap(self._unflat)(self.cholesky.T)
         return jnp.sum(jax.vmap(quadratic)(columns))
+
+    def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
+        """See :meth:`Gaussian.precision_trace`."""
+        inverse = solve_triangular(self.cholesky, jnp.eye(len(self.cholesky), dtype=self.cholesky.dtype), lower=True)
+        return jnp.sum(jax.vmap(quadratic)(jax.vmap(self._unflat)(inverse)))
+
+    @property
+    def num_directions(self) -> int:
+        """See :attr:`Gaussian.num_directions`."""
+        return len(self.cholesky)
 
     def realign(self, like: Params) -> Dense:
         """See :meth:`Gaussian.realign`."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._types import Params, Scalar
-from bayestl.gaussians._base import Gaussian, leafwise
+from bayestl.gaussians._base import Dual, Gaussian, leafwise
 from bayestl.gaussians._validate import checked_mean, checked_variances
 
 
@@ -67,6 +67,10 @@ class Diagonal(Gaussian):
         """See :meth:`Gaussian.unwhiten`."""
         return jax.tree.map(lambda x, a: x * jnp.sqrt(a), v, self.diagonal)
 
+    def around(self, mean: Params) -> Diagonal:
+        """See :meth:`Gaussian.around`."""
+        return dataclasses.replace(self, mean=mean)
+
     def rescale(self, c: Any) -> Diagonal:
         """See :meth:`Gaussian.rescale`."""
         return Diagonal(self.mean, jax.tree.map(jnp.multiply, self.diagonal, leafwise(c, self.mean)))
@@ -84,9 +88,18 @@ class Diagonal(Gaussian):
         """See :meth:`Gaussian.condition`: independent of the rest, so the marginal."""
         return self.restrict(selection)
 
-    def trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
+    def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
         """See :meth:`Gaussian.trace`."""
         return _tree.vdot(diagonal, self.diagonal)
+
+    def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
+        """See :meth:`Gaussian.precision_trace`."""
+        return _tree.total(jax.tree.leaves(jax.tree.map(lambda b, a: jnp.sum(b / a), diagonal, self.diagonal)))
+
+    @property
+    def num_directions(self) -> int:
+        """See :attr:`Gaussian.num_directions`."""
+        return 0
 
     def realign(self, like: Params) -> Diagonal:
         """See :meth:`Gaussian.realign`."""

@@ -13,7 +13,7 @@ from bayestl import _tree
 FORMAT = "bayestl.gaussian"
 VERSION = 1
 
-KINDS = ("diagonal", "low_rank", "dense", "kronecker", "blocks")
+KINDS = ("diagonal", "low_rank", "dense", "kronecker", "blocks", "low_rank_update")
 
 _FIELDS = {"format", "version", "package_version", "source_task", "convention", "notes"}
 _FIELDS |= {"structure", "parameters", "containers"}
@@ -57,9 +57,9 @@ class Structure(NamedTuple):
 
     Attributes:
         kind: one of ``KINDS``.
-        parameters: which parameters it covers, as positions in ``Header.parameters``.
+        parameters: which parameters it covers by itself, as positions in ``Header.parameters``.
         rank: the number of columns of a low-rank part, else None.
-        blocks: the parts of ``"blocks"``, else empty.
+        blocks: the parts of ``"blocks"``, the base alone of ``"low_rank_update"``, else empty.
         matrix: of ``"kronecker"``, else None.
     """
 
@@ -135,7 +135,7 @@ def from_json(text: str) -> Header:
     names = [p.path for p in parameters]
     _require(len(set(names)) == len(names), "two parameters have one path")
     structure = _structure_from_json(fields["structure"])
-    covered = sorted(_covered(structure))
+    covered = sorted(covered_by(structure))
     _require(covered == list(range(len(parameters))), "structure does not cover every parameter exactly once")
     texts = (fields["convention"], fields["source_task"], fields["notes"], fields["package_version"])
     return Header(structure, parameters, fields["containers"], *texts, version)
@@ -203,6 +203,8 @@ def _parameter_from_json(entry: Any) -> Parameter:
 def _structure_to_json(structure: Structure) -> dict[str, Any]:
     if structure.kind == "blocks":
         return {"kind": "blocks", "blocks": [_structure_to_json(block) for block in structure.blocks]}
+    if structure.kind == "low_rank_update":
+        return {"kind": structure.kind, "rank": structure.rank, "base": _structure_to_json(structure.blocks[0])}
     entry: dict[str, Any] = {"kind": structure.kind, "parameters": list(structure.parameters)}
     if structure.matrix is not None:
         entry["matrix"] = {**structure.matrix._asdict(), "steps": [list(step) for step in structure.matrix.steps]}
@@ -217,6 +219,10 @@ def _structure_from_json(entry: Any) -> Structure:
         _require(fields == {"kind", "blocks"} and isinstance(blocks, list) and len(blocks) > 0, "blocks holds no list")
         return Structure(kind, blocks=tuple(_structure_from_json(block) for block in blocks))
     rank: Any = entry.get("rank")
+    if kind == "low_rank_update":
+        _require(fields == {"kind", "rank", "base"}, f"structure {kind!r} has the fields {sorted(fields)}")
+        _require(_is_count(rank) and rank > 0, f"rank {rank!r} is not a positive integer")
+        return Structure(kind, rank=rank, blocks=(_structure_from_json(entry["base"]),))
     wanted = {"kind", "parameters"} | {"low_rank": {"rank"}, "kronecker": {"matrix"}}.get(kind, set())
     _require(fields == wanted, f"structure {kind!r} has the fields {sorted(fields)}, not {sorted(wanted)}")
     _require(kind != "low_rank" or (_is_count(rank) and rank > 0), f"rank {rank!r} is not a positive integer")
@@ -247,5 +253,6 @@ def _is_step(step: Any) -> bool:
     )
 
 
-def _covered(structure: Structure) -> Sequence[int]:
-    return [*structure.parameters, *(i for block in structure.blocks for i in _covered(block))]
+def covered_by(structure: Structure) -> Sequence[int]:
+    """The parameters of a structure, those of the structures inside included, as positions."""
+    return [*structure.parameters, *(i for block in structure.blocks for i in covered_by(block))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from bayestl import _tree
-from bayestl.gaussians._base import Gaussian
+from bayestl.gaussians._base import Dual, Gaussian
 
 
 def kl_divergence(q: Gaussian, p: Gaussian) -> jax.Array:
@@ -14,7 +14,8 @@ def kl_divergence(q: Gaussian, p: Gaussian) -> jax.Array:
     ``1/2 [tr(Sp^-1 Sq) + (mq - mp)^T Sp^-1 (mq - mp) - D + log det Sp - log det Sq]``
 
     The trace needs only the diagonal of ``Sp^-1`` and its quadratic form along the columns of ``Sq``: for low rank
-    against low rank O(D k1 k2) time and O(D (k1 + k2)) memory.
+    against low rank O(D k1 k2) time and O(D (k1 + k2)) memory. A Kronecker-factored q has a column for every parameter;
+    there the columns of ``Sp^-1`` do as well, none for a diagonal p and k for one of rank k.
 
     Args:
         q: the approximation, over the same tree as ``p``.
@@ -30,6 +31,6 @@ def kl_divergence(q: Gaussian, p: Gaussian) -> jax.Array:
         1.0
     """
     _tree.check_same_structure("q", q.mean, "p", p.mean, "both must be over the same parameters")
-    trace = q.trace(p.precision_diagonal(), p.precision_quadratic)
+    trace = q.trace(p.precision_diagonal(), p.precision_quadratic, Dual(p.precision_trace, p.num_directions))
     log_dets = p.log_det_covariance() - q.log_det_covariance()
     return 0.5 * (trace + p.squared_mahalanobis(q.mean) - _tree.size(q.mean) + log_dets)

@@ -11,7 +11,7 @@ from jax.lax import Precision
 
 from bayestl import _tree
 from bayestl._types import Params, Scalar
-from bayestl.gaussians._base import Gaussian, leafwise
+from bayestl.gaussians._base import Dual, Gaussian, leafwise
 from bayestl.gaussians._by_path import Blocks
 from bayestl.gaussians._matrix_layout import MatrixLayout, Rearrangement
 from bayestl.gaussians._validate import checked_mean
@@ -105,6 +105,10 @@ class Kronecker(Gaussian):
         across = self._across(self.layout.matrix(v) * jnp.sqrt(self.spectrum))
         return self.layout.tree(across * self._rows, self.mean)
 
+    def around(self, mean: Params) -> Kronecker:
+        """See :meth:`Gaussian.around`."""
+        return dataclasses.replace(self, mean=mean)
+
     def rescale(self, c: Any) -> Kronecker:
         """See :meth:`Gaussian.rescale`."""
         found = _tree.by_paths(leafwise(c, self.mean))
@@ -172,18 +176,33 @@ class Kronecker(Gaussian):
         ones = jnp.ones((len(spectrum), 1, 1), spectrum.dtype)
         return Kronecker(part, ones[0, 0, 0], ones, self.outputs, spectrum, self.layout.bias_alone(bias.shape))
 
-    def trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
-        """See :meth:`Gaussian.trace`. One quadratic form for every parameter: O(D_layer) of them."""
-        groups, rows, columns = self.spectrum.shape
-        zeros = jnp.zeros_like(self.spectrum)
+    def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
+        """See :meth:`Gaussian.trace`. One quadratic form for every parameter, unless the dual asks for fewer."""
+        if dual is not None and dual.num_directions < self.spectrum.size:
+            return dual.trace(self.variance(), lambda v: _tree.vdot(v, self.covariance_mv(v)))
+        return self._over_columns(quadratic, self._rows, jnp.sqrt(self.spectrum))
+
+    def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
+        """See :meth:`Gaussian.precision_trace`. One quadratic form for every parameter."""
+        return self._over_columns(quadratic, 1 / self._rows, jax.lax.rsqrt(self.spectrum))
+
+    @property
+    def num_directions(self) -> int:
+        """See :attr:`Gaussian.num_directions`."""
+        return self.spectrum.size
+
+    def _over_columns(self, quadratic: Any, rows: jax.Array, lengths: jax.Array) -> jax.Array:
+        """The sum of a quadratic form over the columns of ``(diag(rows) Q_in (x) Q_out) diag(lengths)``."""
+        _, inputs, outputs = lengths.shape
+        zeros = jnp.zeros_like(lengths)
 
         def one(number: jax.Array) -> jax.Array:
-            g, rest = jnp.divmod(number, rows * columns)
-            i, o = jnp.divmod(rest, columns)
-            column = jnp.outer(self.inputs[g, :, i], self.outputs[g, :, o]) * jnp.sqrt(self.spectrum[g, i, o])
-            return quadratic(self.layout.tree(zeros.at[g].set(column * self._rows), self.mean))
+            g, rest = jnp.divmod(number, inputs * outputs)
+            i, o = jnp.divmod(rest, outputs)
+            column = jnp.outer(self.inputs[g, :, i], self.outputs[g, :, o]) * lengths[g, i, o]
+            return quadratic(self.layout.tree(zeros.at[g].set(column * rows), self.mean))
 
-        return jnp.sum(jax.lax.map(one, jnp.arange(groups * rows * columns), batch_size=_COLUMNS_AT_ONCE))
+        return jnp.sum(jax.lax.map(one, jnp.arange(lengths.size), batch_size=_COLUMNS_AT_ONCE))
 
     def realign(self, like: Params) -> Kronecker:
         """See :meth:`Gaussian.realign`."""

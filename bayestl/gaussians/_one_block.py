@@ -14,31 +14,51 @@ from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._by_path import Blocks
 from bayestl.gaussians._dense import Dense, triangular
 from bayestl.gaussians._diagonal import Diagonal
+from bayestl.gaussians._kronecker import Kronecker
 from bayestl.gaussians._low_rank import LowRank
+from bayestl.gaussians._low_rank_update import LowRankUpdate
 
 
 def as_one_block(blocks: Blocks, num_columns: int) -> Gaussian:
-    """Independent blocks as one Gaussian of one structure, the smallest that will hold ``num_columns`` more columns."""
+    """Independent blocks as one Gaussian of one structure, the smallest that will hold ``num_columns`` more columns.
+
+    Blocks that no such structure holds stay as they are, below the low-rank parts of all.
+    """
     parts = _flattened(blocks)
     for part in parts:
-        if not isinstance(part, Diagonal | LowRank | Dense):
+        if not isinstance(part, Diagonal | LowRank | Dense | Kronecker | LowRankUpdate):
             raise TypeError(no_closed_form(part))
-    ranks = [_rank(part) for part in parts]
-    mean = blocks.mean
-    if any(isinstance(part, Dense) for part in parts) and sum(ranks) + num_columns >= _tree.size(mean):
+    if any(isinstance(part, Kronecker | LowRankUpdate) for part in parts):
+        bases = Blocks(tuple(_without_columns(part) for part in parts))
+        found = [part for part in parts if isinstance(part, LowRank | LowRankUpdate)]
+        return LowRankUpdate(bases, *_together(parts)) if found else bases
+    mean, size = blocks.mean, _tree.size(blocks.mean)
+    if any(isinstance(part, Dense) for part in parts) and sum(map(_rank, parts)) + num_columns >= size:
         return _as_dense(blocks)
     whole: list[Any] = [_as_low_rank(part) if isinstance(part, Dense) else part for part in parts]
     diagonal = _tree.merge(*(part.diagonal for part in whole))
-    if not sum(ranks):
+    if not sum(map(_rank, whole)):
         return Diagonal(mean, diagonal)
-    starts = [sum(ranks[:number]) for number in range(len(ranks))]
-    bases = [_placed(part, start, sum(ranks)) for part, start in zip(whole, starts, strict=True)]
-    eigenvalues = [part.eigenvalues for part in whole if isinstance(part, LowRank)]
-    return LowRank(mean, diagonal, _tree.merge(*bases), jnp.concatenate(eigenvalues))
+    return LowRank(mean, diagonal, *_together(whole))
 
 
 def _flattened(gaussian: Gaussian) -> list[Gaussian]:
     return [p for b in gaussian.blocks for p in _flattened(b)] if isinstance(gaussian, Blocks) else [gaussian]
+
+
+def _without_columns(gaussian: Gaussian) -> Gaussian:
+    if isinstance(gaussian, LowRank):
+        return Diagonal(gaussian.mean, gaussian.diagonal)
+    return gaussian.base if isinstance(gaussian, LowRankUpdate) else gaussian
+
+
+def _together(parts: list[Any]) -> tuple[Params, jax.Array]:
+    """The columns of all low-rank parts over one tree, and their eigenvalues."""
+    ranks = [part.rank if isinstance(part, LowRank | LowRankUpdate) else 0 for part in parts]
+    starts = [sum(ranks[:number]) for number in range(len(ranks))]
+    bases = [_placed(part, start, sum(ranks)) for part, start in zip(parts, starts, strict=True)]
+    eigenvalues = [part.eigenvalues for part, rank in zip(parts, ranks, strict=True) if rank]
+    return _tree.merge(*bases), jnp.concatenate(eigenvalues)
 
 
 def _rank(gaussian: Gaussian) -> int:
@@ -53,7 +73,7 @@ def _placed(part: Gaussian, start: int, rank: int) -> Params:
     def leaf(q: jax.Array) -> jax.Array:
         return jnp.zeros((rank, *q.shape[1:]), q.dtype).at[start : start + len(q)].set(q)
 
-    if isinstance(part, LowRank):
+    if isinstance(part, LowRank | LowRankUpdate):
         return jax.tree.map(leaf, part.basis)
     return jax.tree.map(lambda m: jnp.zeros((rank, *m.shape), m.dtype), part.mean)
 
@@ -78,5 +98,5 @@ def above_minus_one(eigenvalues: jax.Array) -> jax.Array:
 def no_closed_form(gaussian: Gaussian) -> str:
     return (
         f"low-rank precision on top of a {type(gaussian).__name__} Gaussian has no closed form that stays small; give "
-        "it a diagonal, low-rank or dense prior, or one of these by path"
+        "it a diagonal, low-rank, Kronecker or dense prior, or one of these by path"
     )

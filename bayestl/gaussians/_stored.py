@@ -15,9 +15,10 @@ from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._by_path import Blocks
 from bayestl.gaussians._dense import Dense, reordered
 from bayestl.gaussians._diagonal import Diagonal
-from bayestl.gaussians._header import Header, MatrixOf, Parameter, Structure
+from bayestl.gaussians._header import Header, MatrixOf, Parameter, Structure, covered_by
 from bayestl.gaussians._kronecker import Kronecker
 from bayestl.gaussians._low_rank import LowRank
+from bayestl.gaussians._low_rank_update import LowRankUpdate
 from bayestl.gaussians._matrix_layout import MatrixLayout, Rearrangement
 from bayestl.gaussians._target import Target
 
@@ -49,7 +50,7 @@ def _kind(gaussian: Any) -> str:
 
 def describe(gaussian: Gaussian) -> tuple[Structure, tuple[Parameter, ...]]:
     """The covariance structure of a Gaussian and its parameters."""
-    if not isinstance(gaussian, Blocks):
+    if not isinstance(gaussian, Blocks | LowRankUpdate):
         _kind(gaussian)
     if not _tree.is_concrete(gaussian):
         raise ValueError("the Gaussian holds tracers; save it outside jit, vmap and grad")
@@ -61,6 +62,8 @@ def describe(gaussian: Gaussian) -> tuple[Structure, tuple[Parameter, ...]]:
 def _structure(gaussian: Gaussian, positions: dict[str, int]) -> Structure:
     if isinstance(gaussian, Blocks):
         return Structure("blocks", blocks=tuple(_structure(block, positions) for block in gaussian.blocks))
+    if isinstance(gaussian, LowRankUpdate):
+        return Structure("low_rank_update", rank=gaussian.rank, blocks=(_structure(gaussian.base, positions),))
     rank = gaussian.rank if isinstance(gaussian, LowRank) else None
     found = tuple(positions[path] for path in _tree.paths(gaussian.mean))
     return Structure(_kind(gaussian), found, rank, matrix=_matrix(gaussian, positions))
@@ -88,7 +91,17 @@ def _leaf_blocks(structure: Structure, place: str = "") -> Iterator[tuple[Struct
     if structure.kind != "blocks":
         yield structure, place
     for i, block in enumerate(structure.blocks):
-        yield from _leaf_blocks(block, f"{place}/{i}")
+        yield from _leaf_blocks(block, _base(place) if structure.kind == "low_rank_update" else f"{place}/{i}")
+
+
+def _base(place: str) -> str:
+    """The place of the base of a low-rank update."""
+    return f"{place}/base"
+
+
+def _update(place: str) -> str:
+    """The name of the columns of a low-rank update: of each update of an update its own."""
+    return "update" + "_of_base" * place.count("/base")
 
 
 def _shapes(field: str, shape: tuple[int, ...], rank: int | None) -> _Shapes:
@@ -101,6 +114,12 @@ def expected(header: Header) -> dict[str, tuple[_Shapes, str | None]]:
     """Name to admissible shapes, and to the dtype where the header gives it, for every tensor of a file."""
     wanted: dict[str, tuple[_Shapes, str | None]] = {}
     for structure, place in _leaf_blocks(header.structure):
+        if structure.kind == "low_rank_update":
+            parameters = [header.parameters[i] for i in covered_by(structure)]
+            shapes = {p.path: ((structure.rank or 0, *p.shape),) for p in parameters}
+            wanted |= {f"{_update(place)}/{path}": (shape, None) for path, shape in shapes.items()}
+            wanted[f"eigenvalues{place}"] = ((structure.rank or 0,),), None
+            continue
         layout = _LAYOUTS[structure.kind]
         found = [header.parameters[i] for i in structure.parameters]
         for p in found:
@@ -150,6 +169,12 @@ def _named(gaussian: Gaussian, place: str) -> Iterator[tuple[str, Any]]:
         for i, block in enumerate(gaussian.blocks):
             yield from _named(block, f"{place}/{i}")
         return
+    if isinstance(gaussian, LowRankUpdate):
+        for path, leaf in _tree.by_paths(gaussian.basis).items():
+            yield f"{_update(place)}/{path}", leaf
+        yield f"eigenvalues{place}", gaussian.eigenvalues
+        yield from _named(gaussian.base, _base(place))
+        return
     layout = _LAYOUTS[_kind(gaussian)]
     for field in layout.trees:
         for path, leaf in _tree.by_paths(getattr(gaussian, field)).items():
@@ -164,6 +189,10 @@ def rebuild(header: Header, tensors: dict[str, jax.Array], target: Target) -> Ga
     def build(structure: Structure, place: str) -> Gaussian:
         if structure.kind == "blocks":
             return Blocks(tuple(build(block, f"{place}/{i}") for i, block in enumerate(structure.blocks)))
+        if structure.kind == "low_rank_update":
+            found = {i: header.parameters[i].path for i in covered_by(structure)}
+            basis = target.place({i: tensors[f"{_update(place)}/{path}"] for i, path in found.items()})
+            return LowRankUpdate(build(structure.blocks[0], _base(place)), basis, tensors[f"eigenvalues{place}"])
         layout = _LAYOUTS[structure.kind]
         paths = {i: header.parameters[i].path for i in structure.parameters}
         fields: dict[str, Any] = {
@@ -189,18 +218,22 @@ def check_values(gaussian: Gaussian) -> None:
         for block in gaussian.blocks:
             check_values(block)
         return
+    if isinstance(gaussian, LowRankUpdate):
+        check_values(gaussian.base)
+        _check_columns(gaussian)
+        return
     _tree.check_finite("mean", gaussian.mean)
     if isinstance(gaussian, Diagonal | LowRank):
         _tree.check_positive("diagonal", gaussian.diagonal)
     if isinstance(gaussian, LowRank):
-        _check_low_rank(gaussian)
+        _check_columns(gaussian)
     if isinstance(gaussian, Dense):
         _check_cholesky(gaussian.cholesky)
     if isinstance(gaussian, Kronecker):
         _check_kronecker(gaussian)
 
 
-def _check_low_rank(gaussian: LowRank) -> None:
+def _check_columns(gaussian: LowRank | LowRankUpdate) -> None:
     eigenvalues = gaussian.eigenvalues
     _tree.check_finite("basis", gaussian.basis)
     _tree.check_finite("eigenvalues", eigenvalues)

@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from bayestl import _tree
 from bayestl._checkpoint import Checkpoint
 from bayestl._fit_many import Vectorize, fit_many
 from bayestl._log_joint import LogJoint
 from bayestl._loop import Transform
 from bayestl._posteriors import Mixture, Samples
 from bayestl._types import Batch, Data, Inference, Key, Params
-from bayestl.gaussians import Blocks
+from bayestl.gaussians import Gaussian
 from bayestl.infer._as_ensemble import as_ensemble
 from bayestl.infer._randomized import Randomize, Randomized
 
@@ -145,9 +144,7 @@ class _Members:
 
 def _recentred(prior: Any, mean: Params) -> Any:
     """The same covariance around another mean."""
-    if isinstance(prior, Blocks):
-        return Blocks(tuple(_recentred(block, _tree.like_selection(mean, block.mean)) for block in prior.blocks))
-    return dataclasses.replace(prior, mean=mean)
+    return prior.around(mean) if isinstance(prior, Gaussian) else dataclasses.replace(prior, mean=mean)
 
 
 def _with_rows(data: Any) -> Any:

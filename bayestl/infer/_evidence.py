@@ -42,7 +42,7 @@ def log_evidence(
         key: of sampled labels and of Lanczos' start.
         joint: the target; its prior a Gaussian.
         params: the mode theta*, under this very prior and noise.
-        data: all the training data, in memory; or one :class:`~bayestl.Batch`, whose mask counts.
+        data: all the training data, in memory or a stream; or one :class:`~bayestl.Batch`, whose mask counts.
         curvature: the structure of H. With ``curvature.low_rank`` the evidence is an upper bound: what is left out of H
             is not paid for.
         kind: which curvature.
@@ -68,7 +68,7 @@ def log_evidence(
     if joint.prior is None:
         raise ValueError("the flat prior has no evidence, being none; give a Gaussian prior")
     arrays, static = partition((joint, curvature, kind))
-    return _log_evidence(static, arrays, key, params, passes)
+    return passes.run(_log_evidence, static, arrays, key, params, passes)
 
 
 def total_log_likelihood(joint: LogJoint, params: Params, passes: Batches) -> jax.Array:

@@ -46,8 +46,9 @@ class Factored:
         logs = _tree.total(jnp.sum(jnp.log(a)) for a in jax.tree.leaves(self.diagonal))
         return logs + 2 * jnp.sum(jnp.log(jnp.diagonal(cholesky)))
 
-    def trace(self, diagonal: Params, quadratic: Callable[[Params], jax.Array]) -> jax.Array:
-        """``tr(A Sigma)`` for a symmetric A known by its diagonal and by ``quadratic(v) = v^T A v``."""
+    def trace(self, diagonal: Params, quadratic: Callable[[Params], jax.Array], dual: Any = None) -> jax.Array:
+        """``tr(A Sigma)`` for a symmetric A known by its diagonal and by ``quadratic(v) = v^T A v``; the dual, which is
+        for structures with many columns, is not used."""
         return _tree.vdot(diagonal, self.diagonal) + jnp.sum(jax.vmap(quadratic)(self.factor))
 
     def log_prob(self, params: Params) -> jax.Array:

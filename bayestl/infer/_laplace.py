@@ -40,6 +40,10 @@ def laplace(
     ``curvature.dual()`` and ``curvature.low_rank(r)`` :class:`~bayestl.gaussians.LowRank`, or dense under a dense
     prior.
 
+    Data that do not fit in memory are read while the program runs, a batch ahead, in the order of their rows; an
+    ``example`` that draws gives the same example every time. Most structures pass over them once; ``low_rank`` does so
+    for each of its steps, but once for a last layer whose features fit. Only the first examples are checked before.
+
     The network runs deterministically, with the state that ``joint`` holds; a network whose outputs for one example
     depend on the others in its batch has no curvature that is a sum over examples, and is refused.
 
@@ -49,7 +53,8 @@ def laplace(
             (dense curvature only, and more data than parameters). If the data hold more or fewer examples than
             ``joint.num_data``, H counts as the joint counts.
         params: the mode theta*, as :func:`map_estimate` finds it. It is not looked for here.
-        data: all the training data, in memory; or one :class:`~bayestl.Batch`, whose mask counts.
+        data: all the training data: :func:`bayestl.data.arrays`; :func:`bayestl.data.stream`, read anew for every pass
+            over it; or one :class:`~bayestl.Batch`, whose mask counts.
         curvature: the structure of H, from ``bayestl.curvature``.
         kind: which curvature; ``curvature.ggn``, ``curvature.empirical_fisher`` or ``curvature.fisher(num_samples)``.
         selection: path patterns of the parameters that are random, or a tree with ``None`` at the leaves left out; the
@@ -62,9 +67,10 @@ def laplace(
 
     Raises:
         ValueError: a curvature that is not positive definite; a likelihood without a known output Hessian under a GGN;
-            batch statistics in training mode; more rank than parameters; an empty selection; whatever ``joint.check``
-            raises.
-        TypeError: a prior that is no Gaussian, or none that the curvature goes with; data that are not in memory.
+            batch statistics in training mode; more rank than parameters; an empty selection; an example that cannot be
+            read; whatever ``joint.check`` raises.
+        TypeError: a prior that is no Gaussian, or none that the curvature goes with; data that can be passed over in
+            none of these ways.
 
     Reference:
         MacKay 1992, "A Practical Bayesian Framework for Backpropagation Networks"; Daxberger et al. 2021, "Laplace
@@ -88,9 +94,10 @@ def laplace(
         return PartPosterior(part, _tree.at_least_float32(conditioned.rest))
     params, passes = checked(joint, params, data, batch_size)
     arrays, static = partition((joint, curvature, kind))
-    posterior = _posterior(static, arrays, key, params, passes)
+    posterior = passes.run(_posterior, static, arrays, key, params, passes)
     if _tree.is_concrete(posterior) and not bool(all_finite(posterior)):
-        raise ValueError(_failure(joint, _curvature(static, arrays, key, params, passes), params, posterior))
+        structure = passes.run(_curvature, static, arrays, key, params, passes)
+        raise ValueError(_failure(joint, structure, params, posterior))
     return posterior
 
 

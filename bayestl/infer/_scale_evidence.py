@@ -76,7 +76,7 @@ def scale_evidence(
         joint: the target. Blocks are those of a prior made by ``gaussians.by_path``, and the leaves of a diagonal or
             isotropic one; a prior of any other structure is one block.
         params: the mode theta*.
-        data: all the training data, in memory, few; or one :class:`~bayestl.Batch`, whose mask counts.
+        data: all the training data, few, in memory or a stream; or one :class:`~bayestl.Batch`, whose mask counts.
         kind: which curvature.
         batch_size: examples seen at once; None for all.
 
@@ -98,7 +98,7 @@ def scale_evidence(
     if joint.prior is None:
         raise ValueError("the flat prior has no evidence, being none; give a Gaussian prior")
     arrays, static = partition((joint, dual(), kind))
-    explained, quadratics, grams = _ingredients(static, arrays, key, params, passes)
+    explained, quadratics, grams = passes.run(_ingredients, static, arrays, key, params, passes)
     names = tuple(", ".join(_tree.paths(part)) for part, _ in _blocks(joint.prior))
     return ScaleEvidence(joint.prior, explained, quadratics, grams, joint.temperature, names)
 

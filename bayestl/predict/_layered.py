@@ -2,7 +2,8 @@
 
 The Jacobian of an output in a layer's matrix is a sum over positions of ``a g^T``, layer input times output gradient.
 Rotating a and g into the basis in which the posterior is independent costs I^2 + O^2; rotating the Jacobian itself, one
-matrix for every output, would cost I O (I + O).
+matrix for every output, would cost I O (I + O). Where a low-rank change is on top, its columns go forward through the
+network instead, one by one: ``J Sigma J^T = J S S^T J^T + sum_j lam_j (J S q_j) (J S q_j)^T``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from jax.lax import Precision
 
 from bayestl import _tree, curvature
 from bayestl._types import Apply, Batch, Params
-from bayestl.gaussians import Blocks, Gaussian, Kronecker, MatrixLayout, Rearrangement
-from bayestl.predict._gaussian_outputs import unflat
+from bayestl.gaussians import Blocks, Gaussian, Kronecker, LowRankUpdate, MatrixLayout, Rearrangement
+from bayestl.predict._gaussian_outputs import flat, unflat
 from bayestl.predict._jacobian import Linearization, transposed_unwhiten
 
 # Numbers that one batch may take: what the caches of a CPU hold, or a part of an accelerator's memory.
@@ -27,7 +28,12 @@ _ON_CPU, _ELSEWHERE = 2**22, 2**28
 
 
 def is_layered(gaussian: Gaussian) -> bool:
-    """Whether a Gaussian has Kronecker-factored layers."""
+    """Whether a Gaussian has Kronecker-factored layers, and no low-rank change on top that takes away most of what they
+    have: then the sum over the columns cancels, and Gram matrices of rows do not.
+    """
+    if isinstance(gaussian, LowRankUpdate):
+        known = _tree.is_concrete(gaussian.eigenvalues)
+        return is_layered(gaussian.base) and known and bool(jnp.all(gaussian.eigenvalues > -0.5))
     return any(isinstance(block, Kronecker) for block in _blocks(gaussian))
 
 
@@ -36,8 +42,10 @@ def layered_moments_of_chunk(linear: Linearization, inputs: Any, *, apply: Apply
     """Outputs at the mean, leaves (B, ...), and ``J Sigma J^T``, (B, F, F)."""
     outputs = linear.outputs(apply, linear.gaussian.mean, inputs)
     layers, leaves = _gradients(apply, linear, inputs)
-    blocks = _blocks(linear.gaussian)
-    return outputs, _tree.total(_block_covariance(block, layers, leaves) for block in blocks)
+    covariance = _tree.total(_block_covariance(block, layers, leaves) for block in _blocks(linear.gaussian))
+    if isinstance(linear.gaussian, LowRankUpdate):
+        covariance += _columns_covariance(apply, linear, linear.gaussian, inputs)
+    return outputs, covariance
 
 
 def layered_batch_size(apply: Apply, linear: Linearization, inputs: Any) -> int:
@@ -125,8 +133,14 @@ def _back(rearrangement: Any, layer: _Layer) -> jax.Array:
 
 
 def _blocks(gaussian: Gaussian) -> tuple[Gaussian, ...]:
+    """The independent parts of a Gaussian, or of what a low-rank change is on top of."""
+    gaussian = gaussian.base if isinstance(gaussian, LowRankUpdate) else gaussian
+    return _parts(gaussian)
+
+
+def _parts(gaussian: Gaussian) -> tuple[Gaussian, ...]:
     if isinstance(gaussian, Blocks):
-        return tuple(inner for block in gaussian.blocks for inner in _blocks(block))
+        return tuple(inner for block in gaussian.blocks for inner in _parts(block))
     return (gaussian,)
 
 
@@ -159,6 +173,19 @@ def _layer_covariance(block: Kronecker, layer: _Layer) -> jax.Array:
     matrix = _einsum("bpgi,fbpgo->bfgio", a, z) * jnp.sqrt(block.spectrum)
     matrix = matrix.reshape(*matrix.shape[:2], -1)
     return _einsum("bfm,bhm->bfh", matrix, matrix)
+
+
+def _columns_covariance(apply: Apply, linear: Linearization, gaussian: LowRankUpdate, inputs: Any) -> jax.Array:
+    """What a low-rank change adds to the covariance of the outputs, (B, F, F)."""
+
+    def along(column: Params) -> jax.Array:
+        def outputs(part: Params) -> jax.Array:
+            return flat(linear.outputs(apply, part, inputs), 1)
+
+        return jax.jvp(outputs, (gaussian.mean,), (gaussian.base.unwhiten(column),))[1]
+
+    images = jax.lax.map(along, gaussian.basis)
+    return _einsum("k,kbf,kbh->bfh", gaussian.eigenvalues, images, images)
 
 
 def _einsum(subscripts: str, *operands: jax.Array) -> jax.Array:

@@ -37,7 +37,3 @@ def report(config: Config, rows: Rows) -> str:
             markdown(rows.rows, {"problem": name}, (NUTS, *METHODS), NUTS, FIELDS[name]),
         ]
     return "\n\n".join(parts) + "\n"
-
-
-def _table(rows: Rows, problem: str) -> str:
-    return markdown(rows.rows, {"problem": problem}, (NUTS, *METHODS), NUTS, FIELDS[problem])

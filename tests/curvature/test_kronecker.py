@@ -254,11 +254,11 @@ def test_the_flat_prior_needs_more_data_than_inputs():
     [
         (
             lambda params: btl.gaussians.diagonal(params, jax.tree.map(jnp.ones_like, params)),
-            "only under priors isotropic per parameter, and 'w' has a variance for each of its numbers; give it a",
+            "isotropic per parameter, with a low-rank part or without, and 'w' has a variance for each of its numbers",
         ),
         (
-            lambda params: btl.gaussians.low_rank(params, 1.0, jax.tree.map(lambda x: x[None], params)),
-            "'w' belongs to a LowRank Gaussian; .* dense.. with every prior",
+            lambda params: btl.gaussians.dense(params, jnp.eye(btl.tree.size(params))),
+            "'w' belongs to a Dense Gaussian; .* dense.. with every prior",
         ),
     ],
 )

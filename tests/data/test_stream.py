@@ -209,6 +209,20 @@ def test_examples_are_the_first_ones():
     assert_same(data.stream(Records(3), example).examples(), resident(3).examples())
 
 
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_rows_are_read_where_they_are_asked_for(num_threads):
+    rows = np.array([7, 70, 3, 7, 71])
+    streamed = data.stream(Records(80), example, num_threads=num_threads)
+    assert_same(btl.Batch(*streamed.rows(rows)), resident(80).take(rows).examples())
+    assert_same(btl.Batch(*streamed.rows(rows[:1])), resident(80).take(rows[:1]).examples())
+    # What is drawn belongs to the row.
+    drawn = data.stream(Records(80), crop, num_threads=num_threads).rows(rows)[1]
+    assert drawn[0] == drawn[3]
+    assert len(set(drawn.tolist())) == 4
+    with pytest.raises(ValueError, match="row 70 of the source cannot be read: OSError: bad block"):
+        data.stream(Broken(80, 70), example, num_threads=num_threads).rows(rows)
+
+
 def test_other_sources():
     import grain
 

@@ -143,3 +143,82 @@ def test_classification_through_a_network():
     assert np.isfinite(found["R-hat of predictions, largest"])
     assert 0.8 < found["temperature, last half of the run"] < 1.5
     assert 0.1 < found["variance over the prior's, a"] < 5
+
+
+def _transfer() -> tuple[btl.LogJoint, Any, Any]:
+    """A linear-Gaussian problem of six parameters in two leaves, under a prior that correlates them; its data in
+    memory, and as a stream."""
+    rng = np.random.default_rng(3)
+    inputs, targets = rng.normal(size=(NUM, 6)).astype(np.float32), rng.normal(size=NUM).astype(np.float32)
+    params = {"body": jnp.zeros(4), "head": jnp.zeros(2)}
+    net = btl.nets.from_function(lambda p, x: x @ jnp.concatenate([p["body"], p["head"]]), params)
+    root = rng.normal(size=(6, 6))
+    prior = btl.gaussians.dense(params, jnp.asarray(root @ root.T / 6 + 0.1 * np.eye(6)))
+    joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=NUM)
+    records = [*zip(inputs, targets, strict=True)]
+    return joint, btl.data.arrays(inputs, targets), btl.data.stream(records, lambda record: record)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
+def test_a_posterior_of_a_part_is_held_against_that_part(streamed):
+    joint, placed, stream = _transfer()
+    data = stream if streamed else placed
+    # With the body held at these values, the head's posterior mean is the mode of the head given them.
+    fixed = {"body": jnp.linspace(-0.5, 0.5, 4), "head": jnp.zeros(2)}
+    given = btl.infer.condition(joint, fixed, "head")
+    batch = btl.Batch(placed.inputs, placed.targets)
+    gradient, hessian = jax.grad(given.joint)(given.params, batch), jax.hessian(given.joint)(given.params, batch)
+    precision = -np.asarray(hessian["head"]["head"], np.float64)
+    mode = {**fixed, "head": jnp.asarray(np.linalg.solve(precision, gradient["head"]))}
+    posterior = btl.infer.laplace(jax.random.key(0), joint, mode, data, selection="head")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = _report(joint, posterior, data, kind=btl.curvature.ggn)
+    names = [row.name for row in found.rows]
+    assert names == [
+        "k-hat",
+        "smallest eigenvalue of precision",
+        "largest curvature left out",
+        "variance over the prior's, head",
+    ]
+    assert str(found).startswith("PartPosterior")
+    assert found["k-hat"] < 0.5
+    np.testing.assert_allclose(found[names[1]], np.linalg.eigvalsh(precision)[0], rtol=1e-3)
+    assert found[names[2]] < 1e-3
+    # The prior that counts is the one of the head given the body.
+    before = np.diag(np.asarray(given.joint.prior.covariance()))
+    np.testing.assert_allclose(found[names[3]], np.mean(np.diag(np.linalg.inv(precision)) / before), rtol=1e-4)
+    narrow = btl.infer.PartPosterior(posterior.part.rescale(0.05), posterior.rest)
+    with pytest.warns(UserWarning, match="k-hat is"):
+        _report(joint, narrow, data)
+
+
+def test_a_streamed_data_set_gives_the_same_report():
+    joint, placed, stream = _transfer()
+    posterior = btl.infer.laplace(jax.random.key(0), joint, {"body": jnp.ones(4), "head": jnp.ones(2)}, placed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reports = [_report(joint, posterior, data, kind=btl.curvature.ggn, batch_size=5) for data in (placed, stream)]
+    for here, there in zip(*(found.rows for found in reports), strict=True):
+        assert here.name == there.name
+        np.testing.assert_allclose(here.value, there.value, rtol=1e-4, atol=1e-4)
+
+
+def test_curvature_that_was_left_out_is_named():
+    joint, data, _ = _transfer()
+    joint = joint.replace(prior=btl.gaussians.isotropic(joint.prior.mean, 1.0))
+    # Two directions say much, four say little.
+    weights = np.diag([30.0, 20.0, 0.1, 0.1, 0.1, 0.1])
+    data = btl.data.arrays(np.linalg.qr(np.asarray(data.inputs))[0] @ weights, np.zeros(NUM))
+    mode, key = joint.prior.mean, jax.random.key(0)
+
+    def found(rank):
+        structure = btl.curvature.low_rank(rank)
+        posterior = btl.infer.laplace(key, joint, mode, data, curvature=structure)
+        return _report(joint, posterior, data, kind=btl.curvature.ggn)
+
+    with pytest.warns(UserWarning, match=r"leaves out a direction in which data and prior know 401 times as much"):
+        assert abs(found(1)["largest curvature left out"] - 400) < 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(found(2)["largest curvature left out"], 0.01, rtol=0.01)

@@ -15,6 +15,7 @@ from flax import nnx
 
 import bayestl as btl
 from bayestl import gaussians
+from bayestl.gaussians._canonical import canonical
 
 
 class Case(NamedTuple):
@@ -200,6 +201,35 @@ def _kronecker_covariance(mean: Any, ingredients: Any) -> np.ndarray:
     return result
 
 
+def _draw_update(base: Callable[..., Any]) -> Callable[..., Any]:
+    """Something that is added to the covariance of a base, and something that is then added to the precision."""
+
+    def draw(rng: np.random.Generator, tree: Any) -> Any:
+        added, measured = (jax.tree.map(lambda x, k=k: rng.normal(size=(k, *np.shape(x))), tree) for k in (RANK - 1, 1))
+        return base(rng, tree), added, measured
+
+    return draw
+
+
+def _build_update(base: Callable[..., gaussians.Gaussian]) -> Callable[..., gaussians.Gaussian]:
+    def build(mean: Any, ingredients: Any) -> gaussians.Gaussian:
+        inner, added, measured = ingredients
+        gaussian = base(mean, inner)
+        columns = canonical(jax.vmap(gaussian.whiten)(added), jnp.eye(RANK - 1))
+        return gaussians.add_precision(gaussians.LowRankUpdate(gaussian, *columns), measured)
+
+    return build
+
+
+def _update_covariance(base: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def covariance(mean: Any, ingredients: Any) -> np.ndarray:
+        inner, added, measured = ingredients
+        rows, last = flat_rows(added), flat_rows(measured)
+        return np.linalg.inv(np.linalg.inv(base(mean, inner) + rows.T @ rows) + last.T @ last)
+
+    return covariance
+
+
 def _isotropic_covariance(mean: Any, scale: Any) -> np.ndarray:
     return np.diag(full(scale, mean) ** 2)
 
@@ -219,6 +249,24 @@ CASES = [
     Case("dense", _draw_dense, gaussians.dense, lambda mean, x: x),
     Case("blocks", _draw_blocks, _build_blocks, _blocks_covariance),
     Case("kronecker", _draw_kronecker, _build_kronecker, _kronecker_covariance),
+    Case(
+        "low rank update",
+        _draw_update(_positive),
+        _build_update(gaussians.diagonal),
+        _update_covariance(lambda mean, a: np.diag(full(a, mean))),
+    ),
+    Case(
+        "low rank update of kronecker",
+        _draw_update(_draw_kronecker),
+        _build_update(_build_kronecker),
+        _update_covariance(_kronecker_covariance),
+    ),
+    Case(
+        "low rank update of low rank",
+        _draw_update(_draw_low_rank),
+        _build_update(lambda mean, x: gaussians.low_rank(mean, *x)),
+        _update_covariance(_low_rank_covariance),
+    ),
 ]
 BY_NAME = {case.name: case for case in CASES}
 

@@ -34,6 +34,12 @@ def _low_rank(rng):
     return gaussians.low_rank(_tree(jnp.zeros(SIZE)), 0.5, _columns(rng, 2))
 
 
+def _kronecker(rng):
+    roots = [rng.normal(size=(n, n)) for n in (1, 2, 2, 2)]
+    a, b, c, d = (r @ r.T + 0.1 * np.eye(len(r)) for r in roots)
+    return gaussians.kronecker(_tree(jnp.zeros(SIZE)), {"a": a, "b": {"c": c}}, {"a": b, "b": {"c": d}})
+
+
 CASES = {
     "diagonal": (_diagonal, 2, gaussians.LowRank),
     "one number per leaf": (lambda rng: gaussians.isotropic(_tree(jnp.zeros(SIZE)), 2.0), 2, gaussians.LowRank),
@@ -50,6 +56,22 @@ CASES = {
     ),
     "small dense block": (
         lambda rng: gaussians.by_path({"a": _dense(rng), "b/**": _diagonal(rng)}), 1, gaussians.LowRank
+    ),
+    "kronecker": (_kronecker, 3, gaussians.LowRankUpdate),
+    "kronecker, more columns": (_kronecker, 9, gaussians.LowRankUpdate),
+    "kronecker and low rank": (
+        lambda rng: gaussians.by_path({"a": _low_rank(rng), "b/**": _kronecker(rng)}), 2, gaussians.LowRankUpdate
+    ),
+    "kronecker and dense": (
+        lambda rng: gaussians.by_path({"a": _kronecker(rng), "b/**": _dense(rng)}), 2, gaussians.LowRankUpdate
+    ),
+    "low rank update": (
+        lambda rng: gaussians.add_precision(_kronecker(rng), _columns(rng, 2)), 3, gaussians.LowRankUpdate
+    ),
+    "low rank update and low rank": (
+        lambda rng: gaussians.by_path(
+            {"a": _low_rank(rng), "**": gaussians.add_precision(_kronecker(rng), _columns(rng, 2))}
+        ), 5, gaussians.LowRankUpdate
     ),
     "large dense block": (
         lambda rng: gaussians.by_path({"a": _low_rank(rng), "b/**": _dense(rng)}), 3, gaussians.Dense

@@ -247,6 +247,25 @@ def test_the_layout_is_readable_by_others(path):
     assert header["structure"] == {"kind": "low_rank", "parameters": [0, 1], "rank": 2}
 
 
+def test_an_update_of_an_update(path):
+    """Every level has names of its own; a base inside blocks too."""
+    mean = {"a": jnp.ones(2), "b": jnp.zeros(3)}
+    inner = _low_rank(mean)
+    update = gaussians.LowRankUpdate(inner, inner.basis, jnp.array([1.0, 3.0]))
+    twice = gaussians.LowRankUpdate(update, inner.basis, jnp.array([0.0, 5.0]))
+    blocks = gaussians.Blocks((twice.restrict("b"), gaussians.isotropic(mean, 1.0).restrict("a")))
+    for g in (twice, blocks):
+        gaussians.save(path, g)
+        assert _equal(gaussians.load(path), g)
+        assert _equal(gaussians.load(path, like=mean), g)
+    gaussians.save(path, twice)
+    names = {f"{f}/{p}" for f in ("mean", "diagonal", "basis", "update", "update_of_base") for p in mean}
+    assert set(load_file(path)) == names | {"eigenvalues", "eigenvalues/base", "eigenvalues/base/base"}
+    structure = gaussians.read_header(path).structure
+    assert (structure.kind, structure.rank, structure.parameters) == ("low_rank_update", 2, ())
+    assert structure.blocks[0].blocks[0].kind == "low_rank"
+
+
 # ---------------------------------------------------------------- writing
 
 

@@ -10,8 +10,10 @@ import pytest
 from gaussian_cases import BY_NAME, compiled, draw_problem, flat, flat_rows
 
 from bayestl import gaussians
+from bayestl.gaussians._base import Dual
 
 NAMES = ["isotropic leaves", "diagonal", "low rank", "low rank negative", "dense", "blocks", "kronecker"]
+NAMES += ["low rank update", "low rank update of kronecker"]
 TREE = "nnx"
 
 
@@ -102,3 +104,46 @@ def test_trees_that_differ():
     q, p = (gaussians.isotropic({"w": jnp.zeros(n)}, 1.0) for n in (2, 3))
     with pytest.raises(ValueError, match=r"q and p differ at 'w': \(2,\) against \(3,\); both must be over the same"):
         gaussians.kl_divergence(q, p)
+
+
+def test_kronecker_asks_for_no_quadratic_form_per_parameter():
+    """Where those of the other side are fewer: none for a diagonal precision, k for one of rank k."""
+    rng, mean = np.random.default_rng(8), {"b": jnp.zeros((2, 4)), "w": jnp.zeros((3, 4))}
+
+    def matrices(sizes):
+        roots = [rng.normal(size=(n, n)) for n in sizes]
+        return dict(zip(("b", "w"), [r @ r.T + np.eye(len(r)) for r in roots], strict=True))
+
+    q = gaussians.kronecker(mean, matrices((2, 3)), matrices((4, 4)))
+    factor = {"b": rng.normal(size=(2, 2, 4)), "w": rng.normal(size=(2, 3, 4))}
+    low_rank = gaussians.low_rank(mean, 0.5, factor)
+    priors = [gaussians.isotropic(mean, 0.7), low_rank, gaussians.by_path({"b": low_rank, "w": low_rank})]
+
+    def never(v):
+        raise AssertionError("a quadratic form of the precision was asked for")
+
+    for p in priors:
+        trace = q.trace(p.precision_diagonal(), never, Dual(p.precision_trace, p.num_directions))
+        every = q.trace(p.precision_diagonal(), p.precision_quadratic)
+        np.testing.assert_allclose(trace, every, rtol=1e-5)  # float32, D = 20
+
+
+def test_float32_of_a_posterior_from_its_sharp_prior():
+    """The prior a (I + Q diag(lam) Q^T) with a = 1e-8 and lam to 1e8; in the posterior the base has the variances that
+    are smaller, and the columns have those that are larger. To 1e-5 of D, where variances alone would be off by 10."""
+    rng, (rows, columns) = np.random.default_rng(9), (4, 6)
+    q = np.linalg.qr(rng.normal(size=(24, 3)))[0].T.reshape(3, rows, columns)
+    lam, mean = np.array([1e8, 1e4, 2.0]), {"w": jnp.zeros((rows, columns))}
+    factors = [np.linalg.qr(rng.normal(size=(n, n)))[0] for n in (rows, columns)]
+    r, c = (f @ np.diag(rng.uniform(0.2, 1.0, len(f))) @ f.T for f in factors)
+    p = gaussians.LowRank(mean, {"w": jnp.float32(1e-8)}, {"w": jnp.asarray(q, jnp.float32)}, jnp.asarray(lam))
+    base = gaussians.kronecker(mean, {"w": 1e-8 * r}, {"w": c})
+    posterior = gaussians.LowRankUpdate(base, p.basis, jnp.asarray(0.5 * lam))
+    flat_q = np.asarray(p.basis["w"], np.float64).reshape(3, 24)
+    prior_covariance = 1e-8 * (np.eye(24) + flat_q.T @ np.diag(lam) @ flat_q)
+    root = np.asarray(jax.vmap(base.unwhiten)({"w": jnp.eye(24).reshape(24, rows, columns)})["w"]).reshape(24, 24)
+    root = root.T.astype(np.float64)
+    covariance = root @ (np.eye(24) + flat_q.T @ np.diag(0.5 * lam) @ flat_q) @ root.T
+    truth = _kl((np.zeros(24), covariance), (np.zeros(24), prior_covariance))
+    found = gaussians.kl_divergence(posterior, p)
+    np.testing.assert_allclose(found, truth, rtol=1e-3)

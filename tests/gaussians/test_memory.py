@@ -30,11 +30,17 @@ def _blocks() -> gaussians.Gaussian:
     return gaussians.by_path({"a": low_rank, "**": low_rank})
 
 
+def _update() -> gaussians.Gaussian:
+    blocks = gaussians.by_path({"a": gaussians.isotropic(_params(), 1.0), "**": gaussians.isotropic(_params(), 2.0)})
+    return gaussians.LowRankUpdate(blocks, _factor(), jnp.ones(RANK))
+
+
 STRUCTURES = {
     "isotropic": lambda: gaussians.isotropic(_params(), 1.0),
     "diagonal": lambda: gaussians.diagonal(_params(), jax.tree.map(lambda x: x + 1, _params())),
     "low rank": lambda: gaussians.low_rank(_params(), 1.0, _factor()),
     "blocks": _blocks,
+    "low rank update": _update,
 }
 METHODS = {
     "log_prob": lambda g, x: g.log_prob(x),

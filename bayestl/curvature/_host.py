@@ -1,0 +1,108 @@
+"""Batches of data that stay on the host, read when a compiled program asks for them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from bayestl._types import Batch
+
+
+@runtime_checkable
+class HostData(Protocol):
+    """A data set that is read, not held: what :func:`batches` looks for where there are no arrays. Such an object is
+    equal to itself alone; programs that were compiled for it serve it again."""
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        ...
+
+    def examples(self) -> Batch:
+        """The first examples, which say what all of them look like."""
+        ...
+
+    def rows(self, rows: np.ndarray) -> tuple[Any, Any]:
+        """``(inputs, targets)`` of these rows, pytrees of numpy arrays (len(rows), ...): the same whenever asked."""
+        ...
+
+
+class _Ahead(NamedTuple):
+    """A batch that is being read before it is asked for."""
+
+    number: int
+    batch_size: int
+    read: Future
+
+
+class HostReader:
+    """Reads a data set batch by batch for compiled programs, one batch ahead. Equal to itself alone, and so a static
+    part of a program: calls with the same data set share one.
+
+    The data set is not kept alive by it, for compiled programs are kept, and readers with them.
+
+    Attributes:
+        num_examples: N.
+        failure: what the last reading failed with, in its own words; XLA gives only its text.
+    """
+
+    def __init__(self, data: HostData):
+        self.failure: Exception | None = None
+        self._data = weakref.ref(data)
+        self.num_examples = data.num_examples
+        self._lock = threading.Lock()
+        self._ahead: _Ahead | None = None
+
+    def traced(self, number: jax.Array, batch_size: int, like: Any) -> Any:
+        """:meth:`read` in a compiled program; ``like`` is a tree of examples (n, ...) with the shapes and dtypes."""
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), like)
+
+        # Nothing of JAX may be computed in here: the program that waits for it may hold the only thread there is.
+        def found(number: Any) -> Any:
+            try:
+                read = self.read(int(number), batch_size)
+            except Exception as error:
+                self.failure = error
+                raise
+            return jax.tree.map(lambda x, s: np.asarray(x, s.dtype), read, wanted)
+
+        return jax.pure_callback(found, wanted, number, vmap_method="sequential")
+
+    def read(self, number: int, batch_size: int) -> tuple[Any, Any]:
+        """``(inputs, targets)`` of batch ``number``, numpy; the last one is filled up with copies of its last row."""
+        with self._lock:
+            ahead, self._ahead = self._ahead, None
+        if ahead is not None and (ahead.number, ahead.batch_size) == (number, batch_size):
+            found = ahead.read.result()
+        else:
+            found = self._rows(number, batch_size)
+        if (number + 1) * batch_size < self.num_examples:
+            pool = ThreadPoolExecutor(1, thread_name_prefix="bayestl-ahead")
+            ahead = _Ahead(number + 1, batch_size, pool.submit(self._rows, number + 1, batch_size))
+            pool.shutdown(wait=False)  # its thread ends with this batch
+            with self._lock:
+                self._ahead = ahead
+        return found
+
+    def _rows(self, number: int, batch_size: int) -> tuple[Any, Any]:
+        data = self._data()
+        if data is None:
+            raise RuntimeError("the data set that this program reads is gone; hold on to it for as long as it runs")
+        first = number * batch_size
+        rows = np.arange(first, min(first + batch_size, self.num_examples))
+        filled = np.minimum(np.arange(batch_size), len(rows) - 1)
+        found = data.rows(rows)
+        return found if len(rows) == batch_size else jax.tree.map(lambda x: x[filled], found)
+
+
+_READERS: weakref.WeakKeyDictionary[Any, HostReader] = weakref.WeakKeyDictionary()
+
+
+def reader_of(data: HostData) -> HostReader:
+    """The reader of a data set, one for all calls, so that they share their compiled programs."""
+    return _READERS.setdefault(data, HostReader(data))

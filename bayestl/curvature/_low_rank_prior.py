@@ -1,0 +1,225 @@
+"""A prior with a low-rank part under a curvature for whose posterior only the rest of the prior has a closed form.
+
+With S0 the root of the rest, ``Sigma0 = S0 (I + Q diag(lam) Q^T) S0^T``, and ``B = power S0^T H S0``: the posterior of
+the rest is ``P = S0 (I + B)^-1 S0^T = S S^T``, and that of the whole ``S (I + C0 K C0^T) S^T`` with
+
+    C0 = S^T S0^-T Q,  K = Lam (I + M Lam)^-1,  M = I - C0^T C0 = Q^T B (I + B)^-1 Q = Y^T Y.
+
+Eigenvalues of source covariances reach 1e8 and more, where what M has in its last digits decides; so M is never formed,
+but its root Y is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.lax import Precision
+
+from bayestl import _tree, gaussians
+from bayestl._types import Params
+
+
+class Columns(NamedTuple):
+    """The low-rank part of a prior: ``I + Q diag(lam) Q^T`` as the rest of the prior sees it.
+
+    Attributes:
+        basis: Q, leaves (k, *shape), over all parameters.
+        eigenvalues: lam, (k,).
+    """
+
+    basis: Params
+    eigenvalues: jax.Array
+
+
+def split(prior: gaussians.Gaussian, paths: set[str]) -> tuple[gaussians.Gaussian, Columns | None]:
+    """The prior without the low-rank parts that touch ``paths``, and these."""
+    parts = _flattened(prior)
+    touched = [isinstance(p, gaussians.LowRank) and not paths.isdisjoint(_tree.paths(p.mean)) for p in parts]
+    if not any(touched):
+        return prior, None
+    rest, found = [], []
+    for part, low_rank in zip(parts, touched, strict=True):
+        if low_rank and isinstance(part, gaussians.LowRank):
+            rest.append(gaussians.Diagonal(part.mean, part.diagonal))
+            found.append(part)
+        else:
+            rest.append(part)
+    total, start, bases = sum(part.rank for part in found), 0, []
+    for part in found:
+        bases.append(jax.tree.map(lambda q, at=start: _zeros(total, q[0]).at[at : at + len(q)].set(q), part.basis))
+        start += part.rank
+    zeros = jax.tree.map(lambda m: _zeros(total, m), prior.mean)
+    basis = _tree.merge(*bases, zeros)
+    return gaussians.Blocks(tuple(rest)), Columns(basis, jnp.concatenate([part.eigenvalues for part in found]))
+
+
+def _flattened(gaussian: gaussians.Gaussian) -> list[gaussians.Gaussian]:
+    if isinstance(gaussian, gaussians.Blocks):
+        return [inner for block in gaussian.blocks for inner in _flattened(block)]
+    return [gaussian]
+
+
+def _zeros(count: int, like: jax.Array) -> jax.Array:
+    return jnp.zeros((count, *like.shape), like.dtype)
+
+
+# ---------------------------------------------------------------- the curvature
+
+
+class OfLayer(NamedTuple):
+    """B of one layer: ``D A D (x) G``, D = diag(rows), and its eigenvalues and -vectors.
+
+    Attributes:
+        rows: the prior's standard deviations, (I, 1), or one number.
+        inputs: A, (g, I, I).
+        outputs: G with the power, (g, O, O).
+        input_vectors: of ``D A D``.
+        output_vectors: of G.
+        values: of B, (g, I, O).
+    """
+
+    rows: jax.Array
+    inputs: jax.Array
+    outputs: jax.Array
+    input_vectors: jax.Array
+    output_vectors: jax.Array
+    values: jax.Array
+
+    def along(self, x: jax.Array) -> jax.Array:
+        """``V^T x`` for x (..., g, I, O) and V the eigenvectors."""
+        return _matmul(_matmul(self.input_vectors.mT, x), self.output_vectors)
+
+    def seen(self, x: jax.Array) -> jax.Array:
+        """``(I + B)^-1/2 x``, in the basis V."""
+        return self.along(x) * jax.lax.rsqrt(1 + self.values)
+
+    def root(self, x: jax.Array) -> jax.Array:
+        """``(B (I + B)^-1)^1/2 x``, in the basis V."""
+        return self.along(x) * jnp.sqrt(self.values / (1 + self.values))
+
+    def resolve(self, x: jax.Array) -> jax.Array:
+        """``(I + B)^-1 x``."""
+        inside = self.along(x) / (1 + self.values)
+        return _matmul(_matmul(self.input_vectors, inside), self.output_vectors.mT)
+
+    def apply(self, x: jax.Array) -> jax.Array:
+        """``B x``."""
+        return _matmul(self.rows * _matmul(self.inputs, self.rows * x), self.outputs)
+
+
+class OfDiagonal(NamedTuple):
+    """B of a parameter with a diagonal curvature under a diagonal prior.
+
+    Attributes:
+        values: the diagonal of B, in the shape of the parameter.
+    """
+
+    values: jax.Array
+
+    def seen(self, x: jax.Array) -> jax.Array:
+        """``(I + B)^-1/2 x``."""
+        return x * jax.lax.rsqrt(1 + self.values)
+
+    def root(self, x: jax.Array) -> jax.Array:
+        """``(B (I + B)^-1)^1/2 x``."""
+        return x * jnp.sqrt(self.values / (1 + self.values))
+
+    def resolve(self, x: jax.Array) -> jax.Array:
+        """``(I + B)^-1 x``."""
+        return x / (1 + self.values)
+
+    def apply(self, x: jax.Array) -> jax.Array:
+        """``B x``."""
+        return self.values * x
+
+
+# ---------------------------------------------------------------- the posterior
+
+
+def with_columns(
+    base: gaussians.Gaussian, columns: Columns, seen: Params, measured: Sequence[jax.Array]
+) -> gaussians.LowRankUpdate:
+    """The posterior under the whole prior.
+
+    In the basis V of the right singular vectors of Y, C0 V has orthogonal columns, of lengths c beside the singular
+    values s of Y, and the precision between the columns at length 1 is ``diag(s^2) + diag(c) V^T (I + Lam)^-1 V
+    diag(c)``: a sum of positive terms for every lam > -1, whose eigenvalues come from a root of it.
+
+    Args:
+        base: the posterior under the rest of the prior.
+        columns: of the prior.
+        seen: C0, in the structure of ``columns.basis``.
+        measured: Y in pieces, each (k, ...).
+    """
+    missing = jnp.eye(len(columns.eigenvalues)) - _tree.columns_gram(columns.basis, columns.basis)
+    # Zero columns count as if the data had said all of them. What else there is, is rounding.
+    missing = jnp.where(jnp.abs(missing) < jnp.finfo(missing.dtype).eps ** 0.5, 0, missing)
+    _, sines, turn = jnp.linalg.svd(jnp.concatenate([_triangular(measured), missing]), full_matrices=False)
+    turned = _tree.columns_mv(seen, turn)
+    cosines = jnp.sqrt(jax.vmap(_tree.squared_norm)(turned))
+    lengths = jnp.where(cosines > 0, cosines, 1)
+    turned = jax.vmap(_tree.scale)(1 / lengths, turned)
+    weights = jax.lax.rsqrt(1 + columns.eigenvalues)[:, None] * turn.T * cosines
+    root = jnp.concatenate([jnp.diag(sines), weights.astype(sines.dtype)])
+    _, values, rotation = jnp.linalg.svd(root, full_matrices=False)
+    basis = _tree.columns_mv(turned, _matmul(rotation, _inverse_root(_tree.columns_gram(turned, turned))))
+    eigenvalues = jnp.maximum(1 / values**2 - 1, -1 + jnp.finfo(values.dtype).eps)
+    return gaussians.LowRankUpdate(base, basis, eigenvalues)
+
+
+def _inverse_root(gram: jax.Array) -> jax.Array:
+    """Of a Gram matrix that is the identity but for rounding, and for columns that are zero or that are all of another:
+    with it columns become the nearest orthonormal ones."""
+    values, vectors = jnp.linalg.eigh(gram)
+    keep = values > 0.1
+    return _matmul(vectors * jnp.where(keep, jax.lax.rsqrt(jnp.where(keep, values, 1)), 0), vectors.T)
+
+
+def _triangular(measured: Sequence[jax.Array]) -> jax.Array:
+    """R, (k, k), with ``R^T R = Y^T Y``, without the squares, which would cost half of the digits."""
+    each = [jnp.linalg.qr(piece.reshape(len(piece), -1).T, mode="r") for piece in measured]
+    enough = jnp.zeros((each[0].shape[1],) * 2, each[0].dtype)
+    return jnp.linalg.qr(jnp.concatenate([*each, enough]), mode="r")
+
+
+# ---------------------------------------------------------------- the evidence
+
+
+@jax.custom_jvp
+def log_det(parts: Sequence[OfLayer | OfDiagonal], basis: Sequence[jax.Array], eigenvalues: jax.Array) -> jax.Array:
+    """``log det (I + M Lam)``, Q in pieces (k, ...), one for each part of B.
+
+    Its derivative goes by ``dM = X^T dB X``, ``X = (I + B)^-1 Q``, not through the eigenvectors of B, of which those
+    with equal eigenvalues have none.
+    """
+    _, sines, turn = jnp.linalg.svd(_triangular([part.root(q) for part, q in zip(parts, basis, strict=True)]))
+    sines = jnp.minimum(sines, 1)
+    # In the basis V it is that of I - M + M^1/2 (I + Lam) M^1/2, of which this is a root.
+    root = jnp.sqrt(1 + eigenvalues)[:, None] * turn.T * sines
+    root = jnp.concatenate([jnp.diag(jnp.sqrt((1 - sines) * (1 + sines))), root])
+    return 2 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(jnp.linalg.qr(root, mode="r")))))
+
+
+@log_det.defjvp
+def _log_det_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (parts, basis, eigenvalues), (d_parts, d_basis, d_eigenvalues) = primals, tangents
+    gram = _tree.total(_gram(y, y) for y in [part.root(q) for part, q in zip(parts, basis, strict=True)])
+    inner = jnp.eye(len(gram), dtype=gram.dtype) + eigenvalues[:, None] * gram
+    middle = jnp.linalg.solve(inner, jnp.diag(eigenvalues))
+    change = jnp.sum(jnp.diagonal(jnp.linalg.solve(inner.T, gram)) * d_eigenvalues)
+    for part, d_part, q, d_q in zip(parts, d_parts, basis, d_basis, strict=True):
+        x = part.resolve(q)
+        image, moved = jax.jvp(lambda part, x=x: part.apply(x), (part,), (d_part,))
+        change += jnp.sum(middle * (_gram(x, moved) + 2 * _gram(image, d_q)))
+    return log_det(parts, basis, eigenvalues), change
+
+
+def _gram(x: jax.Array, y: jax.Array) -> jax.Array:
+    return _matmul(x.reshape(len(x), -1), y.reshape(len(y), -1).T)
+
+
+def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.matmul(x, y, precision=Precision.HIGHEST)

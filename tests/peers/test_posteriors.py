@@ -93,7 +93,7 @@ def test_their_sghmc_moves_by_the_old_momentum_and_so_is_too_wide():
     # The stationary law of (theta, m).
     theirs = float(solve_discrete_lyapunov([[1, STEP], [-STEP, kept]], np.diag([0.0, noise]))[0, 0])
     assert theirs > 2
-    # The sample variance of n draws has relative error sqrt(2 / n); five of them. exp(-.005 x 2000) of the start is left.
+    # A sample variance has relative error sqrt(2 / n); five of them. exp(-.005 x 2000) of the start is left.
     np.testing.assert_allclose(state.params.var().item(), theirs, rtol=5 * np.sqrt(2 / CHAINS))
 
     # The same step and friction in our terms, for as many chains at once: the parameters are independent.

@@ -18,7 +18,7 @@ from bayestl import curvature
 SIZE, NUM = 6, 20
 KEY = jax.random.key(0)
 BUILDERS = {"dense": curvature.dense(), "dual": curvature.dual(), "low rank": curvature.low_rank(SIZE)}
-each_structure = pytest.mark.parametrize("structure", lg.STRUCTURES, ids=lambda structure: structure.name)
+each_structure = pytest.mark.parametrize("structure", [*lg.STRUCTURES, lg.KRONECKER], ids=lambda s: s.name)
 each_builder = pytest.mark.parametrize("builder", BUILDERS.values(), ids=BUILDERS.keys())
 
 

@@ -101,8 +101,8 @@ def run_chunk(dynamic, state, data, keys, span, *, static, capacity, batch_size,
 
 
 def fit(
-    inference: Inference,
     key: Key,
+    inference: Inference,
     params: Params,
     data: Data,
     *,
@@ -123,8 +123,8 @@ def fit(
     :func:`~bayestl.estimate_memory`.
 
     Args:
-        inference: the method, from ``bayestl.infer``.
         key: for the start, the order of the data, and the method itself.
+        inference: the method, from ``bayestl.infer``.
         params: where to start.
         data: the training data, from ``bayestl.data``.
         steps: number of steps.

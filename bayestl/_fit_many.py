@@ -94,9 +94,9 @@ class _Plan(NamedTuple):
 
 
 def fit_many(
+    keys: Key,
     make_inference: Callable[[Any], Inference],
     settings: Any,
-    keys: Key,
     params: Params,
     data: Data,
     *,
@@ -119,9 +119,9 @@ def fit_many(
     before the step that failed and reported in ``failed``, while the others go on.
 
     Args:
+        keys: (M,) keys, one per member.
         make_inference: setting -> :class:`Inference`, with the setting's numbers as they come (they are tracers).
         settings: pytree of arrays with a leading axis M, one entry per member.
-        keys: (M,) keys, one per member.
         params: where to start.
         data: the training data.
         steps: number of steps.

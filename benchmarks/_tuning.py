@@ -132,9 +132,9 @@ def _run_seed(
             found.append((event.step, event.posterior(), event.state.net_state))
 
     fitted = btl.fit_many(
+        jnp.repeat(jax.random.fold_in(jax.random.key(3), seed)[None], num),
         make,
         {name: jnp.asarray(values) for name, values in method.grid.items()},
-        jnp.repeat(jax.random.fold_in(jax.random.key(3), seed)[None], num),
         method.start(seed),
         train,
         steps=max(method.read_at),
@@ -201,7 +201,7 @@ def scored(predictive: Any, targets: Any) -> dict[str, Any]:
 
 def predict(joint: btl.LogJoint, posterior: Any, inputs: Any, num_draws: int = 1, batch_size: int | None = None) -> Any:
     """The predictive for some inputs, with the same draws wherever it is asked for."""
-    return btl.predict.monte_carlo(joint, posterior, jax.random.key(5), num_draws, batch_size=batch_size)(inputs)
+    return btl.predict.monte_carlo(jax.random.key(5), joint, posterior, num_draws, batch_size=batch_size)(inputs)
 
 
 def nll(joint: btl.LogJoint, posterior: Any, data: Any, num_draws: int = 1, batch_size: int | None = None) -> jax.Array:

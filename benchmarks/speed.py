@@ -86,7 +86,7 @@ def by_fit(work: Workload, inference: btl.Inference, **options: Any) -> Callable
 
     def run() -> float:
         options_and_size = {"steps": work.steps, "batch_size": work.batch_size, "progress": False, **options}
-        fitted = btl.fit(inference, jax.random.key(0), work.net.params, work.data, **options_and_size)
+        fitted = btl.fit(jax.random.key(0), inference, work.net.params, work.data, **options_and_size)
         return fitted.seconds / work.steps
 
     return run
@@ -207,11 +207,11 @@ def _at_once_against_in_turn(work: Workload, vectorize: Any, target: float | Non
         return btl.infer.map_estimate(joint.replace(prior=prior), optimizer)
 
     def at_once() -> float:
-        return btl.fit_many(make, scales, keys, work.net.params, work.data, vectorize=vectorize, **options).seconds
+        return btl.fit_many(keys, make, scales, work.net.params, work.data, vectorize=vectorize, **options).seconds
 
     def in_turn() -> float:
         pairs = zip(scales, keys, strict=True)
-        return sum(btl.fit(make(s), k, work.net.params, work.data, **options).seconds for s, k in pairs)
+        return sum(btl.fit(k, make(s), work.net.params, work.data, **options).seconds for s, k in pairs)
 
     name = f"(c) {work.name}: {MEMBERS} settings at once / one after another, {jax.device_count()} devices"
     return show(name, alternate(at_once, in_turn, repeats), target)

@@ -165,7 +165,7 @@ def steps(repeats: int) -> list[dict[str, Any]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a chain without draws, which is what is timed
                 fitted = btl.fit(
-                    method, jax.random.key(0), net.params, data, steps=STEPS, batch_size=BATCH, progress=False
+                    jax.random.key(0), method, net.params, data, steps=STEPS, batch_size=BATCH, progress=False
                 )
             return fitted.state
 
@@ -234,7 +234,7 @@ def _ensemble(work: Workload, target: float | None, repeats: int) -> dict[str, A
 
     def in_turn() -> Any:
         each = [jax.tree.map(lambda x: x[number], starts) for number in range(MEMBERS)]  # noqa: B023
-        return [btl.fit(by_sgd(joint), jax.random.key(2), start, work.data, **options).params for start in each]
+        return [btl.fit(jax.random.key(2), by_sgd(joint), start, work.data, **options).params for start in each]
 
     name = f"(o) {work.name}: an ensemble of {MEMBERS} / one after another"
     return show(name, alternate(timed(at_once), timed(in_turn), repeats), target)

@@ -59,7 +59,7 @@ def main(method: str) -> None:
     gc.collect()
     before, peak = resident(), Peak()
     peak.start()
-    btl.fit(inference, jax.random.key(0), params, data, steps=30, chunk_size=10, progress=False)
+    btl.fit(jax.random.key(0), inference, params, data, steps=30, chunk_size=10, progress=False)
     rise = peak.stop() - before
     print(json.dumps({"rise": rise, "total": estimate.total, **estimate._asdict()}))
 

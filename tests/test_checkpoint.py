@@ -37,13 +37,13 @@ def say(event):
 
 optimizer = optax.adam(1e-2)
 if kind == "vi":
-    result = btl.fit(btl.infer.mean_field_vi(joint, optimizer), jax.random.key(1), net.params, data, callbacks=[say],
+    result = btl.fit(jax.random.key(1), btl.infer.mean_field_vi(joint, optimizer), net.params, data, callbacks=[say],
                      **options)
 else:
     make = lambda scale: btl.infer.map_estimate(
         joint.replace(prior=btl.gaussians.isotropic(net.params, scale)), optimizer)
     keys = jax.random.split(jax.random.key(1), 3)
-    result = btl.fit_many(make, jnp.array([0.1, 1.0, 10.0]), keys, net.params, data, callbacks=[say], **options)
+    result = btl.fit_many(keys, make, jnp.array([0.1, 1.0, 10.0]), net.params, data, callbacks=[say], **options)
 leaves = jax.tree.leaves((result.state, result.history))
 print("digest", hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest())
 """
@@ -98,7 +98,7 @@ def _joint(params=PARAMS, scale=1.0):
 def _fit(directory, method=btl.infer.map_estimate, params=PARAMS, scale=1.0, key=KEY, data=DATA, **changes):
     options = {"steps": 40, "batch_size": 4, "chunk_size": 10, "progress": False, **changes}
     checkpoint = btl.Checkpoint(directory, every=10)
-    return btl.fit(method(_joint(params, scale), OPTIMIZER), key, params, data, checkpoint=checkpoint, **options)
+    return btl.fit(key, method(_joint(params, scale), OPTIMIZER), params, data, checkpoint=checkpoint, **options)
 
 
 def test_a_finished_run_goes_on_to_more_steps(tmp_path):
@@ -152,10 +152,10 @@ def test_what_was_done_is_saved_when_something_fails(tmp_path):
     # Only the end of the run saves anything.
     checkpoint = btl.Checkpoint(tmp_path / "run", every=1000)
     with pytest.raises(OSError, match="disk of the callback"):
-        btl.fit(inference, KEY, PARAMS, DATA, checkpoint=checkpoint, callbacks=[fails], **options)
+        btl.fit(KEY, inference, PARAMS, DATA, checkpoint=checkpoint, callbacks=[fails], **options)
     steps = []
     again = btl.fit(
-        inference, KEY, PARAMS, DATA, checkpoint=checkpoint, callbacks=[lambda e: steps.append(e.step)], **options
+        KEY, inference, PARAMS, DATA, checkpoint=checkpoint, callbacks=[lambda e: steps.append(e.step)], **options
     )
     assert steps == [40]
     assert np.array_equal(again.params["w"], expected.params["w"])
@@ -206,4 +206,4 @@ def test_bad_settings(tmp_path):
     inference = btl.infer.map_estimate(_joint(), OPTIMIZER)
     checkpoint = btl.Checkpoint(tmp_path, every=0)
     with pytest.raises(ValueError, match="every=0 and keep=2; both must be 1 or more"):
-        btl.fit(inference, KEY, PARAMS, DATA, steps=5, batch_size=4, progress=False, checkpoint=checkpoint)
+        btl.fit(KEY, inference, PARAMS, DATA, steps=5, batch_size=4, progress=False, checkpoint=checkpoint)

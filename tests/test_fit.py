@@ -50,7 +50,7 @@ DATA = btl.data.arrays(np.arange(NUM, dtype=np.float32)[:, None], np.arange(NUM)
 
 def _fit(start: float = 0.0, key: int = 0, **changes: Any) -> btl.FitResult:
     settings = {"steps": 10, "batch_size": BATCH, "chunk_size": 4, "progress": False, **changes}
-    return btl.fit(WALK, jax.random.key(key), {"x": jnp.float32(start)}, DATA, **settings)
+    return btl.fit(jax.random.key(key), WALK, {"x": jnp.float32(start)}, DATA, **settings)
 
 
 def _equal(x: Any, y: Any) -> bool:
@@ -235,7 +235,7 @@ def test_a_method_checks_its_data_before_anything_runs():
         raise AssertionError("the check comes first")
 
     with pytest.raises(ValueError, match="checked"):
-        btl.fit(btl.Inference(init, _step, _posterior, check), jax.random.key(0), {"x": 0.0}, DATA, steps=1)
+        btl.fit(jax.random.key(0), btl.Inference(init, _step, _posterior, check), {"x": 0.0}, DATA, steps=1)
 
 
 def test_the_check_sees_what_the_transform_gives():
@@ -247,8 +247,8 @@ def test_the_check_sees_what_the_transform_gives():
 
     def run(transform, targets=data.targets):
         return btl.fit(
-            inference,
             jax.random.key(0),
+            inference,
             net.params,
             btl.data.arrays(data.inputs, targets),
             steps=1,
@@ -265,9 +265,9 @@ def test_the_check_sees_what_the_transform_gives():
     with pytest.raises((TypeError, ValueError), match="targets"):
         run(lambda key, batch: normalize(key, batch)._replace(targets=jax.nn.one_hot(batch.targets, 3)))
     many = btl.fit_many(
+        jax.random.split(jax.random.key(0), 2),
         lambda scale: inference,
         jnp.ones(2),
-        jax.random.split(jax.random.key(0), 2),
         net.params,
         data,
         steps=1,

@@ -61,7 +61,7 @@ def _keys() -> jax.Array:
 
 def _many(settings: Any = None, **changes: Any) -> btl.ManyResult:
     given = {"keys": _keys(), "params": START, "data": _data(), **RUN, **changes}
-    return btl.fit_many(make, SETTINGS if settings is None else settings, **given)
+    return btl.fit_many(make_inference=make, settings=SETTINGS if settings is None else settings, **given)
 
 
 def _member(tree: Any, m: int) -> Any:
@@ -70,7 +70,7 @@ def _member(tree: Any, m: int) -> Any:
 
 def _alone(m: int, settings: Any = None, **changes: Any) -> btl.FitResult:
     given = {"params": START, "data": _data(), **RUN, **changes}
-    return btl.fit(make(_member(SETTINGS if settings is None else settings, m)), _keys()[m], **given)
+    return btl.fit(_keys()[m], make(_member(SETTINGS if settings is None else settings, m)), **given)
 
 
 def _assert_close(found: Any, truth: Any) -> None:
@@ -275,4 +275,4 @@ def test_a_method_checks_all_data():
     members = [btl.data.arrays(np.ones((4, SIZE)), row) for row in labels]
     keys = jax.random.split(jax.random.key(0), 2)
     with pytest.raises(ValueError, match="1 of 8 targets lie outside the support"):
-        btl.fit_many(classify, jnp.ones(2), keys, jnp.zeros((SIZE, 2)), btl.data.stack(members), steps=1, data_axis=0)
+        btl.fit_many(keys, classify, jnp.ones(2), jnp.zeros((SIZE, 2)), btl.data.stack(members), steps=1, data_axis=0)

@@ -423,7 +423,7 @@ def test_check_and_fit_refuse_data(name):
     data = btl.data.arrays(INPUTS, targets)
     inference = btl.infer.map_estimate(joint, optax.sgd(0.1))
     with pytest.raises(error, match=message):
-        btl.fit(inference, jax.random.key(0), net.params, data, steps=1, progress=False)
+        btl.fit(jax.random.key(0), inference, net.params, data, steps=1, progress=False)
 
 
 def test_shapes_are_checked_inside_a_traced_function_too():

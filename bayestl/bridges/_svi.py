@@ -108,7 +108,7 @@ def svi(
         >>> data = btl.data.arrays(jnp.ones((3, 1)), jnp.full(3, 2.0))
         >>> optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 2000))
         >>> inference = btl.bridges.svi(joint, AutoMultivariateNormal, optimizer, num_particles=4)
-        >>> fitted = btl.fit(inference, jax.random.key(0), net.params, data, steps=2000, progress=False)
+        >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=2000, progress=False)
         >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance()["w"].round(1))
         [1.5] [0.2]
     """

@@ -90,7 +90,7 @@ def _low_rank(
     def whitened_product(v: Params) -> Params:
         return transposed(curvature(prior.unwhiten(v)))[0]
 
-    found = lanczos(whitened_product, jax.random.split(key)[0], params, steps)
+    found = lanczos(jax.random.split(key)[0], whitened_product, params, steps)
     values, vectors = found.eigenvalues[-rank:], jax.tree.map(lambda u: u[-rank:], found.vectors)
     back = jax.linear_transpose(prior.whiten, params)
     return ColumnsCurvature(jax.lax.map(lambda uv: back(_tree.scale(jnp.sqrt(uv[0]), uv[1]))[0], (values, vectors)))
@@ -112,7 +112,7 @@ class Eigenpairs(NamedTuple):
     vectors: Params
 
 
-def lanczos(product: Callable[[Params], Params], key: Key, like: Params, num_steps: int) -> Eigenpairs:
+def lanczos(key: Key, product: Callable[[Params], Params], like: Params, num_steps: int) -> Eigenpairs:
     """Approximate eigenpairs of a positive semi-definite operator on trees like ``like``; exact in D steps.
 
     The largest are precise first, and come from below. A start in an invariant subspace, as of a matrix of low rank,

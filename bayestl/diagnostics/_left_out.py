@@ -18,10 +18,10 @@ from bayestl.infer import PartPosterior, condition
 
 
 def left_out(
+    key: Key,
     joint: LogJoint,
     posterior: Any,
     data: Any,
-    key: Key,
     *,
     kind: Kind = ggn,
     num_steps: int = 20,
@@ -39,10 +39,10 @@ def left_out(
     Found by Lanczos' method, from below: each step is three passes over the data.
 
     Args:
+        key: of sampled labels, as for ``laplace``, and of Lanczos' start.
         joint: the target, its prior a Gaussian or None.
         posterior: a Gaussian at a mode, from :func:`bayestl.infer.laplace`; or that of a part of the parameters.
         data: the training data, as for ``laplace``.
-        key: of sampled labels, as for ``laplace``, and of Lanczos' start.
         kind: the curvature that the posterior was made from; with sampled labels, give the key and the batch size of
             then too.
         num_steps: Lanczos steps, >= 1. Memory: two copies of the parameters for each.
@@ -58,7 +58,7 @@ def left_out(
         >>> for rank in (1, 2):
         ...     structure = btl.curvature.low_rank(rank)  # of the eigenvalues 9, 4, 1
         ...     posterior = btl.infer.laplace(key, joint, net.params, data, curvature=structure)
-        ...     print(f"{btl.diagnostics.left_out(joint, posterior, data, key):.3f}")
+        ...     print(f"{btl.diagnostics.left_out(key, joint, posterior, data):.3f}")
         4.000
         1.000
     """
@@ -88,7 +88,7 @@ def _largest(static: Static, num_steps: int, arrays: list[Any], key: Key, passes
             image = _tree.add(image, joint.prior.precision_mv(u))
         return _tree.scale(1 / jnp.asarray(joint.temperature, dtype), transposed(image)[0])
 
-    found = lanczos(relative, jax.random.split(key)[0], gaussian.mean, num_steps)
+    found = lanczos(jax.random.split(key)[0], relative, gaussian.mean, num_steps)
     return jnp.maximum(found.eigenvalues[-1] - 1, 0)
 
 

@@ -29,10 +29,10 @@ _NO_SPREAD = 1e-3
 
 
 def report(
+    key: Key,
     joint: LogJoint,
     posterior: Any,
     data: Any,
-    key: Key,
     *,
     history: dict[str, np.ndarray] | None = None,
     kind: Kind | None = None,
@@ -53,10 +53,10 @@ def report(
     rest held fixed; the fixed parameters are not counted as ones that do not vary.
 
     Args:
+        key: randomness of draws.
         joint: the target.
         posterior: what any method gave back.
         data: the training data, in memory or a stream.
-        key: randomness of draws.
         history: of the run, :attr:`FitResult.history`.
         kind: of a Laplace posterior, which curvature it was made from, as ``btl.curvature.ggn``; see :func:`left_out`.
         num_samples: draws for k-hat, each a pass over all data.
@@ -75,7 +75,7 @@ def report(
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=3)
         >>> data = btl.data.arrays(jnp.ones((3, 1)), jnp.full(3, 2.0))
         >>> posterior = btl.gaussians.isotropic({"w": jnp.array([1.5])}, scale=0.5)      # the posterior itself
-        >>> print(btl.diagnostics.report(joint, posterior, data, jax.random.key(0)))
+        >>> print(btl.diagnostics.report(jax.random.key(0), joint, posterior, data))
         Diagonal
           k-hat                              -inf  < 0.57
           smallest eigenvalue of precision      4
@@ -97,7 +97,7 @@ def report(
     if isinstance(posterior, Gaussian):
         rows.append(_precision(posterior))
         if kind is not None:
-            rows.append(_left_out(left_out(joint, posterior, data, key, kind=kind, batch_size=batch_size)))
+            rows.append(_left_out(left_out(key, joint, posterior, data, kind=kind, batch_size=batch_size)))
     has_draws = not isinstance(posterior, Samples) or num_draws(posterior) > 1
     if callable(getattr(joint.prior, "variance", None)) and not isinstance(posterior, Point) and has_draws:
         rows += _spreads(posterior, joint.prior, key)
@@ -202,7 +202,7 @@ def _left_out(value: float) -> Row:
 
 
 def _spreads(posterior: Any, prior: Any, key: Key) -> list[Row]:
-    found = spread(posterior, prior, key)
+    found = spread(key, posterior, prior)
     most = max(found.values())
     words = ""
     if not most > _NO_SPREAD:

@@ -13,7 +13,7 @@ from bayestl._posteriors import Samples
 from bayestl._types import Key, Params
 
 
-def spread(posterior: Any, prior: Any, key: Key | None = None, *, num_samples: int = 100) -> dict[str, float]:
+def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> dict[str, float]:
     """Posterior variance over prior variance, for each leaf of the parameters.
 
     ``1/D_b sum_i Var[theta_i | D] / Var[theta_i]`` over the D_b parameters of leaf b: 1 where the data said nothing, 0
@@ -21,10 +21,10 @@ def spread(posterior: Any, prior: Any, key: Key | None = None, *, num_samples: i
     has none to speak of anywhere has not been explored.
 
     Args:
+        key: for posteriors that have to be drawn from.
         posterior: any; of a Gaussian the variances are exact, of :class:`~bayestl.Samples` those of its draws, of all
             others those of ``num_samples`` draws with ``key``.
         prior: a Gaussian, or anything else with ``variance()``.
-        key: for posteriors that have to be drawn from.
         num_samples: how many draws of them, >= 2.
 
     Returns:
@@ -32,22 +32,22 @@ def spread(posterior: Any, prior: Any, key: Key | None = None, *, num_samples: i
 
     Raises:
         TypeError: a prior without variances.
-        ValueError: no key where one is needed.
 
     Example:
         >>> prior = btl.gaussians.isotropic({"w": jnp.zeros(3), "b": jnp.zeros(1)}, scale=2.0)
         >>> posterior = btl.gaussians.isotropic(prior.mean, {"w": 2.0, "b": 0.2})
-        >>> {path: round(value, 2) for path, value in btl.diagnostics.spread(posterior, prior).items()}
+        >>> ratios = btl.diagnostics.spread(jax.random.key(0), posterior, prior)
+        >>> {path: round(value, 2) for path, value in ratios.items()}
         {'b': 0.01, 'w': 1.0}
     """
     if not callable(getattr(prior, "variance", None)):
         raise TypeError(f"spread is relative to the prior's variance, and {type(prior).__name__} has none to give")
     posterior = getattr(posterior, "part", posterior)
-    after, before = _tree.by_paths(_variance(posterior, key, num_samples)), _tree.by_paths(prior.variance())
+    after, before = _tree.by_paths(_variance(key, posterior, num_samples)), _tree.by_paths(prior.variance())
     return {path: float(jnp.mean(variance / before[path])) for path, variance in after.items()}
 
 
-def _variance(posterior: Any, key: Key | None, num_samples: int) -> Params:
+def _variance(key: Key, posterior: Any, num_samples: int) -> Params:
     if callable(getattr(posterior, "variance", None)):
         return posterior.variance()
     if isinstance(posterior, Samples):
@@ -55,8 +55,6 @@ def _variance(posterior: Any, key: Key | None, num_samples: int) -> Params:
         filled = np.flatnonzero(np.isfinite(np.asarray(posterior.log_weights).reshape(-1)))
         weights = jax.nn.softmax(posterior.log_weights.reshape(-1)[filled])
         draws = jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:])[filled], posterior.draws)
-    elif key is None:
-        raise ValueError(f"a {type(posterior).__name__} has to be drawn from; give a key")
     else:
         draws, weights = posterior.sample(key, num_samples), jnp.full(num_samples, 1 / num_samples)
     # 1 - sum w^2 is 1 - 1/S for equal weights; one draw alone has no spread to see.

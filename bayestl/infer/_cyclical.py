@@ -90,7 +90,7 @@ def cyclical_sgld(
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=4)
         >>> data = btl.data.arrays(jnp.ones((4, 1)), jnp.full(4, 2.0))
         >>> sampler = btl.infer.cyclical_sgld(joint, 0.1, cycle_length=50, num_samples=20, every=5)
-        >>> fitted = btl.fit(sampler, jax.random.key(0), net.params, data, steps=500, progress=False)
+        >>> fitted = btl.fit(jax.random.key(0), sampler, net.params, data, steps=500, progress=False)
         >>> fitted.posterior.draws["w"].shape      # two draws from each of ten cycles
         (20, 1)
     """

@@ -93,7 +93,7 @@ def ensemble(
         ...     jax.random.key(2), joint, starts, btl.data.arrays(x, jnp.sin(3 * x)),
         ...     lambda joint: btl.infer.map_estimate(joint, optax.adam(1e-2)), steps=100, progress=False,
         ... )
-        >>> predict = btl.predict.monte_carlo(joint, posterior, jax.random.key(3))
+        >>> predict = btl.predict.monte_carlo(jax.random.key(3), joint, posterior)
         >>> predict(jnp.zeros((4, 1))).outputs.shape
         (5, 4, 1)
     """
@@ -107,9 +107,9 @@ def ensemble(
         data = _with_rows(data)
         transform = None if transform is None else _BesideRows(transform)
     result = fit_many(
+        jax.random.split(key_run, num_members),
         _Members(method, joint),
         problems,
-        jax.random.split(key_run, num_members),
         starts,
         data,
         steps=steps,

@@ -99,7 +99,7 @@ def ivon(
         >>> data = btl.data.arrays(jnp.ones((4, 1)), jnp.full(4, 2.0))
         >>> schedule = optax.exponential_decay(0.3, 200, 0.5)
         >>> inference = btl.infer.ivon(joint, schedule, hessian_decay=0.99, num_samples=16)
-        >>> fitted = btl.fit(inference, jax.random.key(0), net.params, data, steps=2000, progress=False)
+        >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=2000, progress=False)
         >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance()["w"].round(1))
         [1.6] [0.2]
     """

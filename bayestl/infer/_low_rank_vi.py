@@ -96,7 +96,7 @@ def low_rank_vi(
         >>> data = btl.data.arrays(jnp.ones((4, 2)), jnp.full(4, 2.0))
         >>> schedule = optax.exponential_decay(0.05, 400, 0.5)
         >>> inference = btl.infer.low_rank_vi(joint, optax.adam(schedule), rank=1, num_samples=16, initial_scale=0.3)
-        >>> fitted = btl.fit(inference, jax.random.key(0), net.params, data, steps=4000, progress=False)
+        >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=4000, progress=False)
         >>> print(fitted.posterior.covariance_mv({"w": jnp.array([1.0, -1.0])})["w"].round(1))
         [ 1. -1.]
     """

@@ -63,7 +63,7 @@ def map_estimate(
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), None, num_data=2)
         >>> data = btl.data.arrays(jnp.ones((2, 1)), jnp.array([1.0, 3.0]))
         >>> inference = btl.infer.map_estimate(joint, optax.sgd(0.5))
-        >>> fitted = btl.fit(inference, jax.random.key(0), net.params, data, steps=50, progress=False)
+        >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=50, progress=False)
         >>> print(fitted.params["w"].round(3))
         [2.]
     """

@@ -46,7 +46,7 @@ class SampleWriter:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     writer = btl.infer.SampleWriter(folder)
         ...     _ = btl.fit(
-        ...         sampler, jax.random.key(0), net.params, data, steps=1000, callbacks=[writer], progress=False
+        ...         jax.random.key(0), sampler, net.params, data, steps=1000, callbacks=[writer], progress=False
         ...     )
         ...     print(btl.infer.read_samples(folder, net.params).draws["w"].shape)
         (100, 2)

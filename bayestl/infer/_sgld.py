@@ -110,7 +110,7 @@ def sgld(
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=4)
         >>> data = btl.data.arrays(jnp.ones((4, 1)), jnp.full(4, 2.0))
         >>> sampler = btl.infer.sgld(joint, 0.05, num_samples=5000, every=4, start=100)
-        >>> fitted = btl.fit(sampler, jax.random.key(0), net.params, data, steps=20_100, progress=False)
+        >>> fitted = btl.fit(jax.random.key(0), sampler, net.params, data, steps=20_100, progress=False)
         >>> print(fitted.posterior.draws["w"].mean().round(1), fitted.posterior.draws["w"].var().round(1))
         1.6 0.2
     """

@@ -88,7 +88,7 @@ def swag(
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=20)
         >>> data = btl.data.arrays(jax.random.normal(jax.random.key(0), (20, 2)), jnp.ones(20))
         >>> inference = btl.infer.swag(joint, optax.sgd(0.1), rank=2, start=100, every=5, eps=1e-6)
-        >>> fitted = btl.fit(inference, jax.random.key(1), net.params, data, steps=500, batch_size=2, progress=False)
+        >>> fitted = btl.fit(jax.random.key(1), inference, net.params, data, steps=500, batch_size=2, progress=False)
         >>> int(fitted.state.iterates.count), fitted.posterior.rank
         (80, 2)
     """

@@ -34,6 +34,7 @@ def frozen_state(net: Net) -> Net:
     one example no longer depends on the others in its batch, and training and use see the same network.
 
     Args:
+        key: of the order of the examples, and of dropout during the pass.
         net: network from one of the ``from_*`` functions, or one made from it; one without state comes back as it is.
 
     Raises:
@@ -93,7 +94,7 @@ def state_policy(net: Net | LogJoint) -> str:
     return _policy(net.apply).value if jax.tree.leaves(own_state(net.apply, net.state)) else "none"
 
 
-def reestimate_state(net: Net | LogJoint, params: Params, data: Data, *, batch_size: int, key: Key) -> Any:
+def reestimate_state(key: Key, net: Net | LogJoint, params: Params, data: Data, *, batch_size: int) -> Any:
     """The state with every running statistic of batch normalisation estimated anew at ``params``.
 
     Statistics that moved along with other parameters do not fit an average of iterates or a posterior draw. One pass
@@ -113,7 +114,6 @@ def reestimate_state(net: Net | LogJoint, params: Params, data: Data, *, batch_s
         params: the parameters to estimate at; held fixed.
         data: every example is seen once.
         batch_size: examples per batch, in 1, ..., N; the larger the better.
-        key: of the order of the examples, and of dropout during the pass.
 
     Raises:
         TypeError: the network's ``apply`` is not from one of the ``from_*`` functions.
@@ -123,7 +123,7 @@ def reestimate_state(net: Net | LogJoint, params: Params, data: Data, *, batch_s
         >>> from flax import nnx
         >>> net = btl.nets.from_nnx(nnx.BatchNorm(1, rngs=nnx.Rngs(0)))
         >>> data = btl.data.arrays(jnp.arange(4.0)[:, None], jnp.zeros(4))
-        >>> state = btl.nets.reestimate_state(net, net.params, data, batch_size=4, key=jax.random.key(0))
+        >>> state = btl.nets.reestimate_state(jax.random.key(0), net, net.params, data, batch_size=4)
         >>> float(state["mean"][0]), float(state["var"][0])
         (1.5, 1.25)
     """

@@ -16,9 +16,9 @@ from bayestl.predict._predictive import Predictive
 
 
 def mc_dropout(
+    key: Key,
     joint: Any,
     params: Params,
-    key: Key,
     num_samples: int,
     *,
     batch_size: int | None = None,
@@ -34,9 +34,9 @@ def mc_dropout(
     the number of examples. Here to be compared with.
 
     Args:
+        key: randomness of the masks; the same key gives the same masks.
         joint: a :class:`~bayestl.LogJoint`; its network, state and likelihood are used.
         params: parameters that were trained with dropout: ``fitted.params`` of :func:`bayestl.infer.map_estimate`.
-        key: randomness of the masks; the same key gives the same masks.
         num_samples: S >= 2, masks drawn.
         batch_size: inputs seen at once; None for all.
         sample_chunk: masks evaluated side by side; None for one after another, the least memory.
@@ -54,7 +54,7 @@ def mc_dropout(
         >>> variables = module.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, jnp.ones((1, 3)))
         >>> net = btl.nets.from_linen(module, variables)
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(0.1), None, num_data=10)
-        >>> predict = btl.predict.mc_dropout(joint, net.params, jax.random.key(2), 100)
+        >>> predict = btl.predict.mc_dropout(jax.random.key(2), joint, net.params, 100)
         >>> predict(jnp.ones((5, 3))).function_variance().shape
         (5, 1)
     """

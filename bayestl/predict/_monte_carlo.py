@@ -17,9 +17,9 @@ from bayestl.predict._predictive import Predictive
 
 
 def monte_carlo(
+    key: Key,
     joint: Any,
     posterior: Posterior,
-    key: Key,
     num_samples: int | None = None,
     *,
     batch_size: int | None = None,
@@ -33,9 +33,9 @@ def monte_carlo(
     too much, :func:`monte_carlo_average` keeps averages alone.
 
     Args:
+        key: randomness of the draws.
         joint: a :class:`~bayestl.LogJoint`; its network, state and likelihood are used, its prior is not.
         posterior: what the parameters are drawn from.
-        key: randomness of the draws.
         num_samples: S. None takes weighted draws (:class:`~bayestl.Samples`) as they are, each with its weight, and 1
             for a :class:`~bayestl.Point`; other posteriors need a number.
         batch_size: inputs seen at once; None for all. The last batch is padded, and the padding cut off again.
@@ -48,7 +48,7 @@ def monte_carlo(
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(0.1), None, num_data=10)
         >>> posterior = btl.gaussians.isotropic(net.params, scale=0.5)
-        >>> predict = btl.predict.monte_carlo(joint, posterior, jax.random.key(0), 50)
+        >>> predict = btl.predict.monte_carlo(jax.random.key(0), joint, posterior, 50)
         >>> predict(jnp.ones((3, 2))).mean().shape
         (3,)
     """

@@ -21,9 +21,9 @@ from bayestl.predict._running import CLASSES, MOMENTS
 
 
 def monte_carlo_average(
+    key: Key,
     joint: Any,
     posterior: Posterior,
-    key: Key,
     num_samples: int | None = None,
     *,
     batch_size: int | None = None,
@@ -36,10 +36,10 @@ def monte_carlo_average(
     and the entropies, of which every score of the mixture follows; for all other targets mean and variances.
 
     Args:
-        joint: a :class:`~bayestl.LogJoint`; its network, state and likelihood are used, its prior is not.
-        posterior: what the parameters are drawn from.
         key: randomness of the draws. Draws are made chunk by chunk, so they are others than those of
             :func:`monte_carlo`, and depend on ``sample_chunk``; they are the same for all inputs and every call.
+        joint: a :class:`~bayestl.LogJoint`; its network, state and likelihood are used, its prior is not.
+        posterior: what the parameters are drawn from.
         num_samples: S. None takes weighted draws (:class:`~bayestl.Samples`) as they are, each with its weight, and 1
             for a :class:`~bayestl.Point`; other posteriors need a number.
         batch_size: inputs seen at once; None for all. The last batch is padded, and the padding cut off again.
@@ -52,7 +52,7 @@ def monte_carlo_average(
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros((2, 3))})
         >>> joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=10)
         >>> posterior = btl.gaussians.isotropic(net.params, scale=0.5)
-        >>> predict = btl.predict.monte_carlo_average(joint, posterior, jax.random.key(0), 1000, sample_chunk=100)
+        >>> predict = btl.predict.monte_carlo_average(jax.random.key(0), joint, posterior, 1000, sample_chunk=100)
         >>> given = predict(jnp.ones((4, 2)))
         >>> given.probs.shape, given.mutual_information().shape
         ((4, 3), (4,))

@@ -175,8 +175,8 @@ def head_mode(task: Task, seed: int) -> Any:
     prior = btl.gaussians.isotropic(btl.tree.zeros_like(net.params), HEAD_SCALE)
     joint = btl.LogJoint(net, btl.likelihoods.bernoulli(), prior, num_data=len(places))
     return btl.fit(
-        btl.infer.proximal_map(joint, optax.cosine_decay_schedule(HEAD_RATE, HEAD_STEPS), momentum=HEAVY_BALL),
         jax.random.fold_in(jax.random.key(10), seed),
+        btl.infer.proximal_map(joint, optax.cosine_decay_schedule(HEAD_RATE, HEAD_STEPS), momentum=HEAVY_BALL),
         net.params,
         task.seen.features.train(places),
         steps=HEAD_STEPS,

@@ -95,8 +95,8 @@ def _with_temporary_head(net: btl.Net, tail: Any, data: Any, progress: bool) -> 
     prior = btl.gaussians.isotropic(btl.tree.zeros_like(head.params), 0.1)
     joint = btl.LogJoint(head, btl.likelihoods.categorical(), prior, num_data=data.num_examples)
     fitted = btl.fit(
-        btl.infer.map_estimate(joint, optax.sgd(0.03, momentum=HEAVY_BALL)),
         jax.random.key(6),
+        btl.infer.map_estimate(joint, optax.sgd(0.03, momentum=HEAVY_BALL)),
         head.params,
         btl.data.arrays(features, data.targets),
         steps=500,
@@ -113,8 +113,8 @@ def _iterates(net: btl.Net, data: Any, epochs: int, progress: bool) -> Any:
     collector = btl.sources.IterateCollector(keep=RANK, after=epochs // 2 * epoch)
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=data.num_examples)
     btl.fit(
-        btl.infer.map_estimate(joint, optax.sgd(0.01, momentum=HEAVY_BALL)),
         jax.random.key(2),
+        btl.infer.map_estimate(joint, optax.sgd(0.01, momentum=HEAVY_BALL)),
         net.params,
         data,
         steps=epochs * epoch,

@@ -140,8 +140,8 @@ def train_source(progress: bool) -> Source:
     epoch = data.steps_per_epoch(64)
     collector = btl.sources.IterateCollector(keep=RANK, after=20 * epoch)
     fitted = btl.fit(
-        btl.infer.map_estimate(joint, optax.sgd(0.01, momentum=HEAVY_BALL)),
         jax.random.key(2),
+        btl.infer.map_estimate(joint, optax.sgd(0.01, momentum=HEAVY_BALL)),
         net.params,
         data,
         steps=40 * epoch,
@@ -248,9 +248,9 @@ def run_method(
 
     seeds = jnp.array([seed for _, seed in runs])
     fitted = btl.fit_many(
+        per_member(jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(seeds)),
         functools.partial(method.make, joint),
         {name: jnp.tile(values, len(runs)) for name, values in method.grid.items()},
-        per_member(jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(seeds)),
         per_member(jax.tree.map(lambda *xs: jnp.stack(xs), *(_start(method, net, seed) for _, seed in runs))),
         per_member(btl.data.stack(train)),
         steps=config.steps,

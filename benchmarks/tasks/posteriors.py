@@ -66,7 +66,7 @@ Make = Callable[[Problem, Any, Any, Config], Iterable[Candidate]]
 
 def trained(joint: btl.LogJoint, method: btl.Inference, problem: Problem, key: Any, steps: int) -> btl.FitResult:
     """A run from the source's weights."""
-    return btl.fit(method, key, problem.start, problem.train, steps=steps, batch_size=20, progress=False)
+    return btl.fit(key, method, problem.start, problem.train, steps=steps, batch_size=20, progress=False)
 
 
 def decay(rate: float, steps: int) -> Any:
@@ -76,7 +76,7 @@ def decay(rate: float, steps: int) -> Any:
 
 def averaged(problem: Problem, posterior: Any, key: Any, num: int | None = DRAWS) -> Callable[[Any], Any]:
     """Predictions averaged over draws."""
-    return btl.predict.monte_carlo(problem.joint, posterior, key, num, sample_chunk=PREDICTION_CHUNK)
+    return btl.predict.monte_carlo(key, problem.joint, posterior, num, sample_chunk=PREDICTION_CHUNK)
 
 
 def mode(problem: Problem, key: Any, config: Config) -> Any:
@@ -222,7 +222,7 @@ def dropout(problem: Problem, params: Any, key: Any, config: Config) -> Iterable
     """Trained with dropout, and averaged over it."""
     method = btl.infer.map_estimate(problem.dropout, optax.adam(decay(0.01, config.steps)))
     result = trained(problem.dropout, method, problem, key, config.steps)
-    yield Candidate({}, btl.predict.mc_dropout(problem.dropout, result.params, key, DRAWS))
+    yield Candidate({}, btl.predict.mc_dropout(key, problem.dropout, result.params, DRAWS))
 
 
 def nuts(problem: Problem, params: Any, key: Any, config: Config) -> Iterable[Candidate]:

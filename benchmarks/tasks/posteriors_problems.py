@@ -116,8 +116,8 @@ def source_fit(net: btl.Net, likelihood: Any, data: Any, callbacks: Any = ()) ->
     prior = btl.gaussians.isotropic(btl.tree.zeros_like(net.params), 1.0)
     joint = btl.LogJoint(net, likelihood, prior, num_data=data.num_examples)
     return btl.fit(
-        btl.infer.map_estimate(joint, optax.sgd(0.003, momentum=0.9)),
         jax.random.key(0),
+        btl.infer.map_estimate(joint, optax.sgd(0.003, momentum=0.9)),
         net.params,
         data,
         steps=SOURCE_STEPS,

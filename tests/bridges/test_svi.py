@@ -55,7 +55,7 @@ def run(joint: Any, guide: Any, problem: Any, steps: int = 1, num_particles: int
     inference = btl.bridges.svi(joint, guide, optimizer_for(steps), num_particles=num_particles, data=lg.data(problem))
     start = lg.tree(jnp.zeros(len(problem.mean)))
     settings = {"batch_size": len(problem.targets), "chunk_size": steps, "progress": False, **settings}
-    return btl.fit(inference, jax.random.key(1), start, lg.data(problem), steps=steps, **settings)
+    return btl.fit(jax.random.key(1), inference, start, lg.data(problem), steps=steps, **settings)
 
 
 def covariance_of(gaussian: Any) -> np.ndarray:
@@ -204,7 +204,7 @@ def test_any_other_guide_is_sampled(guide):
     np.testing.assert_allclose(flat.mean(axis=0), problem.mean, atol=5 * 0.5 / np.sqrt(num) + 0.015)
     assert jax.tree.all(jax.tree.map(np.array_equal, draws, posterior.sample(jax.random.key(2), num)))
     if guide is by_hand:
-        predict = btl.predict.monte_carlo(joint, posterior, jax.random.key(0), 5)
+        predict = btl.predict.monte_carlo(jax.random.key(0), joint, posterior, 5)
         assert predict(jnp.asarray(problem.inputs)).mean().shape == (NUM,)
         np.testing.assert_allclose(flat.std(axis=0), 0.5, rtol=5 / np.sqrt(2 * num))
     if guide is several:  # theta_0 is the body: the blocks are not in the order of the tree
@@ -293,7 +293,7 @@ def test_many_runs_at_once():
 
     keys = jax.random.split(jax.random.key(0), 3)
     start = lg.tree(jnp.zeros(SIZE))
-    many = btl.fit_many(make, kappas, keys, start, lg.data(problem), steps=2000, batch_size=NUM, progress=False)
+    many = btl.fit_many(keys, make, kappas, start, lg.data(problem), steps=2000, batch_size=NUM, progress=False)
     for i, kappa in enumerate(np.asarray(kappas, np.float64)):
         precision = kappa * problem.inputs.T @ problem.inputs / problem.noise**2 + np.linalg.inv(covariance)
         right = kappa * problem.inputs.T @ problem.targets / problem.noise**2
@@ -347,7 +347,7 @@ def test_guides_that_do_not_fit_the_model(guide, message):
     joint, problem, _ = random_blocks()
     inference = btl.bridges.svi(joint, guide, optax.adam(0.1))
     with pytest.raises(ValueError, match=message):
-        btl.fit(inference, jax.random.key(0), lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=1, progress=False)
+        btl.fit(jax.random.key(0), inference, lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=1, progress=False)
 
 
 def test_a_guide_that_was_used_before():

@@ -351,7 +351,7 @@ def test_a_fit_takes_it():
     def fitted():
         options = {"steps": 3, "batch_size": 8, "progress": False}
         transform = compose(random_crop(1), normalize(0.5, 0.5))  # made again, and not compiled again
-        return fit(method, jax.random.key(0), net.params, train, transform=transform, **options).params["w"]
+        return fit(jax.random.key(0), method, net.params, train, transform=transform, **options).params["w"]
 
     first = fitted()
     assert bool(jnp.isfinite(first).all() & (first != 0).any())

@@ -265,7 +265,7 @@ def test_a_run_has_the_bits_of_one_on_the_device_also_when_it_goes_on_from_a_che
 
     def fit(dataset, steps, checkpoint=None):
         options = {"batch_size": 8, "chunk_size": 5, "progress": False, "checkpoint": checkpoint}
-        return btl.fit(method, KEY, net.params, dataset, steps=steps, **options)
+        return btl.fit(KEY, method, net.params, dataset, steps=steps, **options)
 
     wanted = fit(data.arrays(inputs, targets), 32)
     saved = btl.Checkpoint(tmp_path / "run", every=5)

@@ -41,14 +41,14 @@ def test_of_a_low_rank_it_is_the_next_eigenvalue(kappa, temperature, rank):
     joint, data, hessian, covariance = _case(kappa=kappa, temperature=temperature)
     values = kappa * np.sort(np.linalg.eigvals(covariance @ hessian).real)[::-1]
     posterior = _laplace(joint, data, curvature.low_rank(rank, num_steps=SIZE))
-    np.testing.assert_allclose(left_out(joint, posterior, data, KEY, batch_size=4), values[rank], rtol=1e-8)
+    np.testing.assert_allclose(left_out(KEY, joint, posterior, data, batch_size=4), values[rank], rtol=1e-8)
 
 
 @pytest.mark.x64
 @pytest.mark.parametrize("builder", [curvature.dense(), curvature.dual(), curvature.low_rank(SIZE)])
 def test_of_the_whole_curvature_nothing_is_left_out(builder):
     joint, data, _, _ = _case(kappa=2.0, temperature=0.5)
-    assert left_out(joint, _laplace(joint, data, builder), data, KEY, batch_size=4) < 1e-8
+    assert left_out(KEY, joint, _laplace(joint, data, builder), data, batch_size=4) < 1e-8
 
 
 @pytest.mark.x64
@@ -57,7 +57,7 @@ def test_of_a_diagonal_it_is_what_correlations_would_add():
     posterior = _laplace(joint, data, curvature.diagonal())
     own = np.linalg.inv(np.diag(np.diag(hessian)) + np.linalg.inv(covariance))
     expected = np.linalg.eigvals(own @ (hessian + np.linalg.inv(covariance))).real.max() - 1
-    np.testing.assert_allclose(left_out(joint, posterior, data, KEY, batch_size=4), expected, rtol=1e-8)
+    np.testing.assert_allclose(left_out(KEY, joint, posterior, data, batch_size=4), expected, rtol=1e-8)
 
 
 @pytest.mark.x64
@@ -65,10 +65,10 @@ def test_under_the_flat_prior_and_for_a_part():
     joint, data, _, _ = _case()
     flat = joint.replace(prior=None)
     posterior = _laplace(flat, data, curvature.dense())
-    assert left_out(flat, posterior, data, KEY) < 1e-8
-    np.testing.assert_allclose(left_out(flat, posterior.rescale(3.0), data, KEY), 2.0, rtol=1e-8)
+    assert left_out(KEY, flat, posterior, data) < 1e-8
+    np.testing.assert_allclose(left_out(KEY, flat, posterior.rescale(3.0), data), 2.0, rtol=1e-8)
     part = _laplace(joint, data, curvature.dense(), selection="b")
-    assert left_out(joint, part, data, KEY) < 1e-8
+    assert left_out(KEY, joint, part, data) < 1e-8
 
 
 def test_it_stays_in_float32_beside_tempers_of_float64():
@@ -76,10 +76,10 @@ def test_it_stays_in_float32_beside_tempers_of_float64():
     posterior = _laplace(joint, data, curvature.dual())
     with jax.enable_x64(True):
         # Rounding of float32 in eigenvalues of 1.
-        assert left_out(joint, posterior, data, KEY) < 1e-4
+        assert left_out(KEY, joint, posterior, data) < 1e-4
 
 
 def test_refuses():
     joint, data, _, _ = _case()
     with pytest.raises(TypeError, match="a Point has no precision to compare curvature with; give a Gaussian"):
-        left_out(joint, btl.Point({}), data, KEY)
+        left_out(KEY, joint, btl.Point({}), data)

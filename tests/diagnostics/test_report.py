@@ -29,7 +29,7 @@ def _case() -> tuple[btl.LogJoint, Any, Any]:
 
 
 def _report(joint: Any, posterior: Any, data: Any, **changes: Any) -> btl.diagnostics.Report:
-    return report(joint, posterior, data, jax.random.key(0), **changes)
+    return report(jax.random.key(0), joint, posterior, data, **changes)
 
 
 def test_the_posterior_itself_is_believed():
@@ -69,7 +69,7 @@ def test_chains_that_mixed():
     keys = jax.random.split(jax.random.key(1), 4)
     sampler = {"num_samples": 500, "every": 10, "start": 100}
     many = btl.fit_many(
-        lambda eps: btl.infer.sgld(joint, eps, **sampler), jnp.full(4, 0.02), keys, {"w": jnp.zeros(2)}, data,
+        keys, lambda eps: btl.infer.sgld(joint, eps, **sampler), jnp.full(4, 0.02), {"w": jnp.zeros(2)}, data,
         steps=5100, batch_size=NUM, progress=False,
     )  # fmt: skip
     with warnings.catch_warnings():
@@ -136,7 +136,7 @@ def test_classification_through_a_network():
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=30)
     data = btl.data.arrays(inputs, labels)
     sampler = btl.infer.sghmc(joint, 5e-3, num_samples=100, every=5, start=100)
-    fitted = btl.fit(sampler, jax.random.key(0), params, data, steps=600, batch_size=10, progress=False)
+    fitted = btl.fit(jax.random.key(0), sampler, params, data, steps=600, batch_size=10, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = _report(joint, fitted.posterior, data, history=fitted.history)

@@ -10,6 +10,8 @@ import pytest
 import bayestl as btl
 from bayestl.diagnostics import spread, widest_direction
 
+KEY = jax.random.key(0)
+
 
 def _prior() -> btl.gaussians.Gaussian:
     mean = {"w": jnp.zeros(2), "b": jnp.zeros(1)}
@@ -19,7 +21,7 @@ def _prior() -> btl.gaussians.Gaussian:
 def test_of_gaussians_draws_mixtures_and_points():
     prior = _prior()
     posterior = btl.gaussians.diagonal(prior.mean, {"w": jnp.array([0.5, 1.0]), "b": jnp.array([9.0])})
-    assert spread(posterior, prior) == pytest.approx({"w": (0.5 + 0.25) / 2, "b": 1.0})
+    assert spread(KEY, posterior, prior) == pytest.approx({"w": (0.5 + 0.25) / 2, "b": 1.0})
 
     rng = np.random.default_rng(0)
     draws = {"w": rng.normal(size=(6, 2)), "b": rng.normal(size=(6, 1))}
@@ -28,7 +30,7 @@ def test_of_gaussians_draws_mixtures_and_points():
     for path, scale in (("w", np.array([1.0, 4.0])), ("b", np.array([9.0]))):
         expected[path] = np.mean(np.diag(np.atleast_2d(np.cov(draws[path].T, aweights=weights))) / scale)
     samples = btl.Samples(jax.tree.map(jnp.asarray, draws), jnp.log(jnp.asarray(weights)))
-    assert spread(samples, prior) == pytest.approx(expected, rel=1e-5)
+    assert spread(KEY, samples, prior) == pytest.approx(expected, rel=1e-5)
 
     # Chains of fit_many, a row of which holds no draw.
     stacked = btl.infer.Chain(
@@ -36,17 +38,15 @@ def test_of_gaussians_draws_mixtures_and_points():
     )
     first = {path: np.var(x[:5], axis=0, ddof=1) for path, x in draws.items()}
     known = {"w": np.mean(first["w"] / [1, 4]), "b": np.mean(first["b"] / 9)}
-    assert spread(stacked, prior) == pytest.approx(known, rel=1e-5)
+    assert spread(KEY, stacked, prior) == pytest.approx(known, rel=1e-5)
 
-    assert spread(btl.Point(prior.mean), prior, jax.random.key(0)) == {"w": 0.0, "b": 0.0}
+    assert spread(KEY, btl.Point(prior.mean), prior) == {"w": 0.0, "b": 0.0}
     mixture = btl.Mixture((posterior, posterior), jnp.zeros(2))
-    found = spread(mixture, prior, jax.random.key(0), num_samples=4000)
+    found = spread(KEY, mixture, prior, num_samples=4000)
     # Variances of 4000 draws: 2.2 % each.
     assert found == pytest.approx({"w": 0.375, "b": 1.0}, rel=0.1)
-    with pytest.raises(ValueError, match="a Mixture has to be drawn from; give a key"):
-        spread(mixture, prior)
     with pytest.raises(TypeError, match="relative to the prior's variance, and NoneType has none"):
-        spread(posterior, None)
+        spread(KEY, posterior, None)
 
 
 def test_widest_direction():

@@ -197,7 +197,7 @@ def _data(seed: int = 0) -> Any:
 
 def _fit(method: Method, joint: btl.LogJoint, params: Any, data: Any, key: int = 0, **changes: Any) -> btl.FitResult:
     settings = {"steps": 7, "batch_size": 8, "chunk_size": 3, "progress": False, **changes}
-    return btl.fit(method.make(joint), jax.random.key(key), params, data, **settings)
+    return btl.fit(jax.random.key(key), method.make(joint), params, data, **settings)
 
 
 def _equal(x: Any, y: Any) -> bool:

@@ -90,7 +90,7 @@ def test_keeps_draws_of_the_sampling_part_alone(exploration, every, kept):
     )
     path = []
     fitted = btl.fit(
-        sampler, jax.random.key(0), params, data, steps=25, batch_size=5, chunk_size=1, progress=False,
+        jax.random.key(0), sampler, params, data, steps=25, batch_size=5, chunk_size=1, progress=False,
         callbacks=[lambda event: path.append(np.asarray(event.state.params["w"]))],
     )  # fmt: skip
     # Steps 21 to 25 begin a third cycle, by exploring; without exploration it has a draw at 22.

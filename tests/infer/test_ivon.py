@@ -133,7 +133,7 @@ def test_finds_the_mean_field_optimum_from_afar_within_its_own_noise():
     schedule = optax.exponential_decay(0.5, 400, 0.5)
     inference = btl.infer.ivon(joint, schedule, hessian_decay=decay, num_samples=num)
     fitted = btl.fit(
-        inference, jax.random.key(0), lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=4000, batch_size=NUM,
+        jax.random.key(0), inference, lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=4000, batch_size=NUM,
         chunk_size=4000, progress=False,
     )  # fmt: skip
     _, _, mean, hessian, variance, _, _ = _optimum(problem, structure.covariance(problem.prior[1]), 1.0, 1.0)
@@ -160,7 +160,7 @@ def test_without_data_it_goes_to_the_projection_of_the_prior():
     problem = lg.draw(structure, SIZE, NUM, seed=3)
     joint = lg.joint(structure, problem, kappa=0.0)
     fitted = btl.fit(
-        btl.infer.ivon(joint, 0.3), jax.random.key(0), lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=3000,
+        jax.random.key(0), btl.infer.ivon(joint, 0.3), lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=3000,
         chunk_size=3000, progress=False,
     )  # fmt: skip
     precision = np.linalg.inv(structure.covariance(problem.prior[1]))
@@ -179,7 +179,7 @@ def test_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
     settings = {"batch_size": 8, "chunk_size": 6, "progress": False}
 
     def run(steps, **more):
-        return btl.fit(inference, jax.random.key(0), start, lg.data(problem), steps=steps, **settings, **more)
+        return btl.fit(jax.random.key(0), inference, start, lg.data(problem), steps=steps, **settings, **more)
 
     run(6, checkpoint=btl.Checkpoint(tmp_path))
     resumed, straight = run(12, checkpoint=btl.Checkpoint(tmp_path)), run(12)

@@ -201,7 +201,7 @@ def test_a_selection_conditions_the_prior_on_the_rest(name):
     draws = posterior.sample(jax.random.key(1), 3)
     np.testing.assert_array_equal(draws["a/head"], np.tile(fixed[:2], (3, 1)))
     assert np.all(draws["body"]["kernel"] != lg.tree(fixed)["body"]["kernel"])
-    predict = btl.predict.monte_carlo(joint, posterior, jax.random.key(1), 4)
+    predict = btl.predict.monte_carlo(jax.random.key(1), joint, posterior, 4)
     assert predict(jnp.asarray(problem.inputs)).mean().shape == (NUM,)
 
 
@@ -219,7 +219,7 @@ def test_a_conditioned_log_joint_is_the_whole_one_up_to_a_constant():
     np.testing.assert_allclose(difference, whole, rtol=1e-10)
     # Every method takes it.
     fitted = btl.fit(
-        btl.infer.map_estimate(part.joint, optax.sgd(1e-3)), KEY, part.params, lg.data(problem), steps=2,
+        KEY, btl.infer.map_estimate(part.joint, optax.sgd(1e-3)), part.params, lg.data(problem), steps=2,
         progress=False,
     )  # fmt: skip
     assert fitted.params["a/head"] is None

@@ -19,7 +19,7 @@ HEAVY_BALL = optax.sgd(0.05, momentum=0.9)
 
 def _fit(inference, params, data, **changes):
     settings = {"steps": 600, "batch_size": data.num_examples, "chunk_size": 600, "progress": False, **changes}
-    return btl.fit(inference, jax.random.key(0), params, data, **settings)
+    return btl.fit(jax.random.key(0), inference, params, data, **settings)
 
 
 # ---------------------------------------------------------------- known answers
@@ -71,7 +71,7 @@ def test_random_problems(structure):
     many = lg.stacked(problems)
     start = lg.tree(jnp.zeros(SIZE))
     settings = {"steps": 600, "batch_size": 2 * SIZE, "chunk_size": 600, "progress": False, "data_axis": 0}
-    fitted = btl.fit_many(method, many, keys, start, lg.stacked_data(many), **settings)
+    fitted = btl.fit_many(keys, method, many, start, lg.stacked_data(many), **settings)
     found = np.stack([lg.flat(jax.tree.map(lambda x, m=m: x[m], fitted.params)) for m in range(PROBLEMS)])
     # Heavy ball contracts by sqrt(0.9) a step, 2e-14 in all, where the condition number is below 1400, as it is here.
     np.testing.assert_allclose(found, many.mean, rtol=0, atol=1e-9)

@@ -81,7 +81,7 @@ def test_finds_the_variances_from_afar(structure):
     schedule = optax.exponential_decay(0.03, 1200, 0.5)
     inference = btl.infer.mean_field_vi(joint, optax.adam(schedule), num_samples=64, initial_scale=0.3)
     fitted = btl.fit(
-        inference, jax.random.key(0), lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=10_000, progress=False,
+        jax.random.key(0), inference, lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=10_000, progress=False,
         batch_size=NUM,
     )  # fmt: skip
     np.testing.assert_allclose(lg.flat(fitted.posterior.variance()), variance, rtol=0.02)
@@ -97,7 +97,7 @@ def test_without_data_it_gives_the_projection_of_the_prior(structure):
     joint = lg.joint(structure, problem, kappa=0.0)
     inference = btl.infer.mean_field_vi(joint, optax.adam(optax.exponential_decay(0.1, 300, 0.5)))
     fitted = btl.fit(
-        inference, jax.random.key(0), lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=4000, progress=False
+        jax.random.key(0), inference, lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=4000, progress=False
     )
     # The KL is exact and its gradient noiseless, so that only the optimizer's tail is left: rates add up to 1e-2 after
     # 3000 steps, and to 1e-3 after 4000.
@@ -114,7 +114,7 @@ def test_under_the_flat_prior_it_fits_the_likelihood_alone():
     schedule = optax.exponential_decay(0.03, 1200, 0.5)
     inference = btl.infer.mean_field_vi(joint, optax.adam(schedule), num_samples=64)
     fitted = btl.fit(
-        inference, jax.random.key(0), lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=10_000, progress=False
+        jax.random.key(0), inference, lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=10_000, progress=False
     )
     np.testing.assert_allclose(lg.flat(fitted.posterior.variance()), 1 / np.diag(np.linalg.inv(covariance)), rtol=0.03)
 
@@ -186,9 +186,9 @@ def test_through_fit_many_each_member_has_its_own_prior():
         return btl.infer.mean_field_vi(joint.replace(prior=prior), optimizer)
 
     keys = jax.random.split(jax.random.key(0), 2)
-    many = btl.fit_many(make, jnp.array([0.1, 1.0]), keys, net.params, data, steps=50, progress=False)
+    many = btl.fit_many(keys, make, jnp.array([0.1, 1.0]), net.params, data, steps=50, progress=False)
     for m, scale in enumerate((0.1, 1.0)):
-        alone = btl.fit(make(jnp.float32(scale)), keys[m], net.params, data, steps=50, progress=False)
+        alone = btl.fit(keys[m], make(jnp.float32(scale)), net.params, data, steps=50, progress=False)
         # The same operations in another order of summation, over 50 steps.
         np.testing.assert_allclose(many.posterior.mean["w"][m], alone.posterior.mean["w"], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(many.posterior.diagonal["w"][m], alone.posterior.diagonal["w"], rtol=1e-4)

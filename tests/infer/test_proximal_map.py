@@ -43,7 +43,7 @@ def test_fixed_point_is_the_mode_under_any_schedule_and_momentum():
 
     keys = jax.random.split(jax.random.key(0), len(SETTINGS))
     run = {"steps": 1200, "batch_size": 40, "chunk_size": 1200, "progress": False}
-    fitted = btl.fit_many(method, settings, keys, lg.tree(jnp.zeros(6)), lg.data(problem), **run)
+    fitted = btl.fit_many(keys, method, settings, lg.tree(jnp.zeros(6)), lg.data(problem), **run)
     for member, setting in enumerate(SETTINGS):
         found = lg.flat(jax.tree.map(lambda x, member=member: x[member], fitted.params))
         # All members are at the mode, to 1e-8 at least, before their rates have died out; from then on they must stay.
@@ -62,8 +62,8 @@ def test_solves_what_a_gradient_step_cannot():
     joint, data, start = lg.joint(lg.BY_NAME["low rank"], problem), lg.data(problem), lg.tree(jnp.zeros(6))
     run = {"steps": 500, "batch_size": 40, "chunk_size": 500, "progress": False}
     with pytest.warns(RuntimeWarning, match=r"objective is (inf|nan) at step .* infer.proximal_map"):
-        btl.fit(btl.infer.map_estimate(joint, optax.sgd(0.1, momentum=0.9)), jax.random.key(0), start, data, **run)
-    fitted = btl.fit(btl.infer.proximal_map(joint, 0.1, momentum=0.9), jax.random.key(0), start, data, **run)
+        btl.fit(jax.random.key(0), btl.infer.map_estimate(joint, optax.sgd(0.1, momentum=0.9)), start, data, **run)
+    fitted = btl.fit(jax.random.key(0), btl.infer.proximal_map(joint, 0.1, momentum=0.9), start, data, **run)
     # The prior's condition number of 1e6 magnifies rounding.
     np.testing.assert_allclose(lg.flat(fitted.params), mode, rtol=0, atol=1e-8)
 
@@ -81,7 +81,7 @@ def test_from_the_source_weights_to_maximum_likelihood():
 
     keys = jax.random.split(jax.random.key(0), len(scales))
     run = {"steps": 600, "batch_size": 40, "chunk_size": 600, "progress": False}
-    fitted = btl.fit_many(method, scales, keys, lg.tree(jnp.zeros(6)), lg.data(problem), **run)
+    fitted = btl.fit_many(keys, method, scales, lg.tree(jnp.zeros(6)), lg.data(problem), **run)
     found = [lg.flat(jax.tree.map(lambda x, m=m: x[m], fitted.params)) for m in range(len(scales))]
     for scale, mode in zip(scales, found, strict=True):
         truth, _, _ = lg.solve(problem.inputs, problem.targets, problem.noise, source, scale**2 * np.eye(6))

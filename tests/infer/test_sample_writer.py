@@ -28,7 +28,7 @@ def _data() -> Any:
 def _fit(num_samples: int = 5, **changes: Any) -> btl.FitResult:
     sampler = btl.infer.sgld(_joint(), 0.05, num_samples=num_samples, every=2, start=3)
     settings = {"steps": 31, "chunk_size": 7, "progress": False, **changes}
-    return btl.fit(sampler, jax.random.key(3), START, _data(), **settings)
+    return btl.fit(jax.random.key(3), sampler, START, _data(), **settings)
 
 
 def _equal(found: Any, truth: Any) -> None:
@@ -71,7 +71,7 @@ def test_chains_have_folders_of_their_own(tmp_path):
 
     keys = jax.random.split(jax.random.key(0), 2)
     many = btl.fit_many(
-        make, jnp.array([0.05, 0.02]), keys, START, _data(), steps=8, chunk_size=3, progress=False,
+        keys, make, jnp.array([0.05, 0.02]), START, _data(), steps=8, chunk_size=3, progress=False,
         callbacks=[btl.infer.SampleWriter(tmp_path)],
     )  # fmt: skip
     for m in range(2):
@@ -112,8 +112,8 @@ def test_refuses(tmp_path):
     other = btl.infer.map_estimate(_joint(), optax.sgd(0.01))
     with pytest.raises(ValueError, match="MAPState collects no draws; SampleWriter is for the samplers"):
         btl.fit(
-            other,
             jax.random.key(0),
+            other,
             START,
             _data(),
             steps=2,

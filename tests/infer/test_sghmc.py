@@ -132,7 +132,7 @@ def test_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path):
 
     def run(**changes):
         settings = {"steps": 20, "batch_size": 5, "chunk_size": 6, "progress": False, **changes}
-        return btl.fit(sampler, jax.random.key(3), params, data, **settings)
+        return btl.fit(jax.random.key(3), sampler, params, data, **settings)
 
     checkpoint = btl.Checkpoint(tmp_path, every=6)
     run(checkpoint=checkpoint, callbacks=[lambda event: event.step >= 12])
@@ -149,9 +149,9 @@ def test_several_chains_with_frictions_of_their_own():
 
     keys, frictions = jax.random.split(jax.random.key(0), 2), jnp.array([0.1, 0.5])
     run = {"steps": 10, "batch_size": 12, "progress": False}
-    many = btl.fit_many(make, frictions, keys, params, data, **run)
+    many = btl.fit_many(keys, make, frictions, params, data, **run)
     for m in range(2):
-        alone = btl.fit(make(frictions[m]), keys[m], params, data, **run).posterior.draws["w"]
+        alone = btl.fit(keys[m], make(frictions[m]), params, data, **run).posterior.draws["w"]
         # The same operations in another order, over 10 steps in float32.
         np.testing.assert_allclose(many.posterior.draws["w"][m], alone, rtol=1e-4, atol=1e-5)
 

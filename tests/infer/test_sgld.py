@@ -142,7 +142,7 @@ def _fit(
     inner = {name: changes.pop(name) for name in ("every", "start") if name in changes}
     sampler = btl.infer.sgld(joint, eps, num_samples=num_samples, **inner)
     settings = {"steps": steps, "batch_size": 5, "chunk_size": chunk_size, "progress": False, **changes}
-    return btl.fit(sampler, jax.random.key(3), params, _data(), **settings)
+    return btl.fit(jax.random.key(3), sampler, params, _data(), **settings)
 
 
 def test_keeps_every_nth_draw_after_the_start_and_of_them_the_last():
@@ -163,7 +163,7 @@ def test_keeps_every_nth_draw_after_the_start_and_of_them_the_last():
 def test_predicts_from_all_draws():
     fitted = _fit()
     joint, _ = _linear()
-    predict = btl.predict.monte_carlo(joint, fitted.posterior, jax.random.key(0))
+    predict = btl.predict.monte_carlo(jax.random.key(0), joint, fitted.posterior)
     inputs = _data().inputs
     outputs = np.asarray(fitted.posterior.draws["w"]) @ np.asarray(inputs).T
     np.testing.assert_allclose(predict(inputs).mean(), outputs.mean(0), rtol=1e-4, atol=1e-5)
@@ -220,14 +220,14 @@ def test_several_chains_at_once():
     _, params = _linear()
     run = {"steps": 12, "batch_size": NUM, "progress": False}
     with pytest.warns(RuntimeWarning, match=r"1 of 3 members became non-finite .* 2 \(step 6\)"):
-        many = btl.fit_many(make, settings, keys, params, _data(), **run)
+        many = btl.fit_many(keys, make, settings, params, _data(), **run)
     assert many.posterior.draws["w"].shape == (3, 8, SIZE)
     assert many.params["w"].shape == (3, SIZE)
     # Each chain as it would be alone; six draws of those that went on, two of the one that failed.
     for m, num in enumerate((6, 6, 2)):
         np.testing.assert_array_equal(np.isfinite(many.posterior.log_weights[m]), np.arange(8) < num)
         if m < 2:
-            alone = btl.fit(make(jax.tree.map(lambda x, m=m: x[m], settings)), keys[m], params, _data(), **run)
+            alone = btl.fit(keys[m], make(jax.tree.map(lambda x, m=m: x[m], settings)), params, _data(), **run)
             np.testing.assert_allclose(
                 many.posterior.draws["w"][m, :6], alone.posterior.draws["w"], rtol=1e-4, atol=1e-5
             )

@@ -45,7 +45,7 @@ def test_equals_numpy_on_replayed_iterates():
     settings = {**RUN, "chunk_size": 16}
     for steps, collected in ((41, 10), (16, 2)):  # the ring full, and fewer than its rows
         fitted: Any = btl.fit(
-            inference, jax.random.key(0), lg.tree(jnp.asarray(begin)), lg.data(problem), steps=steps, **settings
+            jax.random.key(0), inference, lg.tree(jnp.asarray(begin)), lg.data(problem), steps=steps, **settings
         )
         iterates = way[start + every : steps + 1 : every]
         assert fitted.state.iterates.count == len(iterates) == collected
@@ -83,7 +83,7 @@ def test_its_expectation_is_that_of_the_law_of_sgd():
 
     keys = jax.random.split(jax.random.key(0), members)
     begin = lg.tree(jnp.asarray(problem.mean))
-    result: Any = btl.fit_many(make, keys, keys, begin, lg.data(problem), steps=steps, **RUN)
+    result: Any = btl.fit_many(keys, make, keys, begin, lg.data(problem), steps=steps, **RUN)
     covariances = np.asarray(jax.vmap(_covariance)(result.posterior))
     means = np.concatenate([np.asarray(x).reshape(members, -1) for x in jax.tree.leaves(result.params)], axis=1)
 
@@ -118,7 +118,7 @@ def test_with_too_few_iterates_it_says_so_and_gives_the_point():
         r"swag has collected 1 iterates in 8 steps, and a covariance needs 2: run longer, or collect earlier \(start\)"
     )
     with pytest.warns(RuntimeWarning, match=words):
-        fitted = btl.fit(inference, jax.random.key(0), begin, lg.data(problem), steps=8, **RUN)
+        fitted = btl.fit(jax.random.key(0), inference, begin, lg.data(problem), steps=8, **RUN)
     assert isinstance(fitted.posterior, btl.Point)
     assert np.array_equal(lg.flat(fitted.params), lg.flat(fitted.state.params))
     # Inside a program it cannot say so: NaN, not the zeros that the statistics start from.

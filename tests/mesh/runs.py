@@ -53,7 +53,7 @@ def every_run(checkpoints: Path) -> dict[str, Any]:
 
     def fit(method: str, start: Any, steps: int = STEPS, **options: Any) -> Any:
         options = {"batch_size": BATCH, "chunk_size": 15, "progress": False, **options}
-        return btl.fit(methods[method], jax.random.key(3), start, data, steps=steps, **options)
+        return btl.fit(jax.random.key(3), methods[method], start, data, steps=steps, **options)
 
     if jax.device_count() == 1:
         return {method: fit(method, params) for method in methods}

@@ -136,7 +136,7 @@ def fit(batch_size: int, sharding: Any) -> btl.FitResult:
     data = btl.data.arrays(np.ones((12, 2)), np.ones(12))
     inference = btl.infer.map_estimate(joint, optax.sgd(0.1))
     options = {"steps": 3, "batch_size": batch_size, "progress": False}
-    return btl.fit(inference, jax.random.key(0), net.params, data, sharding=sharding, **options)
+    return btl.fit(jax.random.key(0), inference, net.params, data, sharding=sharding, **options)
 
 
 def over(spec: Any, kind: AxisType = AxisType.Auto) -> NamedSharding:

@@ -135,7 +135,7 @@ def test_compiles_once_and_leaves_the_library_alone(noisy):
 def test_reestimated_statistics_are_those_of_all_the_data(plain):
     data = btl.data.arrays(INPUTS, jnp.zeros(6))
     before = plain.left()
-    state = nets.reestimate_state(plain.net, plain.net.params, data, batch_size=6, key=KEY)
+    state = nets.reestimate_state(KEY, plain.net, plain.net.params, data, batch_size=6)
     for found, wanted in zip(libraries.statistics(state), of_batch(INPUTS), strict=True):
         np.testing.assert_allclose(found, wanted, **CLOSE)
     assert jax.tree.structure(state) == jax.tree.structure(plain.net.state)
@@ -149,7 +149,7 @@ def test_reestimated_statistics_are_those_of_all_the_data(plain):
 def test_reestimated_statistics_weight_batches_by_their_examples(plain):
     data = btl.data.arrays(INPUTS, jnp.zeros(6))
     joint = btl.LogJoint(plain.net, btl.likelihoods.normal(1.0), None, num_data=6)
-    state = nets.reestimate_state(joint, plain.net.params, data, batch_size=4, key=KEY)
+    state = nets.reestimate_state(KEY, joint, plain.net.params, data, batch_size=4)
     order, _ = jax.random.split(KEY)
     first, last = data.batch(order, 0, 4).inputs, data.batch(order, 1, 4).inputs[:2]
     assert sorted(np.concatenate([first, last])[:, 0]) == sorted(np.asarray(INPUTS)[:, 0])
@@ -175,7 +175,7 @@ def test_goes_into_a_log_joint_and_through_a_fit(noisy):
     )
     joint = btl.LogJoint(noisy.net, btl.likelihoods.categorical(), prior, num_data=6)
     method = btl.infer.map_estimate(joint, optax.sgd(1e-2))
-    fitted = btl.fit(method, KEY, noisy.net.params, data, steps=3, batch_size=6, progress=False)
+    fitted = btl.fit(KEY, method, noisy.net.params, data, steps=3, batch_size=6, progress=False)
     assert_same(fitted.net_state, noisy.net.state)
     assert jax.tree.structure(fitted.params) == jax.tree.structure(noisy.net.params)
     assert not np.allclose(libraries.leaf(fitted.params, "head/bias"), VALUES["head/bias"])

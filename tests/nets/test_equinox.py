@@ -117,7 +117,7 @@ def test_moving_averages_frozen_trained_and_estimated_anew():
     data = btl.data.arrays(INPUTS, jnp.zeros(6))
     for start in (net.state, second):  # never used before, and used
         start_net = nets.Net(net.params, start, net.apply)
-        again = nets.reestimate_state(start_net, net.params, data, batch_size=6, key=KEY)
+        again = nets.reestimate_state(KEY, start_net, net.params, data, batch_size=6)
         np.testing.assert_allclose(again.get(module.norm.ema_state_index)[0], mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(again.get(module.norm.ema_state_index)[1], var, rtol=1e-5, atol=1e-6)
         outputs, _ = net.apply(net.params, again, INPUTS, None)

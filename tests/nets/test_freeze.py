@@ -49,8 +49,8 @@ def test_a_fit_moves_the_rest_and_keeps_state_for_nothing_else():
     )
     joint = btl.LogJoint(frozen, btl.likelihoods.normal(1.0), prior, num_data=20)
     fitted = btl.fit(
-        btl.infer.map_estimate(joint, optax.adam(0.1)),
         jax.random.key(0),
+        btl.infer.map_estimate(joint, optax.adam(0.1)),
         frozen.params,
         btl.data.arrays(INPUTS, np.ones(20)),
         steps=5,
@@ -74,7 +74,7 @@ def test_state_policies_reach_through():
     before, after = (btl.tree.by_paths(s["net"])["norm/mean"] for s in (trained.state, state))
     assert np.abs(after - before).min() > 0
     found = btl.nets.reestimate_state(
-        frozen, frozen.params, btl.data.arrays(INPUTS, np.ones(20)), batch_size=20, key=jax.random.key(1)
+        jax.random.key(1), frozen, frozen.params, btl.data.arrays(INPUTS, np.ones(20)), batch_size=20
     )
     whole = net()
     pre = INPUTS @ whole.params["stem"]["kernel"] + whole.params["stem"]["bias"]
@@ -86,7 +86,7 @@ def test_state_policies_reach_through():
     assert btl.nets.trained_state(plain) is plain
     with pytest.raises(ValueError, match="the network has no state"):
         btl.nets.reestimate_state(
-            plain, plain.params, btl.data.arrays(INPUTS, np.ones(20)), batch_size=20, key=jax.random.key(1)
+            jax.random.key(1), plain, plain.params, btl.data.arrays(INPUTS, np.ones(20)), batch_size=20
         )
 
 
@@ -106,7 +106,7 @@ def test_learning_rates_by_depth():
     joint = btl.LogJoint(whole, btl.likelihoods.normal(1.0), None, num_data=20)
     data = btl.data.arrays(INPUTS, np.ones((20, 1)))
     fitted = btl.fit(
-        btl.infer.map_estimate(joint, optimizer), jax.random.key(0), whole.params, data, steps=1, progress=False
+        jax.random.key(0), btl.infer.map_estimate(joint, optimizer), whole.params, data, steps=1, progress=False
     )
     batch = btl.Batch(data.inputs, data.targets)
     gradient = jax.grad(lambda params: joint.loss(params, batch)[0])(whole.params)

@@ -81,7 +81,7 @@ def test_a_frozen_body_is_no_parameter():
     jax.tree.map(np.testing.assert_array_equal, state, net.state)
     # They can still be estimated anew.
     data = btl.data.arrays(INPUTS, jnp.zeros(6))
-    state = nets.reestimate_state(net, net.params, data, batch_size=6, key=KEY)
+    state = nets.reestimate_state(KEY, net, net.params, data, batch_size=6)
     found, kernel = tree.by_paths(state), np.asarray(body.layers[0].kernel.value)
     (mean,) = (x for path, x in found.items() if path.endswith("moving_mean"))
     np.testing.assert_allclose(mean, np.asarray(INPUTS).mean(0) @ kernel, rtol=1e-5, atol=1e-6)  # six float32 terms

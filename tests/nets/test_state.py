@@ -54,7 +54,7 @@ def test_only_statistics_are_estimated_anew():
     assert int(frozen["calls"].get_value()) == 0
     _, trained = nets.trained_state(net).apply(net.params, net.state, INPUTS, KEY)
     assert int(trained["calls"].get_value()) == 1
-    again = nets.reestimate_state(net, net.params, data(INPUTS), batch_size=4, key=KEY)
+    again = nets.reestimate_state(KEY, net, net.params, data(INPUTS), batch_size=4)
     assert int(again["calls"].get_value()) == 0
     assert again["calls"].get_value().dtype == jnp.int32
     # Equal shares per example, not per batch: at momentum 0.99 the old values would show.
@@ -71,7 +71,7 @@ def test_statistics_are_estimated_at_the_parameters_given():
 
     net = nets.trained_state(nets.from_nnx(Scaled(nnx.Rngs(0))))
     params = jax.tree.map(lambda x: 2 * x if x.ndim == 0 else x, net.params)
-    state = nets.reestimate_state(net, params, data(), batch_size=6, key=KEY)
+    state = nets.reestimate_state(KEY, net, params, data(), batch_size=6)
     np.testing.assert_allclose(tree.by_paths(state)["norm/var"], 4 * INPUTS.var(0), rtol=1e-5)  # six float32 terms
     with_it = dataclasses.replace(net, state=state)
     np.testing.assert_allclose(with_it(params, INPUTS).mean(0), np.zeros(3), atol=1e-6)
@@ -100,10 +100,10 @@ def test_refusals():
             function(by_hand())
     net = nets.from_nnx(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="batch_size 7 is not between 1 and the 6 examples"):
-        nets.reestimate_state(net, net.params, data(), batch_size=7, key=KEY)
+        nets.reestimate_state(KEY, net, net.params, data(), batch_size=7)
     net = nets.mlp(KEY, (3, 4, 1))
     with pytest.raises(ValueError, match="the network has no state, so that nothing can be re-estimated"):
-        nets.reestimate_state(net, net.params, data(), batch_size=6, key=KEY)
+        nets.reestimate_state(KEY, net, net.params, data(), batch_size=6)
 
     class Plain(nnx.Module):
         def __init__(self):
@@ -114,4 +114,4 @@ def test_refusals():
 
     net = nets.from_nnx(Plain())
     with pytest.raises(ValueError, match=r"no batch normalisation of Flax NNX's, so that .*; its state holds 'calls'"):
-        nets.reestimate_state(net, net.params, data(), batch_size=6, key=KEY)
+        nets.reestimate_state(KEY, net, net.params, data(), batch_size=6)

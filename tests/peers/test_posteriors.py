@@ -102,7 +102,7 @@ def test_their_sghmc_moves_by_the_old_momentum_and_so_is_too_wide():
     joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=1, kappa=0.0)
     data = btl.data.arrays(jnp.zeros((1, CHAINS)), jnp.zeros(1))
     sampler = btl.infer.sghmc(joint, STEP**2, friction=STEP * FRICTION, num_samples=1)
-    chain = btl.fit(sampler, jax.random.key(0), net.params, data, steps=STEPS, batch_size=1, progress=False)
+    chain = btl.fit(jax.random.key(0), sampler, net.params, data, steps=STEPS, batch_size=1, progress=False)
     # In m = v / STEP: theta <- theta + STEP m', so that A is that of the new momentum.
     step = np.array([[1 - STEP**2, STEP * kept], [-STEP, kept]])
     kick = np.outer([STEP, 1], [STEP, 1]) * noise

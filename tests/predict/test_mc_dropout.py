@@ -44,7 +44,7 @@ def _nnx():
 
 def _predict(net, num_samples, key=0, **options):
     joint = btl.LogJoint(net, btl.likelihoods.normal(0.1), None, num_data=3)
-    return btl.predict.mc_dropout(joint, net.params, jax.random.key(key), num_samples, **options)
+    return btl.predict.mc_dropout(jax.random.key(key), joint, net.params, num_samples, **options)
 
 
 @pytest.mark.parametrize("make", [lambda: _linen(True), _nnx], ids=["linen", "nnx"])

@@ -45,7 +45,7 @@ def by_hand(draws, inputs):
 )
 def test_outputs_are_those_of_the_draws_whatever_the_chunks(batch_size, sample_chunk):
     key = jax.random.key(1)
-    predictive = monte_carlo(JOINT, POSTERIOR, key, 7, batch_size=batch_size, sample_chunk=sample_chunk)(INPUTS)
+    predictive = monte_carlo(key, JOINT, POSTERIOR, 7, batch_size=batch_size, sample_chunk=sample_chunk)(INPUTS)
     expected = by_hand(POSTERIOR.sample(key, 7), INPUTS)
     np.testing.assert_allclose(predictive.outputs, expected, atol=1e-5)  # float32 matrix products
     np.testing.assert_allclose(predictive.log_weights, -np.log(7), rtol=1e-6)
@@ -57,7 +57,7 @@ def test_regression_against_the_exact_predictive():
     joint = btl.LogJoint(net, likelihoods.normal(0.3), None, num_data=10)
     num = 20_000
     predictive = monte_carlo(
-        joint, gaussians.isotropic(net.params, scale=0.5), jax.random.key(0), num, sample_chunk=num
+        jax.random.key(0), joint, gaussians.isotropic(net.params, scale=0.5), num, sample_chunk=num
     )(jnp.array([0.0, 1.0, -2.0]))
     mean, variance = np.array([0.0, 1.0, -2.0]), np.array([0.09, 0.34, 1.09])
     # standard errors of a mean and of a variance over num normal draws
@@ -75,14 +75,14 @@ def test_regression_against_the_exact_predictive():
 def test_weighted_draws_are_taken_as_they_are():
     draws = POSTERIOR.sample(jax.random.key(2), 3)
     weighted = btl.Samples(draws, jnp.log(jnp.array([1.0, 2.0, 5.0])))
-    predictive = monte_carlo(JOINT, weighted, jax.random.key(0))(INPUTS)
+    predictive = monte_carlo(jax.random.key(0), JOINT, weighted)(INPUTS)
     np.testing.assert_allclose(predictive.outputs, by_hand(draws, INPUTS), atol=1e-5)  # float32 matrix products
     np.testing.assert_allclose(np.exp(predictive.log_weights), [0.125, 0.25, 0.625], rtol=1e-6)
-    assert monte_carlo(JOINT, weighted, jax.random.key(0), 5)(INPUTS).log_weights.shape == (5,)
+    assert monte_carlo(jax.random.key(0), JOINT, weighted, 5)(INPUTS).log_weights.shape == (5,)
 
 
 def test_a_point_needs_no_number():
-    predictive = monte_carlo(JOINT, btl.Point(MEAN), jax.random.key(0))(INPUTS)
+    predictive = monte_carlo(jax.random.key(0), JOINT, btl.Point(MEAN))(INPUTS)
     np.testing.assert_allclose(predictive.outputs, by_hand(jax.tree.map(lambda x: x[None], MEAN), INPUTS), atol=1e-5)
     assert predictive.log_weights.tolist() == [0.0]
 
@@ -96,7 +96,7 @@ def test_padding_runs_through_the_network_as_a_valid_input():
 
     joint = Joint(recording, (), likelihoods.categorical())
     point = btl.Point({"w": jnp.ones(2)})
-    outputs = monte_carlo(joint, point, jax.random.key(0), batch_size=4)(jnp.arange(1, 7)).outputs
+    outputs = monte_carlo(jax.random.key(0), joint, point, batch_size=4)(jnp.arange(1, 7)).outputs
     jax.effects_barrier()
     assert outputs.shape == (1, 6, 2)
     assert {int(x) for x in np.concatenate(seen)} == {1, 2, 3, 4, 5, 6}  # never 0
@@ -113,14 +113,14 @@ def test_compiles_once_for_posteriors_of_one_network():
     joint = Joint(counting, (), likelihoods.categorical())
     for seed in range(3):
         posterior = gaussians.isotropic({"w": jnp.full((3, 2), float(seed))}, scale=1.0)
-        monte_carlo(joint, posterior, jax.random.key(seed), 5)(jnp.ones((4, 3)))
+        monte_carlo(jax.random.key(seed), joint, posterior, 5)(jnp.ones((4, 3)))
     assert len(count) == 1
 
 
 def test_under_jit_and_vmap_over_posteriors():
     def mean_probs(scale):
         posterior = gaussians.isotropic(MEAN, scale=scale)
-        return monte_carlo(JOINT, posterior, jax.random.key(3), 5, batch_size=4)(INPUTS).probs
+        return monte_carlo(jax.random.key(3), JOINT, posterior, 5, batch_size=4)(INPUTS).probs
 
     together = jax.jit(jax.vmap(mean_probs))(jnp.array([0.1, 1.0]))
     np.testing.assert_allclose(together[1], mean_probs(1.0), atol=1e-5)  # float32 matrix products
@@ -128,11 +128,11 @@ def test_under_jit_and_vmap_over_posteriors():
 
 def test_bad_numbers():
     with pytest.raises(ValueError, match="num_samples is needed to draw from a Diagonal"):
-        monte_carlo(JOINT, POSTERIOR, jax.random.key(0))
+        monte_carlo(jax.random.key(0), JOINT, POSTERIOR)
     for name, values in [("num_samples", (0, None, None)), ("batch_size", (1, 0, None)), ("sample_chunk", (1, 1, 0))]:
         num, batch, chunk = values
         with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
-            monte_carlo(JOINT, POSTERIOR, jax.random.key(0), num, batch_size=batch, sample_chunk=chunk)
+            monte_carlo(jax.random.key(0), JOINT, POSTERIOR, num, batch_size=batch, sample_chunk=chunk)
 
 
 # ---------------------------------------------------------------- averages alone
@@ -149,7 +149,7 @@ def test_averages_of_classes_whatever_the_chunks(batch_size, sample_chunk):
     draws = POSTERIOR.sample(jax.random.key(2), 5)
     weights = np.array([0.1, 0.2, 0.3, 0.1, 0.3])
     weighted = btl.Samples(draws, jnp.log(jnp.asarray(weights)))
-    given = monte_carlo_average(JOINT, weighted, jax.random.key(0), batch_size=batch_size, sample_chunk=sample_chunk)(
+    given = monte_carlo_average(jax.random.key(0), JOINT, weighted, batch_size=batch_size, sample_chunk=sample_chunk)(
         INPUTS
     )
     probs, inside = averaged_by_hand(by_hand(draws, INPUTS), weights)
@@ -158,7 +158,7 @@ def test_averages_of_classes_whatever_the_chunks(batch_size, sample_chunk):
     log_prob = np.log(probs[np.arange(10), labels])
     for found, expected in zip(facts(given, labels), (log_prob, probs, total, inside, total - inside), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)  # float32 matrix products
-    whole = monte_carlo(JOINT, weighted, jax.random.key(0))(INPUTS)
+    whole = monte_carlo(jax.random.key(0), JOINT, weighted)(INPUTS)
     np.testing.assert_allclose(btl.metrics.nll(given, labels), btl.metrics.nll(whole, labels), atol=1e-5)
 
 
@@ -175,10 +175,10 @@ def test_averages_of_real_targets():
     joint = btl.LogJoint(net, likelihoods.normal(), None, num_data=10)
     draws = gaussians.isotropic(net.params, scale=0.3).sample(jax.random.key(1), 6)
     weighted = btl.Samples(draws, jnp.log(jnp.array([0.0, 0.1, 0.2, 0.3, 0.1, 0.3])))
-    whole = monte_carlo(joint, weighted, jax.random.key(0))(INPUTS["x"])
+    whole = monte_carlo(jax.random.key(0), joint, weighted)(INPUTS["x"])
     # A weight of zero alone in the first chunk, and a last chunk that is not full.
     for chunk in (1, 4):
-        given = monte_carlo_average(joint, weighted, jax.random.key(0), batch_size=3, sample_chunk=chunk)(INPUTS["x"])
+        given = monte_carlo_average(jax.random.key(0), joint, weighted, batch_size=3, sample_chunk=chunk)(INPUTS["x"])
         for name in ("mean", "variance", "function_variance", "expected_variance"):
             expected = getattr(whole, name)()
             np.testing.assert_allclose(getattr(given, name)(), expected, rtol=1e-4)  # float32 sums
@@ -191,8 +191,8 @@ def test_averages_of_yes_or_no():
     joint = btl.LogJoint(net, likelihoods.bernoulli(), None, num_data=10)
     draws = gaussians.isotropic(net.params, scale=0.3).sample(jax.random.key(1), 4)
     weighted = btl.Samples(draws, jnp.zeros(4))
-    given = monte_carlo_average(joint, weighted, jax.random.key(0))(INPUTS["x"])
-    whole = monte_carlo(joint, weighted, jax.random.key(0))(INPUTS["x"])
+    given = monte_carlo_average(jax.random.key(0), joint, weighted)(INPUTS["x"])
+    whole = monte_carlo(jax.random.key(0), joint, weighted)(INPUTS["x"])
     labels = np.arange(10) % 2
     for found, expected in zip(facts(given, labels), facts(whole, labels), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)  # float32 rounding
@@ -205,7 +205,7 @@ def test_fresh_draws_are_those_of_the_posterior():
     joint = btl.LogJoint(net, likelihoods.normal(0.3), None, num_data=10)
     posterior = gaussians.isotropic(net.params, scale=0.5)
     num = 10_050  # the last of the chunks is half full
-    predict = monte_carlo_average(joint, posterior, jax.random.key(0), num, sample_chunk=100)
+    predict = monte_carlo_average(jax.random.key(0), joint, posterior, num, sample_chunk=100)
     given = predict(jnp.array([1.0, -2.0]))
     np.testing.assert_allclose(given.mean(), [1.0, -2.0], atol=5 * 0.5 * 2 / np.sqrt(num))
     np.testing.assert_allclose(given.function_variance(), [0.25, 1.0], rtol=5 * np.sqrt(2 / num))
@@ -220,7 +220,7 @@ def test_neither_all_draws_nor_all_outputs_are_ever_held():
 
     def probs(mean, inputs):
         posterior = gaussians.isotropic({"w": mean}, scale=1.0)
-        return monte_carlo_average(joint, posterior, jax.random.key(0), num, batch_size=100)(inputs).probs
+        return monte_carlo_average(jax.random.key(0), joint, posterior, num, batch_size=100)(inputs).probs
 
     shapes = (jax.ShapeDtypeStruct((200, classes), jnp.float32), jax.ShapeDtypeStruct((size, 200), jnp.float32))
     memory = jax.jit(probs).lower(*shapes).compile().memory_analysis()
@@ -239,7 +239,7 @@ def test_averages_compile_once_and_run_under_vmap():
 
     def probs(scale):
         posterior = gaussians.isotropic({"w": jnp.ones((3, 2))}, scale)
-        return monte_carlo_average(joint, posterior, jax.random.key(3), 5, batch_size=2)(jnp.ones((4, 3))).probs
+        return monte_carlo_average(jax.random.key(3), joint, posterior, 5, batch_size=2)(jnp.ones((4, 3))).probs
 
     one = probs(1.0)
     traced = len(count)
@@ -250,6 +250,6 @@ def test_averages_compile_once_and_run_under_vmap():
 
 def test_bad_numbers_for_averages():
     with pytest.raises(ValueError, match="num_samples is needed to draw from a Diagonal"):
-        monte_carlo_average(JOINT, POSTERIOR, jax.random.key(0))
+        monte_carlo_average(jax.random.key(0), JOINT, POSTERIOR)
     with pytest.raises(ValueError, match="sample_chunk is 0; it must be at least 1"):
-        monte_carlo_average(JOINT, POSTERIOR, jax.random.key(0), 3, sample_chunk=0)
+        monte_carlo_average(jax.random.key(0), JOINT, POSTERIOR, 3, sample_chunk=0)

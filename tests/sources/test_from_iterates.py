@@ -163,7 +163,7 @@ def test_collector_takes_one_iterate_per_chunk():
     assert collector.iterates is None
     start = {"w": jnp.array([0.0, 10.0])}
     settings = {"steps": 10, "chunk_size": 2, "callbacks": [collector], "progress": False}
-    result = btl.fit(walk, jax.random.key(0), start, data, **settings)
+    result = btl.fit(jax.random.key(0), walk, start, data, **settings)
     assert result.steps == 10, "a collector stops nothing"
     # After steps 6, 8 and 10 the parameters were the start plus as many.
     assert int(collector.iterates.count) == 3

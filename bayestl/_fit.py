@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from tqdm.auto import tqdm
 
+from bayestl._arguments import check_key
 from bayestl._checkpoint import Checkpoint, describe_run, opened
 from bayestl._loop import Keys, Span, Static, Transform, all_finite, as_seen, check_run, partition, run_steps, split_key
 from bayestl._placement import Layout, check_sharding, layout_of, place_alike, replicate
@@ -147,6 +148,7 @@ def fit(
     Warns:
         RuntimeWarning: the objective or the state became non-finite; the run stops and keeps the last good state.
     """
+    check_key("fit", key)
     batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
     inference.check(params, *as_seen(data.examples(), transform))
     keys = split_key(key)

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 from tqdm.auto import tqdm
 
 from bayestl import _tree
+from bayestl._arguments import check_key
 from bayestl._checkpoint import Checkpoint, describe_run, opened
 from bayestl._fit import Callback, Progress, ask, bar_options, join, to_host
 from bayestl._loop import Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
@@ -142,6 +143,7 @@ def fit_many(
     Warns:
         RuntimeWarning: members that became non-finite.
     """
+    check_key("fit_many", keys, batched=True)
     num_members = _count(settings, keys)
     _check_resident(data)
     batch_size, capacity = check_run(data, steps, batch_size, chunk_size)

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "bayestl"
 
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
-    {"_types", "_tree"},
+    {"_arguments", "_types", "_tree"},
     {"_part", "_ring"},
     {
         "_posteriors",
@@ -40,6 +40,7 @@ LAYERS = (
 )
 # Within a layer only this.
 WITHIN = {
+    "_arguments": set(),
     "_tree": {"_types"},
     "_log_joint": {"gaussians", "likelihoods"},
     "_placement": set(),

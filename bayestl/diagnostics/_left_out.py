@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._loop import Static, partition
 from bayestl._types import Key, Params
@@ -62,6 +63,7 @@ def left_out(
         4.000
         1.000
     """
+    check_key("left_out", key)
     joint, gaussian = of_part(joint, posterior)
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"a {type(posterior).__name__} has no precision to compare curvature with; give a Gaussian")

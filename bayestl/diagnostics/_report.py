@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._posteriors import Point, Samples
 from bayestl._types import Key
@@ -81,6 +82,7 @@ def report(
           smallest eigenvalue of precision      4
           variance over the prior's, w       0.25
     """
+    check_key("report", key)
     name = type(posterior).__name__
     joint, posterior = of_part(joint, posterior)
     rows: list[Row] = []

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_key
 from bayestl._posteriors import Samples
 from bayestl._types import Key, Params
 
@@ -40,6 +41,7 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
         >>> {path: round(value, 2) for path, value in ratios.items()}
         {'b': 0.01, 'w': 1.0}
     """
+    check_key("spread", key)
     if not callable(getattr(prior, "variance", None)):
         raise TypeError(f"spread is relative to the prior's variance, and {type(prior).__name__} has none to give")
     posterior = getattr(posterior, "part", posterior)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from bayestl._arguments import check_key
 from bayestl._checkpoint import Checkpoint
 from bayestl._fit_many import Vectorize, fit_many
 from bayestl._log_joint import LogJoint
@@ -97,6 +98,7 @@ def ensemble(
         >>> predict(jnp.zeros((4, 1))).outputs.shape
         (5, 4, 1)
     """
+    check_key("ensemble", key)
     num_members = _leading_axis(starts)
     key_randomize, key_run = jax.random.split(key)
     problems = Randomized(None)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._loop import Static, partition
 from bayestl._types import Batch, Data, Key, Params
@@ -64,6 +65,7 @@ def log_evidence(
         >>> print(f"{value:.4f}, and from N(2; 0, 2): {jax.scipy.stats.norm.logpdf(2.0, 0.0, 2.0**0.5):.4f}")
         -2.2655, and from N(2; 0, 2): -2.2655
     """
+    check_key("log_evidence", key)
     params, passes = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior has no evidence, being none; give a Gaussian prior")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._loop import Static, all_finite, partition
 from bayestl._types import Batch, Data, Key, Params
@@ -86,6 +87,7 @@ def laplace(
         >>> print(posterior.mean["w"], posterior.variance()["w"])
         [1.5] [0.25]
     """
+    check_key("laplace", key)
     if selection is not None:
         check_params(joint, params)
         conditioned = condition(joint, params, selection)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
+from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._loop import Static, partition
 from bayestl._types import Batch, Data, Key, Params
@@ -94,6 +95,7 @@ def scale_evidence(
         >>> jax.grad(evidence)(jnp.zeros(4)).shape
         (4,)
     """
+    check_key("scale_evidence", key)
     params, passes = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior has no evidence, being none; give a Gaussian prior")

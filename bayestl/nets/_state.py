@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_key
 from bayestl._part import own_state
 from bayestl._types import Apply, Data, Key, Net, Params
 
@@ -127,6 +128,7 @@ def reestimate_state(key: Key, net: Net | LogJoint, params: Params, data: Data, 
         >>> float(state["mean"][0]), float(state["var"][0])
         (1.5, 1.25)
     """
+    check_key("reestimate_state", key)
     if not jax.tree.leaves(own_state(net.apply, net.state)):
         raise ValueError("the network has no state, so that nothing can be re-estimated")
     data.check_batch_size(batch_size)

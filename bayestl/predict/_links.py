@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayestl._arguments import check_key
 from bayestl._types import Key
 from bayestl.likelihoods import Bernoulli, Categorical
 from bayestl.predict._gaussian_outputs import GaussianOutputs
@@ -143,6 +144,7 @@ def sampled(key: Key, num_samples: int) -> Link:
         >>> print(f"{btl.predict.sampled(jax.random.key(0), 100_000)(outputs).probs[0]:.2f}")
         0.77
     """
+    check_key("sampled", key)
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; at least 1 draw is needed")
     return partial(_sampled, key, num_samples)

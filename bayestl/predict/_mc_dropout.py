@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_key
 from bayestl._types import Apply, Key, Params
 from bayestl.predict._predictive import Predictive
 
@@ -58,6 +59,7 @@ def mc_dropout(
         >>> predict(jnp.ones((5, 3))).function_variance().shape
         (5, 1)
     """
+    check_key("mc_dropout", key)
     if num_samples < 2:
         raise ValueError(f"num_samples is {num_samples}; an average over masks needs at least 2")
     for name, value in (("batch_size", batch_size), ("sample_chunk", sample_chunk)):

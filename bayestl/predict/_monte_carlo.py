@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayestl._arguments import check_key
 from bayestl._posteriors import Point, Samples
 from bayestl._types import Apply, Key, Params, Posterior
 from bayestl.predict._chunks import scanned
@@ -52,6 +53,7 @@ def monte_carlo(
         >>> predict(jnp.ones((3, 2))).mean().shape
         (3,)
     """
+    check_key("monte_carlo", key)
     check_numbers(num_samples=num_samples, batch_size=batch_size, sample_chunk=sample_chunk)
     draws, log_weights = _draws(posterior, key, num_samples)
     chunk = 1 if sample_chunk is None else sample_chunk

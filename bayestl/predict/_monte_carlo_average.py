@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayestl._arguments import check_key
 from bayestl._loop import Static, partition
 from bayestl._types import Apply, Key, Params, Posterior
 from bayestl.likelihoods import describe
@@ -57,6 +58,7 @@ def monte_carlo_average(
         >>> given.probs.shape, given.mutual_information().shape
         ((4, 3), (4,))
     """
+    check_key("monte_carlo_average", key)
     check_numbers(num_samples=num_samples, batch_size=batch_size, sample_chunk=sample_chunk)
     num = num_of_draws(posterior, num_samples)
     dynamic, static = partition(posterior)

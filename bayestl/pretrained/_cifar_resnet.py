@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from bayestl._arguments import check_key
 from bayestl._types import Key
 from bayestl.pretrained._backbone import Backbone, Chain, build
 from bayestl.pretrained._layers import Layers, check_arguments, global_average
@@ -64,6 +65,7 @@ def cifar_resnet20(
         >>> jax.eval_shape(logits, jnp.zeros((2, 32, 32, 3))).shape
         (2, 10)
     """
+    check_key("cifar_resnet20", key)
     return _cifar_resnet(key, 3, num_classes, include_top, cut, dtype)
 
 
@@ -90,6 +92,7 @@ def cifar_resnet56(
         >>> jax.eval_shape(features, jnp.zeros((2, 32, 32, 3))).shape
         (2, 16, 16, 32)
     """
+    check_key("cifar_resnet56", key)
     return _cifar_resnet(key, 9, num_classes, include_top, cut, dtype)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from bayestl._arguments import check_key
 from bayestl._types import Key
 from bayestl.pretrained._backbone import Backbone, build
 from bayestl.pretrained._layers import Layers, check_arguments, global_average
@@ -54,6 +55,7 @@ def mobilenet(
         >>> jax.eval_shape(features, jnp.zeros((2, 96, 96, 3))).shape
         (2, 3, 3, 1024)
     """
+    check_key("mobilenet", key)
     check_arguments(num_classes)
     make = Layers(nnx.Rngs(params=key), dtype, epsilon=1e-3, momentum=0.99)
     stages: dict[str, Callable[[], Any]] = {

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from bayestl._arguments import check_key
 from bayestl._types import Key
 from bayestl.pretrained._backbone import Backbone, Chain, build
 from bayestl.pretrained._layers import Layers, check_arguments, global_average, symmetric
@@ -99,6 +100,7 @@ def resnet18(
         >>> jax.eval_shape(features, jnp.zeros((2, 64, 64, 3))).shape
         (2, 4, 4, 256)
     """
+    check_key("resnet18", key)
     return _resnet(key, _Plan(BasicBlock, 1, (2, 2, 2, 2)), num_classes, include_top, cut, dtype)
 
 
@@ -127,6 +129,7 @@ def resnet50(
         >>> jax.eval_shape(features, jnp.zeros((2, 64, 64, 3))).shape
         (2, 2048)
     """
+    check_key("resnet50", key)
     return _resnet(key, _Plan(Bottleneck, 4, (3, 4, 6, 3)), num_classes, include_top, cut, dtype)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from bayestl._arguments import check_key
 from bayestl._types import Key
 from bayestl.pretrained._backbone import Backbone, build
 from bayestl.pretrained._layers import Layers, check_arguments
@@ -75,6 +76,7 @@ def vgg16(
         >>> jax.eval_shape(features, jnp.zeros((2, 150, 150, 3))).shape
         (2, 4, 4, 512)
     """
+    check_key("vgg16", key)
     check_arguments(num_classes)
     initial, noise = jax.random.split(key)
     make = Layers(nnx.Rngs(params=initial), dtype)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from bayestl._arguments import check_key
 from bayestl._types import Key
 from bayestl.pretrained._backbone import Backbone, build
 from bayestl.pretrained._layers import Layers, check_arguments
@@ -126,6 +127,7 @@ def vit_ti16(
         >>> jax.eval_shape(logits, jnp.zeros((2, 64, 64, 3))).shape
         (2, 10)
     """
+    check_key("vit_ti16", key)
     return _vit(key, _Plan(12, 192, 3), num_classes, image_size, include_top, cut, dtype)
 
 
@@ -159,6 +161,7 @@ def vit_b16(
         >>> jax.eval_shape(features, jnp.zeros((2, 224, 224, 3))).shape
         (2, 197, 768)
     """
+    check_key("vit_b16", key)
     return _vit(key, _Plan(12, 768, 12), num_classes, image_size, include_top, cut, dtype)
 
 

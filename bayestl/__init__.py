@@ -5,14 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 from bayestl import _tree as tree
 from bayestl import bridges, curvature, diagnostics, gaussians, infer, likelihoods, metrics, predict, sources
-from bayestl._checkpoint import Checkpoint
-from bayestl._fit import EarlyStopping, FitResult, Progress, fit
-from bayestl._fit_many import ManyResult, fit_many, sequentially
 from bayestl._log_joint import LogJoint, LossTerms
-from bayestl._memory import MemoryEstimate, estimate_memory
-from bayestl._placement import shard_params
 from bayestl._posteriors import Mixture, Point, Samples
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
+from bayestl.training import (
+    Checkpoint,
+    EarlyStopping,
+    FitResult,
+    ManyResult,
+    MemoryEstimate,
+    Progress,
+    estimate_memory,
+    fit,
+    fit_many,
+    sequentially,
+    shard_params,
+)
 
 if TYPE_CHECKING:
     from bayestl import data, nets, plots, pretrained

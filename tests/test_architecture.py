@@ -17,20 +17,15 @@ PACKAGE = ROOT / "bayestl"
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
     {"_arguments", "_types", "_tree"},
-    {"_part", "_ring"},
+    {"_part", "_static"},
     {
         "_posteriors",
         "_log_joint",
-        "_loop",
-        "_fit",
-        "_fit_many",
-        "_checkpoint",
-        "_memory",
-        "_placement",
         "gaussians",
         "likelihoods",
         "metrics",
     },
+    {"training"},
     {"curvature"},
     {"sources"},
     {"infer", "predict", "bridges"},
@@ -43,12 +38,6 @@ WITHIN = {
     "_arguments": set(),
     "_tree": {"_types"},
     "_log_joint": {"gaussians", "likelihoods"},
-    "_placement": set(),
-    "_loop": {"_log_joint", "_placement", "_posteriors", "likelihoods"},
-    "_checkpoint": set(),
-    "_memory": {"_checkpoint", "_fit", "_loop", "_log_joint", "_placement", "_posteriors", "likelihoods"},
-    "_fit": {"_checkpoint", "_loop", "_log_joint", "_placement", "_posteriors", "likelihoods"},
-    "_fit_many": {"_checkpoint", "_fit", "_loop", "_log_joint", "_posteriors", "likelihoods"},
 }
 # The core never imports these; they may import the core.
 EDGES = {"nets", "pretrained", "data", "plots"}
@@ -158,15 +147,15 @@ def test_imports_go_down_only(module: str, path: Path):
     ("source", "module", "message"),
     [
         ("from bayestl.infer import map_estimate", "bayestl.gaussians._kl", "infer does not lie below gaussians"),
-        ("from bayestl import infer", "bayestl._fit", "infer does not lie below _fit"),
+        ("from bayestl import infer", "bayestl.training._fit", "infer does not lie below training"),
         ("from bayestl.likelihoods import normal", "bayestl.metrics._nll", "likelihoods does not lie below metrics"),
         ("from bayestl import gaussians", "bayestl._tree", "gaussians does not lie below _tree"),
-        ("from bayestl.data import arrays", "bayestl._fit", "data is an edge"),
+        ("from bayestl.data import arrays", "bayestl.training._fit", "data is an edge"),
         ("from bayestl.nets import mlp", "bayestl.data._arrays", "nets is an edge"),
         ("from bayestl.gaussians._kl import kl_divergence", "bayestl.infer._vi", "private to gaussians"),
         ("from bayestl.gaussians import _kl", "bayestl.infer._vi", "private to gaussians"),
         ("from ..gaussians._kl import kl_divergence", "bayestl.infer._vi", "private to gaussians"),
-        ("from bayestl._fit import _chunk", "bayestl.infer._vi", "private to _fit"),
+        ("from bayestl.training import _fit", "bayestl.infer._vi", "private to training"),
         ("def f():\n    from bayestl import predict", "bayestl.sources._point", "predict does not lie below sources"),
         ("import bayestl as btl", "bayestl.infer._vi", "not through the top"),
         ("from bayestl import LogJoint", "bayestl.infer._vi", "not through the top"),
@@ -214,7 +203,7 @@ def test_users_of_the_package_stay_with_public_names(where: str):
 
 
 @pytest.mark.parametrize(
-    "line", ["from bayestl._fit import fit", "  import bayestl.infer._vi", "from bayestl import infer, _tree"]
+    "line", ["from bayestl.training._fit import fit", "  import bayestl.infer._vi", "from bayestl import infer, _tree"]
 )
 def test_private_names_are_seen(line: str):
     assert PRIVATE.search(line)

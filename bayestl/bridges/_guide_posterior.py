@@ -14,8 +14,8 @@ from numpyro import handlers
 from numpyro.infer import Predictive, autoguide
 
 from bayestl._log_joint import LogJoint
-from bayestl._loop import Static, partition
 from bayestl._posteriors import Point
+from bayestl._static import Static, partition
 from bayestl._types import Batch, Key, Params, Posterior
 from bayestl.bridges._guides import MakeGuide, made_guide
 from bayestl.bridges._numpyro_model import NumPyroModel

@@ -13,7 +13,7 @@ from numpyro import infer as numpyro_infer
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._loop import Static, partition
+from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.bridges._all_data import all_data
 from bayestl.bridges._chains import Chains

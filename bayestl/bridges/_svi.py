@@ -16,7 +16,7 @@ from numpyro.infer.svi import SVIState as NumPyroState
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._loop import Static, partition
+from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Inference, Key, Params, Posterior
 from bayestl.bridges._all_data import all_data
 from bayestl.bridges._guide_posterior import GuidePosterior, known_posterior

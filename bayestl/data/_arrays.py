@@ -14,9 +14,9 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Int
 
 from bayestl import _tree
-from bayestl._placement import replicate
 from bayestl._types import Batch, Key
 from bayestl.data import _checks, _order
+from bayestl.training import replicate
 
 
 @jax.tree_util.register_dataclass

@@ -11,7 +11,7 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._loop import Static, partition
+from bayestl._static import Static, partition
 from bayestl._types import Batch, Params
 from bayestl.curvature import batches
 

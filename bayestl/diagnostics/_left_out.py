@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._loop import Static, partition
+from bayestl._static import Static, partition
 from bayestl._types import Key, Params
 from bayestl.curvature import Batches, Kind, batches, ggn, lanczos, product
 from bayestl.gaussians import Gaussian

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._fit_many import ManyResult
 from bayestl._posteriors import Mixture, Point, Samples
 from bayestl.infer._chain import pooled
+from bayestl.training import ManyResult
 
 
 def as_ensemble(result: ManyResult) -> Samples | Mixture:

@@ -13,8 +13,8 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._posteriors import Samples
-from bayestl._ring import Ring
 from bayestl._types import Params
+from bayestl.training import Ring
 
 
 @jax.tree_util.register_dataclass

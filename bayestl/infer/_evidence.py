@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._loop import Static, partition
+from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Batches, Builder, Kind, ggn
 from bayestl.infer._laplace import DENSE, checked, power

@@ -12,12 +12,13 @@ import numpy as np
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._loop import Static, all_finite, partition
+from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Batches, Builder, Curvature, DenseCurvature, Kind, batches, dense, ggn
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import check_params
 from bayestl.infer._condition import PartPosterior, condition
+from bayestl.training import all_finite
 
 DENSE = dense()
 

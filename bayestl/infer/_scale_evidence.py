@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._loop import Static, partition
+from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Batches, Kind, dual, ggn
 from bayestl.gaussians import Blocks, Diagonal, Gaussian

@@ -11,7 +11,6 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._ring import Ring
 from bayestl._types import Batch, Inference, Key, Params
 from bayestl.infer._chain import as_chain
 from bayestl.infer._checks import check_params
@@ -25,6 +24,7 @@ from bayestl.infer._sampling import (
     plain_plan,
     warn_unstable,
 )
+from bayestl.training import Ring
 
 
 class SGLDState(NamedTuple):

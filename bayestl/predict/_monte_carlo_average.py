@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl._arguments import check_key
-from bayestl._loop import Static, partition
+from bayestl._static import Static, partition
 from bayestl._types import Apply, Key, Params, Posterior
 from bayestl.likelihoods import describe
 from bayestl.predict._averages import AveragedClasses, AveragedMoments

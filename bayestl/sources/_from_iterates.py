@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bayestl import _tree
-from bayestl._ring import Ring
 from bayestl._types import Params
 from bayestl.gaussians import LowRank, low_rank
 from bayestl.sources import conventions
+from bayestl.training import Ring
 
 
 @jax.tree_util.register_dataclass

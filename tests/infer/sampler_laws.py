@@ -17,7 +17,7 @@ import numpy as np
 from scipy.linalg import block_diag, solve_discrete_lyapunov
 
 import bayestl as btl
-from bayestl._loop import partition
+from bayestl._static import partition
 
 SIZE = 6
 

@@ -14,10 +14,11 @@ from jax.sharding import NamedSharding
 from tqdm.auto import tqdm
 
 from bayestl._arguments import check_key
-from bayestl._checkpoint import Checkpoint, describe_run, opened
-from bayestl._loop import Keys, Span, Static, Transform, all_finite, as_seen, check_run, partition, run_steps, split_key
-from bayestl._placement import Layout, check_sharding, layout_of, place_alike, replicate
+from bayestl._static import Static, partition
 from bayestl._types import Data, Inference, Key, Params, Posterior
+from bayestl.training._checkpoint import Checkpoint, describe_run, opened
+from bayestl.training._loop import Keys, Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
+from bayestl.training._placement import Layout, check_sharding, layout_of, place_alike, replicate
 
 
 class Progress(NamedTuple):

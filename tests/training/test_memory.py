@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import bayestl as btl
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the peak is read from Linux's /proc")
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_estimate_is_what_a_large_run_takes(method, copies):
     # Blocks above 1 MB go back to the system at once, so that what is resident is what is in use.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "MALLOC_MMAP_THRESHOLD_": "1000000"}
-    command = [sys.executable, str(ROOT / "tests" / "memory_run.py"), method]
+    command = [sys.executable, str(ROOT / "tests" / "training" / "memory_run.py"), method]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

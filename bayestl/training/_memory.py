@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from bayestl._fit import prepare, run_chunk
-from bayestl._loop import Span, Transform, check_run, partition, split_key
+from bayestl._static import partition
 from bayestl._types import Data, Inference, Key, Params
+from bayestl.training._fit import prepare, run_chunk
+from bayestl.training._loop import Span, Transform, check_run, split_key
 
 
 class MemoryEstimate(NamedTuple):

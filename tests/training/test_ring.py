@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayestl._loop import all_finite
-from bayestl._ring import Ring, if_else
+from bayestl.training._loop import all_finite
+from bayestl.training._ring import Ring, if_else
 
 
 def _filled(capacity: int, num: int) -> Ring:

@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 
 from bayestl import _tree
 from bayestl._arguments import check_key
-from bayestl._checkpoint import Checkpoint, describe_run, opened
-from bayestl._fit import Callback, Progress, ask, bar_options, join, to_host
-from bayestl._loop import Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
-from bayestl._ring import if_else
 from bayestl._types import Data, Inference, Key, Params
+from bayestl.training._checkpoint import Checkpoint, describe_run, opened
+from bayestl.training._fit import Callback, Progress, ask, bar_options, join, to_host
+from bayestl.training._loop import Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
+from bayestl.training._ring import if_else
 
 Vectorize = Callable[[Callable], Callable]
 

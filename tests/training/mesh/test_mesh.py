@@ -17,9 +17,9 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 import bayestl as btl
-from bayestl import _placement
+from bayestl.training import _placement
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 
 
 def start(out: Path, *arguments: Any) -> subprocess.Popen:

@@ -51,7 +51,7 @@ print("digest", hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)
 
 def _run(directory: Path | str, kind: str, kill_at: int | None = None) -> str:
     """The program's digest; killed with SIGKILL as soon as it has reported step ``kill_at``."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(directory), kind], stdout=subprocess.PIPE, text=True, env=environment
     )

@@ -136,7 +136,7 @@ print(json.dumps({"apart": max(jax.tree.leaves(apart)), "failed": many.failed.to
 def test_several_host_devices_give_what_one_gives():
     # Three members on two devices: one is padded, and the last one, of which the padding is a copy, fails.
     here = Path(__file__).parent
-    command = [sys.executable, "-c", DEVICES, str(here), str(here.parent)]
+    command = [sys.executable, "-c", DEVICES, str(here), str(here.parent.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

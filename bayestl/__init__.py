@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from bayestl import _tree as tree
-from bayestl import bridges, curvature, diagnostics, gaussians, infer, likelihoods, metrics, predict, sources
+from bayestl import bridges, curvature, diagnostics, gaussians, infer, layers, likelihoods, metrics, predict, sources
 from bayestl._log_joint import LogJoint, LossTerms
 from bayestl._posteriors import Mixture, Point, Samples
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
@@ -54,6 +54,7 @@ __all__ = [
     "fit_many",
     "gaussians",
     "infer",
+    "layers",
     "likelihoods",
     "metrics",
     "nets",

@@ -16,8 +16,8 @@ PACKAGE = ROOT / "bayestl"
 
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
-    {"_arguments", "_types", "_tree"},
-    {"_part", "_static"},
+    {"_arguments", "_types", "_tree", "_rearrangement"},
+    {"_part", "_static", "layers"},
     {
         "_posteriors",
         "_log_joint",
@@ -37,6 +37,8 @@ LAYERS = (
 WITHIN = {
     "_arguments": set(),
     "_tree": {"_types"},
+    "_rearrangement": set(),
+    "layers": set(),
     "_log_joint": {"gaussians", "likelihoods"},
 }
 # The core never imports these; they may import the core.

@@ -16,9 +16,7 @@ from bayestl.curvature._kronecker import (
     reduce,
     separate,
 )
-from bayestl.curvature._layers import find_layers, take_apart
-from bayestl.curvature._layers import gradients as layer_gradients
-from bayestl.curvature._layers_report import Handled, Report
+from bayestl.curvature._layers import find_layers
 from bayestl.curvature._low_rank import Eigenpairs, lanczos, low_rank
 from bayestl.curvature._products import product
 from bayestl.curvature._structure import Builder, Curvature
@@ -32,11 +30,9 @@ __all__ = [
     "DiagonalCurvature",
     "Eigenpairs",
     "Factors",
-    "Handled",
     "HostData",
     "Kind",
     "KroneckerCurvature",
-    "Report",
     "batches",
     "dense",
     "diagonal",
@@ -49,10 +45,8 @@ __all__ = [
     "joined",
     "kronecker",
     "lanczos",
-    "layer_gradients",
     "low_rank",
     "product",
     "reduce",
     "separate",
-    "take_apart",
 ]

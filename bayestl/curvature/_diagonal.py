@@ -11,13 +11,12 @@ from jax.flatten_util import ravel_pytree
 from jax.lax import Precision
 from jax.tree_util import Partial
 
-from bayestl import _tree, gaussians
+from bayestl import _tree, gaussians, layers
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
 from bayestl.curvature._batches import batches
 from bayestl.curvature._kinds import Kind
-from bayestl.curvature._layers import Gradients, Seen, Taken, gradients, in_small_batches, take_apart
-from bayestl.curvature._layers_report import Report
+from bayestl.curvature._layers import column_gradients, in_small_batches, layers_of
 from bayestl.curvature._structure import Builder
 
 
@@ -28,11 +27,11 @@ class DiagonalCurvature:
 
     Attributes:
         diagonal: h, in the structure of the parameters.
-        report: how every parameter was handled.
+        inventory: how every parameter was handled.
     """
 
     diagonal: Any
-    report: Report = dataclasses.field(metadata={"static": True})
+    inventory: layers.Inventory = dataclasses.field(metadata={"static": True})
 
     def mv(self, v: Params) -> Params:
         """``h v``."""
@@ -107,7 +106,7 @@ def diagonal() -> Builder:
     correlations are left out. For a dense layer it costs two products of activations squared; where weights are
     shared, by the positions of a convolution or of a sequence, the gradient of one layer is formed for a few examples
     at a time. Layers are found in the traced program, so that any network will do; :func:`find_layers` says how each
-    parameter was handled, and so does ``report`` of the result.
+    parameter was handled, and so does ``inventory`` of the result.
 
     Under a diagonal, low-rank or dense prior, or these by path, the Laplace posterior is of the prior's structure.
 
@@ -131,24 +130,24 @@ def diagonal() -> Builder:
 
 def _diagonal(key: Key, joint: LogJoint, params: Params, data: Data, kind: Kind, batch_size: int) -> DiagonalCurvature:
     passes = batches(data, batch_size)
-    taken = take_apart(joint, params, passes.inputs)
-    shared = [taken.leaves[site.leaf].size for site in taken.layers.weights if site.layout.positions > 1]
-    passes = in_small_batches(taken, joint, kind, params, passes, max(shared, default=0))
-    leaves = passes.sum(key, lambda key, batch: squares(taken, gradients(taken, joint, kind, key, batch)))
-    return DiagonalCurvature(jax.tree.unflatten(jax.tree.structure(params), leaves), taken.layers.report)
+    network = layers_of(joint, params, passes.inputs)
+    shared = [network.leaves[site.leaf].size for site in network.uses.weights if site.form.positions > 1]
+    passes = in_small_batches(network, joint, kind, params, passes, max(shared, default=0))
+    leaves = passes.sum(key, lambda key, batch: squares(network, column_gradients(network, joint, kind, key, batch)))
+    return DiagonalCurvature(jax.tree.unflatten(jax.tree.structure(params), leaves), network.inventory)
 
 
-def squares(taken: Taken, found: Gradients) -> list[jax.Array]:
+def squares(network: layers.LayeredNetwork, gradients: layers.Gradients) -> list[jax.Array]:
     """The squared gradients of all parameters, summed over examples and columns, in the shapes of the leaves."""
-    each = {leaf: jnp.sum(g * g, (0, 1)) for leaf, g in found.leaves.items()}
-    for site, seen in zip(taken.layers.weights, found.layers, strict=True):
-        each[site.leaf] = site.rearrangement.back(_squares(seen))
-    return [each.get(leaf, jnp.zeros(x.shape, x.dtype)) for leaf, x in enumerate(taken.leaves)]
+    each = {leaf: jnp.sum(g * g, (0, 1)) for leaf, g in gradients.leaves.items()}
+    for site, layer in zip(network.uses.weights, gradients.layers, strict=True):
+        each[site.leaf] = site.rearrangement.back(_squares(layer))
+    return [each.get(leaf, jnp.zeros(x.shape, x.dtype)) for leaf, x in enumerate(network.leaves)]
 
 
-def _squares(seen: Seen) -> jax.Array:
+def _squares(layer: layers.LayerGradients) -> jax.Array:
     """``sum_n sum_j (sum_p a_np g_jnp^T)^2``, (g, I, O)."""
-    a, z = seen
+    a, z = layer
     if a.shape[1] == 1:
         return jnp.einsum("bgi,bgo->gio", a[:, 0] ** 2, jnp.sum(z[:, :, 0] ** 2, 0), precision=Precision.HIGHEST)
     if a.shape[2] == 1:

@@ -13,14 +13,13 @@ from jax.lax import Precision
 from jax.tree_util import Partial
 
 from bayestl import _tree, gaussians
+from bayestl import layers as network_layers
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
 from bayestl.curvature._batches import batches
 from bayestl.curvature._diagonal import log_det_ratio, squares, updated
 from bayestl.curvature._kinds import Kind
-from bayestl.curvature._layers import Seen, gradients, in_small_batches, take_apart
-from bayestl.curvature._layers_find import Weights
-from bayestl.curvature._layers_report import Report
+from bayestl.curvature._layers import column_gradients, in_small_batches, layers_of
 from bayestl.curvature._low_rank_prior import Columns, OfDiagonal, OfLayer, log_det, split, with_columns
 from bayestl.curvature._structure import Builder
 
@@ -107,12 +106,12 @@ class KroneckerCurvature:
     Attributes:
         layers: the factors.
         diagonal: h of the parameters in no layer, None at all others.
-        report: how every parameter was handled.
+        inventory: how every parameter was handled.
     """
 
     layers: tuple[Factors, ...]
     diagonal: Any
-    report: Report = dataclasses.field(metadata={"static": True})
+    inventory: network_layers.Inventory = dataclasses.field(metadata={"static": True})
 
     def mv(self, v: Params) -> Params:
         """``H v``."""
@@ -261,7 +260,7 @@ def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
 
     Layers are found in the traced program: dense ones, also shared by a sequence, convolutions in any number of
     dimensions, groups of both. Where a parameter enters in another way, H has its exact diagonal; :func:`find_layers`
-    says which, and so does ``report`` of the result. The Laplace posterior is exact under priors isotropic per
+    says which, and so does ``inventory`` of the result. The Laplace posterior is exact under priors isotropic per
     parameter: a :class:`~bayestl.gaussians.Kronecker` for every layer. A low-rank part of the prior may come on top,
     across any layers: then so it does in the posterior, a :class:`~bayestl.gaussians.LowRankUpdate`. Memory: I^2 + O^2
     per layer.
@@ -300,16 +299,17 @@ def _kronecker(
     batch_size: int,
 ) -> KroneckerCurvature:
     passes = batches(data, batch_size)
-    taken = take_apart(joint, params, passes.inputs)
-    passes = in_small_batches(taken, joint, kind, params, passes)
-    layers = taken.layers.weights
+    network = layers_of(joint, params, passes.inputs)
+    passes = in_small_batches(network, joint, kind, params, passes)
+    layers = network.uses.weights
     inside = {leaf for site in layers for leaf in (site.leaf, site.bias)}
 
     def one(key: Key, batch: Any) -> Any:
-        found = gradients(taken, joint, kind, key, batch)
-        each = [_factors(site, seen, sharing, found.mask) for site, seen in zip(layers, found.layers, strict=True)]
-        alone = found._replace(layers=(), leaves={n: g for n, g in found.leaves.items() if n not in inside})
-        squared = squares(taken._replace(layers=taken.layers._replace(weights=())), alone)
+        gradients = column_gradients(network, joint, kind, key, batch)
+        mask = jnp.ones(jax.tree.leaves(batch.targets)[0].shape[0]) if batch.mask is None else batch.mask
+        each = [_factors(site, layer, sharing, mask) for site, layer in zip(layers, gradients.layers, strict=True)]
+        alone = gradients._replace(layers=(), leaves={n: g for n, g in gradients.leaves.items() if n not in inside})
+        squared = squares(network._replace(uses=network.uses._replace(weights=())), alone)
         return each, [None if leaf in inside else x for leaf, x in enumerate(squared)]
 
     sums, squared = passes.sum(key, one)
@@ -322,22 +322,25 @@ def _kronecker(
         if site.bias is None:
             blocks.append(Factors(inputs, outputs, layout))
             continue
-        layout, kept = layout._replace(bias=names[site.bias]), bias(inputs)
-        if len(kept) == 1:
-            blocks.append(Factors(kept[0], outputs, layout))
+        layout, blocks_of_inputs = layout._replace(bias=names[site.bias]), bias(inputs)
+        if len(blocks_of_inputs) == 1:
+            blocks.append(Factors(blocks_of_inputs[0], outputs, layout))
         else:
-            alone = layout.bias_alone(taken.leaves[site.bias].shape)
-            blocks += [Factors(kept[0], outputs, layout._replace(bias=None)), Factors(kept[1], outputs, alone)]
-    return KroneckerCurvature(tuple(blocks), diagonal, taken.layers.report)
+            alone = layout.bias_alone(network.leaves[site.bias].shape)
+            weights, bias_block = blocks_of_inputs
+            blocks += [Factors(weights, outputs, layout._replace(bias=None)), Factors(bias_block, outputs, alone)]
+    return KroneckerCurvature(tuple(blocks), diagonal, network.inventory)
 
 
-def _factors(site: Weights, seen: Seen, sharing: Sharing, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _factors(
+    site: network_layers.Weights, layer: network_layers.LayerGradients, sharing: Sharing, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """``sum_n a_n a_n^T``, with the bias's input where there is one, and ``sum_n g_n g_n^T``."""
-    a, z = sharing(seen.inputs, seen.gradients)
+    a, z = sharing(layer.inputs, layer.gradients)
     mask = mask.astype(a.dtype)[:, None, None, None]
     inputs, outputs = _gram(a * mask, a), _gram(z, z)
     if site.bias is not None:
-        ones, _ = sharing(jnp.ones((*seen.inputs.shape[:3], 1), a.dtype), seen.gradients)
+        ones, _ = sharing(jnp.ones((*layer.inputs.shape[:3], 1), a.dtype), layer.gradients)
         ones = ones * mask
         cross = jnp.sum(a * ones, (0, 1))[..., None]
         corner = jnp.sum(ones * ones, (0, 1))[..., None]

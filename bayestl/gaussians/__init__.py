@@ -1,5 +1,6 @@
 """Gaussians over parameter pytrees: source summaries, priors and posteriors, all one type."""
 
+from bayestl._rearrangement import Rearrangement
 from bayestl.gaussians._add_diagonal_precision import add_diagonal_precision
 from bayestl.gaussians._add_precision import add_precision
 from bayestl.gaussians._base import Gaussian
@@ -11,7 +12,7 @@ from bayestl.gaussians._kl import kl_divergence
 from bayestl.gaussians._kronecker import Kronecker, kronecker
 from bayestl.gaussians._low_rank import LowRank, low_rank
 from bayestl.gaussians._low_rank_update import LowRankUpdate
-from bayestl.gaussians._matrix_layout import MatrixLayout, Rearrangement
+from bayestl.gaussians._matrix_layout import MatrixLayout
 
 __all__ = [
     "Blocks",

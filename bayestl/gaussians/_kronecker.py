@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from bayestl import _tree
+from bayestl._rearrangement import Rearrangement
 from bayestl._types import Params, Scalar
 from bayestl.gaussians._base import Dual, Gaussian, leafwise
 from bayestl.gaussians._by_path import Blocks
-from bayestl.gaussians._matrix_layout import MatrixLayout, Rearrangement
+from bayestl.gaussians._matrix_layout import MatrixLayout
 from bayestl.gaussians._validate import checked_mean
 
 _COLUMNS_AT_ONCE = 32

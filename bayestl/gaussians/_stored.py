@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._rearrangement import Rearrangement
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._by_path import Blocks
 from bayestl.gaussians._dense import Dense, reordered
@@ -19,7 +20,7 @@ from bayestl.gaussians._header import Header, MatrixOf, Parameter, Structure, co
 from bayestl.gaussians._kronecker import Kronecker
 from bayestl.gaussians._low_rank import LowRank
 from bayestl.gaussians._low_rank_update import LowRankUpdate
-from bayestl.gaussians._matrix_layout import MatrixLayout, Rearrangement
+from bayestl.gaussians._matrix_layout import MatrixLayout
 from bayestl.gaussians._target import Target
 
 _Shapes = tuple[tuple[int, ...], ...]

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import Precision
 
-from bayestl import _tree, curvature
-from bayestl._types import Apply, Batch, Params
+from bayestl import _tree
+from bayestl import layers as network_layers
+from bayestl._types import Apply, Params
 from bayestl.gaussians import Blocks, Gaussian, Kronecker, LowRankUpdate, MatrixLayout, Rearrangement
+from bayestl.layers import LayerGradients
 from bayestl.predict._gaussian_outputs import flat, unflat
 from bayestl.predict._jacobian import Linearization, transposed_unwhiten
 
@@ -63,43 +65,21 @@ def layered_batch_size(apply: Apply, linear: Linearization, inputs: Any) -> int:
     return max(limit // max(sum(x.size for x in held) + sum(shared), 1), 1)
 
 
-class _Layer(NamedTuple):
-    """A layer of weights in one batch of B examples; P positions, g groups, F outputs of the network.
-
-    Attributes:
-        inputs: a, (B, P, g, I).
-        gradients: of the network's outputs in a W, (F, B, P, g, O).
-    """
-
-    inputs: jax.Array
-    gradients: jax.Array
-
-
-class _Network(NamedTuple):
-    """What taking a network apart needs of a log joint."""
-
-    apply: Apply
-    linear: Linearization
-    likelihood: Any = None
-
-    def outputs(self, part: Params, inputs: Any) -> tuple[Any, None]:
-        return self.linear.outputs(self.apply, part, inputs), None
-
-
-def _gradients(apply: Apply, linear: Linearization, inputs: Any) -> tuple[dict[str, _Layer], dict[str, jax.Array]]:
+def _gradients(
+    apply: Apply, linear: Linearization, inputs: Any
+) -> tuple[dict[str, LayerGradients], dict[str, jax.Array]]:
     """The layers of Kronecker blocks by the path of their weights, and gradients (F, B, *shape) of all other leaves."""
-    network: Any = _Network(apply, linear)
     mean = linear.gaussian.mean
-    taken = curvature.take_apart(network, mean, inputs)
-    found = curvature.layer_gradients(taken, network, _one_per_output, jax.random.key(0), Batch(inputs, None))
+    network = network_layers.find(partial(linear.outputs, apply), mean, inputs)
+    gradients = network_layers.gradients(network, inputs, _one_per_output)
     names = _tree.paths(mean)
-    wanted = {b.layout.weights: b.layout for b in _blocks(linear.gaussian) if isinstance(b, Kronecker)}
-    layers: dict[str, _Layer] = {}
-    leaves = {names[leaf]: g for leaf, g in found.leaves.items()}
-    for site, seen in zip(taken.layers.weights, found.layers, strict=True):
-        name, layer = names[site.leaf], _Layer(*seen)
+    layouts = {b.layout.weights: b.layout for b in _blocks(linear.gaussian) if isinstance(b, Kronecker)}
+    layers: dict[str, LayerGradients] = {}
+    leaves = {names[leaf]: g for leaf, g in gradients.leaves.items()}
+    for site, layer in zip(network.uses.weights, gradients.layers, strict=True):
+        name = names[site.leaf]
         bias = None if site.bias is None else names[site.bias]
-        if name in wanted and _fits(wanted[name], site.rearrangement, bias):
+        if name in layouts and _fits(layouts[name], site.rearrangement, bias):
             layers[name] = layer
         else:
             leaves[name] = _back(site.rearrangement, layer)
@@ -118,7 +98,7 @@ def _fits(layout: MatrixLayout, rearrangement: Rearrangement, bias: str | None) 
     return np.array_equal(layout.rearrangement(order), rearrangement(order))
 
 
-def _one_per_output(likelihood: Any, outputs: Any, targets: Any, key: Any) -> Any:
+def _one_per_output(outputs: Any) -> Any:
     """Columns of the identity in output space, leaves (F, B, ...)."""
     size = sum(x.size // x.shape[0] for x in jax.tree.leaves(outputs))
     dtype = jnp.result_type(*jax.tree.leaves(outputs))
@@ -126,7 +106,7 @@ def _one_per_output(likelihood: Any, outputs: Any, targets: Any, key: Any) -> An
     return jax.tree.map(lambda c, f: jnp.broadcast_to(c, (size, *f.shape)), columns, outputs)
 
 
-def _back(rearrangement: Any, layer: _Layer) -> jax.Array:
+def _back(rearrangement: Any, layer: LayerGradients) -> jax.Array:
     """Gradients of the weights themselves, (F, B, *shape)."""
     matrix = jnp.einsum("bpgi,fbpgo->fbgio", layer.inputs, layer.gradients, precision=Precision.HIGHEST)
     return jax.vmap(jax.vmap(rearrangement.back))(matrix)
@@ -147,7 +127,7 @@ def _parts(gaussian: Gaussian) -> tuple[Gaussian, ...]:
 # ---------------------------------------------------------------- one block
 
 
-def _block_covariance(block: Gaussian, layers: dict[str, _Layer], leaves: dict[str, jax.Array]) -> jax.Array:
+def _block_covariance(block: Gaussian, layers: dict[str, LayerGradients], leaves: dict[str, jax.Array]) -> jax.Array:
     """What the parameters of one block add to the covariance of the outputs, (B, F, F)."""
     if isinstance(block, Kronecker) and block.layout.weights in layers:
         return _layer_covariance(block, layers[block.layout.weights])
@@ -158,7 +138,7 @@ def _block_covariance(block: Gaussian, layers: dict[str, _Layer], leaves: dict[s
     return jax.vmap(_tree.columns_gram, in_axes=1)(rows, rows)
 
 
-def _layer_covariance(block: Kronecker, layer: _Layer) -> jax.Array:
+def _layer_covariance(block: Kronecker, layer: LayerGradients) -> jax.Array:
     """``sum_io lam_io M_fio M_hio`` with ``M_f = sum_p (Q_in^T d a_p) (g_fp^T Q_out)``."""
     a = layer.inputs
     if block.layout.bias is not None:

@@ -1,7 +1,7 @@
-"""Lets the tests here import the networks beside them, and the linear-Gaussian problems of the inference methods."""
+"""Lets the tests here import the networks of tests/layers, and the linear-Gaussian problems of tests/infer."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "infer"))
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "layers"))

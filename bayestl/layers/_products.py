@@ -1,4 +1,4 @@
-"""The layers of a network as matrix products: which axes are positions, groups, inputs and outputs."""
+"""Operations as matrix products: which axes are positions, groups, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bayestl.curvature._layers_windows import Window, patches
-from bayestl.gaussians import Rearrangement
+from bayestl._rearrangement import Rearrangement
+from bayestl.layers._windows import Window, patches
 
 Steps = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-class Layout(NamedTuple):
-    """A layer as ``z = a W`` in every group: a (P, g, I), W (g, I, O), z (P, g, O), P positions that share W.
+class MatrixForm(NamedTuple):
+    """An operation as ``z = a W`` in every group: a (P, g, I), W (g, I, O), z (P, g, O), P positions that share W.
 
     Attributes:
-        name: what the layer is, for reports.
+        name: what the operation is, for inventories.
         positions: P, for one example.
-        seen: the layer's input to a, for one example.
+        inputs: from the operation's input to a, for one example.
         weights: from the weights, as the operation takes them, to W.
         outputs: from the operation's output to z.
-        rewritten: whether the operation is to be computed as ``a W``.
+        is_rewritten: whether the operation is to be computed as ``a W``.
     """
 
     name: str
     positions: int
-    seen: Callable[[jax.Array], jax.Array]
+    inputs: Callable[[jax.Array], jax.Array]
     weights: Rearrangement
     outputs: Rearrangement
-    rewritten: bool
+    is_rewritten: bool
 
 
-def of_product(params: Any, data: int, shapes: Sequence[Any], out_shape: Sequence[int]) -> Layout:
+def of_product(params: Any, data: int, shapes: Sequence[Any], out_shape: Sequence[int]) -> MatrixForm:
     """A ``dot_general`` with the weights on one side.
 
     Args:
@@ -54,19 +54,19 @@ def of_product(params: Any, data: int, shapes: Sequence[Any], out_shape: Sequenc
     p, o = (math.prod(lengths[side][axis] for axis in free[side]) for side in ("shared", "weights"))
     g, i = (math.prod(lengths["shared"][axis] for axis in axes["shared"]) for axes in (group, inner))
     order = (free["shared"] + group["shared"] + inner["shared"], group["weights"] + inner["weights"] + free["weights"])
-    seen = Rearrangement(tuple(shapes[data]), (("transpose", order[0]), ("reshape", (p, g, i))))
+    inputs = Rearrangement(tuple(shapes[data]), (("transpose", order[0]), ("reshape", (p, g, i))))
     weights = Rearrangement(tuple(shapes[1 - data]), (("transpose", order[1]), ("reshape", (g, i, o))))
     # The output has the batch axes, then the free ones of the left operand, then those of the right one.
     b, s, w = len(group["shared"]), len(free["shared"]), len(free["weights"])
     first, second = tuple(range(b)), tuple(range(b, b + s + w))
     split = s if data == 0 else w
-    shared, kept = (second[:split], second[split:]) if data == 0 else (second[split:], second[:split])
-    outputs = Rearrangement(tuple(out_shape), (("transpose", shared + first + kept), ("reshape", (p, g, o))))
+    shared, outer = (second[:split], second[split:]) if data == 0 else (second[split:], second[:split])
+    outputs = Rearrangement(tuple(out_shape), (("transpose", shared + first + outer), ("reshape", (p, g, o))))
     name = "dense" if p == 1 else f"dense, shared by {p} positions"
-    return Layout(name + _groups(g), p, seen, weights, outputs, False)
+    return MatrixForm(name + _groups(g), p, inputs, weights, outputs, False)
 
 
-def of_convolution(params: Any, shapes: Sequence[Any], out_shape: Sequence[int]) -> Layout:
+def of_convolution(params: Any, shapes: Sequence[Any], out_shape: Sequence[int]) -> MatrixForm:
     """A ``conv_general_dilated`` with the weights as its kernel.
 
     Args:
@@ -88,11 +88,11 @@ def of_convolution(params: Any, shapes: Sequence[Any], out_shape: Sequence[int])
         (1, *params["rhs_dilation"], 1),
     )
 
-    def seen(x: jax.Array) -> jax.Array:
-        found = patches(x.transpose((n, *space, c)), window)
+    def inputs(x: jax.Array) -> jax.Array:
+        windows = patches(x.transpose((n, *space, c)), window)
         if g == 1:
-            return found.reshape(p, 1, size * channels)
-        return found.reshape(p, size, g, channels).transpose((0, 2, 1, 3)).reshape(p, g, size * channels)
+            return windows.reshape(p, 1, size * channels)
+        return windows.reshape(p, size, g, channels).transpose((0, 2, 1, 3)).reshape(p, g, size * channels)
 
     steps: Steps = (
         ("transpose", (*places, i, o)),
@@ -103,7 +103,7 @@ def of_convolution(params: Any, shapes: Sequence[Any], out_shape: Sequence[int])
     steps = (("transpose", (out_n, *out_space, out_c)), ("reshape", (p, g, count)))
     outputs = Rearrangement(tuple(out_shape), steps)
     kernel = " x ".join(map(str, sizes))
-    return Layout(f"convolution {kernel}, {p} positions{_groups(g)}", p, seen, weights, outputs, True)
+    return MatrixForm(f"convolution {kernel}, {p} positions{_groups(g)}", p, inputs, weights, outputs, True)
 
 
 def _groups(count: int) -> str:

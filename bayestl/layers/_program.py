@@ -101,11 +101,11 @@ class _Writer(NamedTuple):
     def write(self, closed: Any, arguments: Sequence[int]) -> list[int]:
         """Write down a function, given the numbers of its arguments; the numbers of its results."""
         jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, ClosedJaxpr) else (closed, ())
-        found: dict[Any, int] = dict(zip(jaxpr.invars, arguments, strict=True))
-        found |= {var: self.constant(c, var.aval) for var, c in zip(jaxpr.constvars, consts, strict=True)}
+        numbers: dict[Any, int] = dict(zip(jaxpr.invars, arguments, strict=True))
+        numbers |= {var: self.constant(c, var.aval) for var, c in zip(jaxpr.constvars, consts, strict=True)}
 
         def number(atom: Any) -> int:
-            return self.constant(atom.val, atom.aval) if isinstance(atom, Literal) else found[atom]
+            return self.constant(atom.val, atom.aval) if isinstance(atom, Literal) else numbers[atom]
 
         for eqn in jaxpr.eqns:
             inputs = [number(atom) for atom in eqn.invars]
@@ -115,17 +115,17 @@ class _Writer(NamedTuple):
             else:
                 outputs = [self.new(var.aval) for var in eqn.outvars]
                 self.ops.append(Op(eqn, tuple(inputs), tuple(outputs)))
-            found |= dict(zip(eqn.outvars, outputs, strict=True))
+            numbers |= dict(zip(eqn.outvars, outputs, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
 
 
 def _needed(ops: Sequence[Op], outputs: Sequence[int]) -> tuple[Op, ...]:
-    wanted, kept = set(outputs), []
+    needed, ops_needed = set(outputs), []
     for op in reversed(ops):
-        if wanted & set(op.outputs):
-            wanted |= set(op.inputs)
-            kept.append(op)
-    return tuple(reversed(kept))
+        if needed & set(op.outputs):
+            needed |= set(op.inputs)
+            ops_needed.append(op)
+    return tuple(reversed(ops_needed))
 
 
 def run(op: Op, values: Sequence[Any]) -> Sequence[Any]:

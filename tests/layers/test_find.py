@@ -14,14 +14,14 @@ from jax import lax
 
 import bayestl as btl
 from bayestl import curvature
-from bayestl.curvature._layers_windows import pool
+from bayestl.layers._windows import pool
 
 KEY = jax.random.key(0)
 
 
 def _ways(problem: networks.Problem) -> dict[str, tuple[str, str]]:
-    report = curvature.find_layers(problem.joint, problem.params, problem.data.inputs)
-    return {entry.path: (entry.way, entry.why) for entry in report.entries}
+    inventory = curvature.find_layers(problem.joint, problem.params, problem.data.inputs)
+    return {entry.path: (entry.kind, entry.description) for entry in inventory.entries}
 
 
 def test_layers_of_a_picture_network():
@@ -69,24 +69,24 @@ def test_other_ways_are_reported():
         "tied": ("whole network", "enters 2 times: dot_general, dot_general"),
         "unused": ("unused", "the outputs do not depend on it"),
     }
-    report = curvature.find_layers(problem.joint, problem.params, problem.data.inputs)
-    assert set(report.fallbacks) == {
+    inventory = curvature.find_layers(problem.joint, problem.params, problem.data.inputs)
+    assert set(inventory.fallbacks) == {
         path for path, (way, _) in ways.items() if way in ("whole network", "one operation")
     }
-    lines = str(report).splitlines()
+    lines = str(inventory).splitlines()
     assert lines[0] == "beta            whole network  enters sub without the inputs"
     assert len(lines) == len(ways)
     built = jax.eval_shape(
         lambda params: curvature.diagonal()(KEY, problem.joint, params, problem.data, curvature.ggn, 2), problem.params
     )
-    assert built.report == report
+    assert built.inventory == inventory
 
 
 def test_a_part_of_the_parameters():
     problem = networks.mlp()
     part = btl.infer.condition(problem.joint, problem.params, ["head/kernel", "dense_0/bias"])
-    report = curvature.find_layers(part.joint, part.params, problem.data.inputs)
-    assert [(entry.path, entry.way) for entry in report.entries] == [
+    inventory = curvature.find_layers(part.joint, part.params, problem.data.inputs)
+    assert [(entry.path, entry.kind) for entry in inventory.entries] == [
         ("dense_0/bias", "elementwise"),
         ("head/kernel", "layer"),
     ]
@@ -96,7 +96,7 @@ def test_a_squeezed_batch_axis_is_named():
     net = btl.nets.from_function(lambda params, x: jnp.squeeze(x @ params["w"]), {"w": jnp.zeros((3, 1))})
     joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), None, num_data=4)
     with pytest.raises(
-        ValueError, match=r"for a batch of one example .* output of shape \(\); a leading axis of length 1"
+        ValueError, match=r"for a batch of one example .* output of shape \(\); a leading axis of length 1 is needed"
     ):
         curvature.find_layers(joint, net.params, jnp.ones((4, 3)))
 

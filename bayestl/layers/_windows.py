@@ -1,7 +1,7 @@
-"""Convolutions and pooling by slices: what the places of a window see, as arrays.
+"""Convolutions and pooling by slices: the elements under every place of a window, as arrays.
 
 Inside a compiled loop XLA runs convolutions and the gradients of pooling on a CPU without its fast kernels. Slices and
-matrix products it does not slow, and the curvature of a convolution needs what its kernel sees anyway.
+matrix products it does not slow, and the curvature of a convolution needs the windows under its kernel anyway.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def tiles(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[int, ...]]:
 
 def slices(x: jax.Array, window: Window) -> list[jax.Array]:
     """What each place of the window sees in a padded array at all positions, in row-major order of the places."""
-    counts, found = positions(x, window), []
+    counts, slices_of_places = positions(x, window), []
     for place in itertools.product(*(range(size) for size in window.sizes)):
         starts = [i * d for i, d in zip(place, window.dilation, strict=True)]
         ends = [start + (n - 1) * s + 1 for start, n, s in zip(starts, counts, window.strides, strict=True)]
-        found.append(lax.slice(x, starts, ends, window.strides))
-    return found
+        slices_of_places.append(lax.slice(x, starts, ends, window.strides))
+    return slices_of_places
 
 
 def patches(x: jax.Array, window: Window) -> jax.Array:
@@ -98,24 +98,24 @@ def pool(name: str, params: Any, x: jax.Array) -> jax.Array:
     is_max = name == "reduce_window_max"
     x = padded(x, window, -jnp.inf if is_max else 0)
     if window.is_tiling:
-        seen, axes = tiles(x, window)
+        windows, axes = tiles(x, window)
     else:
-        seen, axes = jnp.stack(slices(x, window)), (0,)
+        windows, axes = jnp.stack(slices(x, window)), (0,)
     if not is_max:
-        return jnp.sum(seen, axes)
-    result = jnp.sum(_first_largest(seen, axes), axes)
-    return jnp.where(jnp.any(jnp.isnan(lax.stop_gradient(seen)), axes), jnp.nan, result)
+        return jnp.sum(windows, axes)
+    result = jnp.sum(_first_largest(windows, axes), axes)
+    return jnp.where(jnp.any(jnp.isnan(lax.stop_gradient(windows)), axes), jnp.nan, result)
 
 
-def _first_largest(seen: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def _first_largest(windows: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """Zeros beside the largest value over ``axes``, the first of several: it alone has a gradient."""
-    fixed = lax.stop_gradient(seen)
-    order = jnp.zeros((1,) * seen.ndim, jnp.int32)
+    fixed = lax.stop_gradient(windows)
+    order = jnp.zeros((1,) * windows.ndim, jnp.int32)
     for axis in axes:
-        order = order * seen.shape[axis] + lax.broadcasted_iota(jnp.int32, _only(seen, axis), axis)
+        order = order * windows.shape[axis] + lax.broadcasted_iota(jnp.int32, _only(windows, axis), axis)
     largest = jnp.max(fixed, axes, keepdims=True)
     first = jnp.min(jnp.where(fixed == largest, order, jnp.iinfo(jnp.int32).max), axes, keepdims=True)
-    return jnp.where(order == first, seen, 0)
+    return jnp.where(order == first, windows, 0)
 
 
 def _only(x: jax.Array, axis: int) -> tuple[int, ...]:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bayestl.curvature._layers_layout import Layout, Steps, of_convolution, of_product
-from bayestl.curvature._layers_program import Op, Program
-from bayestl.curvature._layers_report import Handled, Report
-from bayestl.gaussians import Rearrangement
+from bayestl._rearrangement import Rearrangement
+from bayestl.layers._inventory import Entry, Inventory
+from bayestl.layers._products import MatrixForm, Steps, of_convolution, of_product
+from bayestl.layers._program import Op, Program
 
 _MOVES = {
     "reshape",
@@ -33,7 +33,7 @@ class Weights(NamedTuple):
         leaf: which parameter.
         op: which operation.
         data: which of its operands is the layer's input.
-        layout: the operation as a matrix product.
+        form: the operation as a matrix product.
         rearrangement: from the parameter to W (g, I, O).
         bias: the parameter that is added to each row of the product, None for none.
     """
@@ -41,12 +41,12 @@ class Weights(NamedTuple):
     leaf: int
     op: int
     data: int
-    layout: Layout
+    form: MatrixForm
     rearrangement: Rearrangement
     bias: int | None = None
 
 
-class Local(NamedTuple):
+class Operation(NamedTuple):
     """A parameter that enters one other operation, and nothing else.
 
     Attributes:
@@ -60,24 +60,24 @@ class Local(NamedTuple):
     chain: tuple[int, ...]
 
 
-class Layers(NamedTuple):
+class Uses(NamedTuple):
     """How every parameter of a network enters it.
 
     Attributes:
         weights: those of matrix products.
-        local: those of one other operation; biases of ``weights`` included.
+        operations: those of one other operation; biases of ``weights`` included.
         others: leaves that enter more than once, or are mixed with others before they meet the inputs.
         unused: leaves that the outputs do not depend on.
         varying: values that depend on the inputs or on ``others``.
-        report: the same in words.
+        inventory: the same in words.
     """
 
     weights: tuple[Weights, ...]
-    local: tuple[Local, ...]
+    operations: tuple[Operation, ...]
     others: tuple[int, ...]
     unused: tuple[int, ...]
     varying: frozenset[int]
-    report: Report
+    inventory: Inventory
 
 
 class _Chain(NamedTuple):
@@ -90,48 +90,48 @@ class _Chain(NamedTuple):
 _DATA, _MIXED = "depends on the inputs", "depends on several parameters"
 
 
-def find(program: Program, names: Sequence[str]) -> Layers:
-    """The layers of a program.
+def uses_of_parameters(program: Program, names: Sequence[str]) -> Uses:
+    """How the parameters enter a program.
 
     Args:
-        program: from :func:`~bayestl.curvature._layers_program.trace`.
+        program: from :func:`trace`.
         names: the paths of the parameters.
     """
     origin, uses = _followed(program, len(names))
-    once = [found[0] for found in uses.values() if len(found) == 1]
-    sites = [_weights(program, use, origin) or use for use in once if isinstance(use, Local)]
-    local = tuple(site for site in sites if isinstance(site, Local))
-    layers = tuple(_with_bias(program, site, local) for site in sites if isinstance(site, Weights))
-    others = tuple(leaf for leaf, found in uses.items() if found and leaf not in {site.leaf for site in sites})
-    unused = tuple(leaf for leaf, found in uses.items() if not found)
-    report = Report(tuple(_handled(program, names, leaf, uses[leaf], layers) for leaf in uses))
-    return Layers(layers, local, others, unused, _varying(program, others), report)
+    once = [of_leaf[0] for of_leaf in uses.values() if len(of_leaf) == 1]
+    sites = [_weights(program, use, origin) or use for use in once if isinstance(use, Operation)]
+    operations = tuple(site for site in sites if isinstance(site, Operation))
+    layers = tuple(_with_bias(program, site, operations) for site in sites if isinstance(site, Weights))
+    others = tuple(leaf for leaf, of_leaf in uses.items() if of_leaf and leaf not in {site.leaf for site in sites})
+    unused = tuple(leaf for leaf, of_leaf in uses.items() if not of_leaf)
+    inventory = Inventory(tuple(_entry(program, names, leaf, uses[leaf], layers) for leaf in uses))
+    return Uses(layers, operations, others, unused, _varying(program, others), inventory)
 
 
-def _followed(program: Program, count: int) -> tuple[dict[int, Any], dict[int, list[Local | str]]]:
+def _followed(program: Program, count: int) -> tuple[dict[int, Any], dict[int, list[Operation | str]]]:
     """Where every value comes from (constants left out), and where every parameter meets something else.
 
     That is an operation that depends on the inputs too, or, in words, another one.
     """
     origin: dict[int, Any] = dict.fromkeys(program.inputs, _DATA)
     origin |= {value: _Chain(leaf) for leaf, value in enumerate(program.params)}
-    uses: dict[int, list[Local | str]] = {leaf: [] for leaf in range(count)}
+    uses: dict[int, list[Operation | str]] = {leaf: [] for leaf in range(count)}
     for number, op in enumerate(program.ops):
-        found = [origin[value] for value in op.inputs if value in origin]
+        sources = [origin[value] for value in op.inputs if value in origin]
         ways: dict[int, set[int]] = {}
-        for source in found:
+        for source in sources:
             if isinstance(source, _Chain):
                 ways.setdefault(source.leaf, set()).update(source.ops)
-        if not found:
+        if not sources:
             continue
-        if len(ways) == 1 and all(isinstance(source, _Chain) for source in found):
+        if len(ways) == 1 and all(isinstance(source, _Chain) for source in sources):
             ((leaf, ops),) = ways.items()
             result: Any = _Chain(leaf, (*sorted(ops), number))
         else:
-            result = _DATA if _DATA in found else _MIXED
+            result = _DATA if _DATA in sources else _MIXED
             for leaf, ops in ways.items():
-                local = Local(leaf, number, tuple(sorted(ops)))
-                uses[leaf].append(local if result is _DATA else f"{op.name} without the inputs")
+                operation = Operation(leaf, number, tuple(sorted(ops)))
+                uses[leaf].append(operation if result is _DATA else f"{op.name} without the inputs")
         origin |= dict.fromkeys(op.outputs, result)
     for value in program.outputs:
         if isinstance(source := origin.get(value), _Chain):
@@ -150,7 +150,7 @@ def _varying(program: Program, others: Sequence[int]) -> frozenset[int]:
 # ---------------------------------------------------------------- layers
 
 
-def _weights(program: Program, use: Local, origin: Mapping[int, Any]) -> Weights | None:
+def _weights(program: Program, use: Operation, origin: Mapping[int, Any]) -> Weights | None:
     """The layer whose weights a parameter holds, if it does."""
     op = program.ops[use.op]
     if op.name not in ("dot_general", "conv_general_dilated"):
@@ -162,13 +162,13 @@ def _weights(program: Program, use: Local, origin: Mapping[int, Any]) -> Weights
     shapes = [program.shapes[value].shape for value in op.inputs]
     result = program.shapes[op.outputs[0]].shape
     if op.name == "dot_general":
-        layout = of_product(op.eqn.params, data, shapes, result)
+        form = of_product(op.eqn.params, data, shapes, result)
     elif data == 0 and op.eqn.params["batch_group_count"] == 1:
-        layout = of_convolution(op.eqn.params, shapes, result)
+        form = of_convolution(op.eqn.params, shapes, result)
     else:
         return None
     shape = program.shapes[program.params[use.leaf]].shape
-    return Weights(use.leaf, use.op, data, layout, Rearrangement(shape, (*steps, *layout.weights.steps)))
+    return Weights(use.leaf, use.op, data, form, Rearrangement(shape, (*steps, *form.weights.steps)))
 
 
 def _moves(program: Program, chain: Sequence[int]) -> Steps | None:
@@ -192,7 +192,7 @@ def _move(program: Program, op: Op) -> Steps | None:
     return None
 
 
-def _with_bias(program: Program, site: Weights, local: Sequence[Local]) -> Weights:
+def _with_bias(program: Program, site: Weights, operations: Sequence[Operation]) -> Weights:
     """The layer with its bias: the parameter that is added to each row of the product, before anything else is done."""
     value = program.ops[site.op].outputs[0]
     moved = Rearrangement(program.shapes[value].shape)
@@ -202,7 +202,7 @@ def _with_bias(program: Program, site: Weights, local: Sequence[Local]) -> Weigh
             return site
         op = program.ops[readers[0]]
         if op.name in _SUMS:
-            biases = [other for other in local if other.op == readers[0] and _is_row(program, site, moved, other)]
+            biases = [other for other in operations if other.op == readers[0] and _is_row(program, site, moved, other)]
             return site._replace(bias=biases[0].leaf) if biases else site
         step = _move(program, op)
         if step is None:
@@ -210,12 +210,12 @@ def _with_bias(program: Program, site: Weights, local: Sequence[Local]) -> Weigh
         value, moved = op.outputs[0], moved._replace(steps=(*moved.steps, *step))
 
 
-def _is_row(program: Program, site: Weights, moved: Rearrangement, bias: Local) -> bool:
+def _is_row(program: Program, site: Weights, moved: Rearrangement, bias: Operation) -> bool:
     """Whether a parameter is added to every row of a product, whose result was rearranged meanwhile."""
     added = _added(program, bias)
     if added is None or program.shapes[program.ops[bias.op].outputs[0]].shape != moved.result:
         return False
-    rows = site.layout.outputs(moved.back(np.broadcast_to(added, moved.result)))
+    rows = site.form.outputs(moved.back(np.broadcast_to(added, moved.result)))
     return np.array_equal(rows, np.broadcast_to(_order(rows.shape[1:]), rows.shape))
 
 
@@ -223,7 +223,7 @@ def _order(shape: Sequence[int]) -> np.ndarray:
     return np.arange(np.prod(shape, dtype=int)).reshape(shape)
 
 
-def _added(program: Program, site: Local) -> np.ndarray | None:
+def _added(program: Program, site: Operation) -> np.ndarray | None:
     """Which number of a parameter arrives where at its operation, None where it is not just spread out."""
     x = _order(program.shapes[program.params[site.leaf]].shape)
     for step in (program.ops[number] for number in site.chain):
@@ -245,20 +245,20 @@ def _added(program: Program, site: Local) -> np.ndarray | None:
 # ---------------------------------------------------------------- words
 
 
-def _handled(
-    program: Program, names: Sequence[str], leaf: int, uses: Sequence[Local | str], layers: Sequence[Weights]
-) -> Handled:
+def _entry(
+    program: Program, names: Sequence[str], leaf: int, uses: Sequence[Operation | str], layers: Sequence[Weights]
+) -> Entry:
     if not uses:
-        return Handled(names[leaf], "unused", "the outputs do not depend on it", False)
+        return Entry(names[leaf], "unused", "the outputs do not depend on it", False)
     ways = [use if isinstance(use, str) else program.ops[use.op].name for use in uses]
     if len(uses) > 1 or isinstance(uses[0], str):
         times = "" if len(uses) == 1 else f"{len(uses)} times: "
-        return Handled(names[leaf], "whole network", f"enters {times}{', '.join(ways)}", True)
+        return Entry(names[leaf], "whole network", f"enters {times}{', '.join(ways)}", True)
     for layer in layers:
         if layer.leaf == leaf:
-            return Handled(names[leaf], "layer", layer.layout.name, False)
+            return Entry(names[leaf], "layer", layer.form.name, False)
         if layer.bias == leaf:
-            return Handled(names[leaf], "layer", f"bias of {names[layer.leaf]!r}", False)
+            return Entry(names[leaf], "layer", f"bias of {names[layer.leaf]!r}", False)
     if ways[0] in _ELEMENTWISE:
-        return Handled(names[leaf], "elementwise", ways[0], False)
-    return Handled(names[leaf], "one operation", ways[0], True)
+        return Entry(names[leaf], "elementwise", ways[0], False)
+    return Entry(names[leaf], "one operation", ways[0], True)

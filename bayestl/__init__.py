@@ -4,10 +4,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from bayestl import _tree as tree
-from bayestl import bridges, curvature, diagnostics, gaussians, infer, layers, likelihoods, metrics, predict, sources
+from bayestl import (
+    bridges,
+    curvature,
+    diagnostics,
+    gaussians,
+    infer,
+    layers,
+    likelihoods,
+    metrics,
+    posteriors,
+    predict,
+    sources,
+)
 from bayestl._log_joint import LogJoint, LossTerms
-from bayestl._posteriors import Mixture, Point, Samples
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
+from bayestl.posteriors import Mixture, Point, Samples
 from bayestl.training import (
     Checkpoint,
     EarlyStopping,
@@ -59,6 +71,7 @@ __all__ = [
     "metrics",
     "nets",
     "plots",
+    "posteriors",
     "predict",
     "pretrained",
     "sequentially",

@@ -19,7 +19,7 @@ LAYERS = (
     {"_arguments", "_types", "_tree", "_rearrangement"},
     {"_part", "_static", "layers"},
     {
-        "_posteriors",
+        "posteriors",
         "_log_joint",
         "gaussians",
         "likelihoods",

@@ -14,13 +14,13 @@ from numpyro import handlers
 from numpyro.infer import Predictive, autoguide
 
 from bayestl._log_joint import LogJoint
-from bayestl._posteriors import Point
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Key, Params, Posterior
 from bayestl.bridges._guides import MakeGuide, made_guide
 from bayestl.bridges._numpyro_model import NumPyroModel
 from bayestl.bridges._sites import Sites
 from bayestl.gaussians import Dense, Diagonal, low_rank
+from bayestl.posteriors import Point
 
 
 @jax.tree_util.register_dataclass

@@ -16,9 +16,9 @@ from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.bridges._all_data import all_data
-from bayestl.bridges._chains import Chains
 from bayestl.bridges._numpyro_model import NumPyroModel, numpyro_model
 from bayestl.bridges._sites import Sites
+from bayestl.posteriors import Chain
 
 
 class _Plan(NamedTuple):
@@ -47,14 +47,14 @@ def nuts(
     max_tree_depth: int = 10,
     dense_mass: bool = False,
     progress: bool = True,
-) -> Chains:
+) -> Chain:
     """Draws from the posterior itself, by the no-U-turn sampler: the reference to hold approximations to.
 
     Asymptotically exact, and dear: every draw takes up to 2^max_tree_depth passes over all the data. For heads and
     small networks. The network runs deterministically, with the state that ``joint`` holds.
 
-    Look at the result's ``r_hat()``, ``effective_sample_size()`` and ``num_divergences`` before believing it. All
-    chains start at ``params``, so that R-hat sees chains that drift apart, not modes that none has visited.
+    Look at :func:`bayestl.diagnostics.report`, or at ``r_hat`` and ``ess`` there, before believing it. All chains
+    start at ``params``, so that R-hat sees chains that drift apart, not modes that none has visited.
 
     Args:
         key: randomness of the chains.
@@ -71,7 +71,9 @@ def nuts(
         progress: show a progress bar. Without it a second run on arrays of the same shapes compiles nothing.
 
     Returns:
-        A :class:`Chains`, which is a :class:`~bayestl.Samples`.
+        A :class:`~bayestl.posteriors.Chain`, chain after chain. Of every draw its ``stats`` say whether the trajectory
+        to it diverged (``"diverging"``; such draws are among the others), and the mean acceptance probability along
+        that trajectory (``"accept_prob"``).
 
     Raises:
         ValueError: numbers out of range; a start whose density is not finite; whatever ``joint.check`` raises.
@@ -119,7 +121,10 @@ def nuts(
     run = partial(_run, progress=True) if progress else _compiled
     values, fields = run(plan, key, arrays, model.to_values(params), batch)
     draws = model.to_params({name: x.reshape(-1, x.shape[-1]) for name, x in values.items()})
-    posterior = Chains(draws, jnp.zeros(num_chains * num_samples), fields["diverging"], fields["accept_prob"])
+    now = model.to_params({name: x[:, -1] for name, x in values.items()})
+    stats = {name: x.reshape(-1) for name, x in fields.items()}
+    chain = jnp.repeat(jnp.arange(num_chains), num_samples)
+    posterior = Chain(draws, jnp.zeros(num_chains * num_samples), now, chain, stats)
     _warn_divergences(posterior)
     return posterior
 
@@ -169,11 +174,11 @@ def _check_start(static: Static, arrays: list[Any], params: Params, batch: Batch
     _tree.check_finite("the gradient of the log density at params", gradient, "start elsewhere, as at the mode")
 
 
-def _warn_divergences(posterior: Chains) -> None:
-    diverged = posterior.num_divergences
-    if diverged:
+def _warn_divergences(posterior: Chain) -> None:
+    diverging = posterior.stats["diverging"]
+    if diverged := int(diverging.sum()):
         warnings.warn(
-            f"{diverged} of {posterior.diverging.size} trajectories diverged, so parts of the posterior may be "
+            f"{diverged} of {diverging.size} trajectories diverged, so parts of the posterior may be "
             "missing; raise target_accept_prob (0.95), or give a longer warm-up",
             RuntimeWarning,
             stacklevel=3,

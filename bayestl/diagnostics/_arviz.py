@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from bayestl._types import Params
-from bayestl.bridges import Chains
-from bayestl.diagnostics._by_chain import by_chain, named
+from bayestl.diagnostics._by_chain import by_chain, named, stats_by_chain
+
+# Ours to ArviZ's.
+_NAMES = {"accept_prob": "acceptance_rate"}
 
 
 def to_arviz(posterior: Any, function: Callable[[Params], Any] | None = None) -> Any:
@@ -32,11 +34,9 @@ def to_arviz(posterior: Any, function: Callable[[Params], Any] | None = None) ->
         raise ImportError("to_arviz needs ArviZ: pip install arviz") from error
 
     groups = {"posterior": {name: np.asarray(x) for name, x in named(by_chain(posterior, function)).items()}}
-    if isinstance(posterior, Chains):
-        groups["sample_stats"] = {
-            "diverging": np.asarray(posterior.diverging),
-            "acceptance_rate": np.asarray(posterior.accept_prob),
-        }
+    stats = stats_by_chain(posterior)
+    if stats:
+        groups["sample_stats"] = {_NAMES.get(name, name): np.asarray(x) for name, x in stats.items()}
     if int(arviz.__version__.split(".")[0]) >= 1:
         return arviz.from_dict(groups)
     return arviz.from_dict(**groups)  # pyright: ignore

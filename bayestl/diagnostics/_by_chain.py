@@ -12,10 +12,8 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._posteriors import Samples
 from bayestl._types import Params
-from bayestl.bridges import Chains
-from bayestl.infer import Chain
+from bayestl.posteriors import Chain, Samples
 
 
 def by_chain(posterior: Any, function: Callable[[Params], Any] | None = None) -> Any:
@@ -25,8 +23,8 @@ def by_chain(posterior: Any, function: Callable[[Params], Any] | None = None) ->
     the last n of each, n that of the shortest.
 
     Args:
-        posterior: a :class:`~bayestl.infer.Chain`, of one chain or of those of :func:`~bayestl.fit_many`; or the
-            :class:`~bayestl.bridges.Chains` of :func:`~bayestl.bridges.nuts`.
+        posterior: a :class:`~bayestl.posteriors.Chain`: of one chain, of those of :func:`~bayestl.fit_many` (pooled or
+            not), or of :func:`~bayestl.bridges.nuts`.
         function: params -> pytree of arrays, such as the network's outputs at some inputs (:func:`expected_targets`);
             None for the parameters.
 
@@ -35,7 +33,7 @@ def by_chain(posterior: Any, function: Callable[[Params], Any] | None = None) ->
         ValueError: a chain without draws.
 
     Example:
-        >>> chains = btl.infer.Chain({"w": jnp.ones((4, 10, 2))}, jnp.zeros((4, 10)), {"w": jnp.ones((4, 2))})
+        >>> chains = btl.posteriors.Chain({"w": jnp.ones((4, 10, 2))}, jnp.zeros((4, 10)), {"w": jnp.ones((4, 2))})
         >>> btl.diagnostics.by_chain(chains, lambda params: params["w"].sum()).shape
         (4, 10)
     """
@@ -50,25 +48,40 @@ def by_chain(posterior: Any, function: Callable[[Params], Any] | None = None) ->
 
 def is_chain(posterior: Any) -> bool:
     """Whether draws have an order, so that their mixing can be asked for."""
-    return isinstance(posterior, Chain | Chains)
+    return isinstance(posterior, Chain)
+
+
+def stats_by_chain(posterior: Chain) -> dict[str, jax.Array]:
+    """What the sampler says about each draw, with the chains apart: arrays (C, n)."""
+    return _rows_apart(posterior, posterior.stats)
 
 
 def _apart(posterior: Any) -> Params:
-    if isinstance(posterior, Chains):
-        return posterior.by_chain()
     if not isinstance(posterior, Chain):
         hint = "; its draws have no order in time" if isinstance(posterior, Samples) else ""
-        raise TypeError(f"posterior is a {type(posterior).__name__}, and no chain{hint}; give one of infer or bridges")
-    log_weights, draws = posterior.log_weights, posterior.draws
-    if log_weights.ndim == 1:
-        log_weights, draws = log_weights[None], jax.tree.map(lambda x: x[None], draws)
-    filled = np.isfinite(np.asarray(log_weights)).sum(axis=1)
-    num = int(filled.min())
+        raise TypeError(
+            f"posterior is a {type(posterior).__name__}, and no chain{hint}; give one of infer.sgld, infer.sghmc or "
+            "bridges.nuts"
+        )
+    return _rows_apart(posterior, posterior.draws)
+
+
+def _rows_apart(posterior: Chain, values: Any) -> Any:
+    """Leaves (S, ...) or (C, n, ...), whose rows are the posterior's, as (C, m, ...)."""
+    filled = np.isfinite(np.asarray(posterior.log_weights))
+    if posterior.chain is not None and filled.ndim == 1:
+        numbers = np.asarray(posterior.chain)
+        rows = [np.flatnonzero(filled & (numbers == number)) for number in np.unique(numbers)]
+    else:
+        width = filled.shape[-1]
+        rows = [np.flatnonzero(row) + number * width for number, row in enumerate(filled.reshape(-1, width))]
+        values = jax.tree.map(lambda x: x.reshape(-1, *x.shape[filled.ndim :]), values)
+    num = min(len(row) for row in rows)
     if num == 0:
-        raise ValueError(f"chain {int(filled.argmin())} holds no draws; leave it out, or run it for longer")
-    # Rows are filled from the front.
-    rows = filled[:, None] - num + np.arange(num)
-    return jax.tree.map(lambda x: x[np.arange(len(rows))[:, None], rows], draws)
+        empty = next(number for number, row in enumerate(rows) if not len(row))
+        raise ValueError(f"chain {empty} holds no draws; leave it out, or run it for longer")
+    last = np.stack([row[-num:] for row in rows])
+    return jax.tree.map(lambda x: x[last], values)
 
 
 def expected_targets(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:

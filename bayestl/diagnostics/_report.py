@@ -12,7 +12,6 @@ import numpy as np
 
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._posteriors import Point, Samples
 from bayestl._types import Key
 from bayestl.curvature import Kind
 from bayestl.diagnostics._by_chain import by_chain, expected_targets, is_chain, num_draws
@@ -24,6 +23,7 @@ from bayestl.diagnostics._spectrum import widest_direction
 from bayestl.diagnostics._spread import spread
 from bayestl.diagnostics._table import Report, Row
 from bayestl.gaussians import Gaussian
+from bayestl.posteriors import Point, Samples
 
 _DRAWS_AT_ONCE = 25
 _NO_SPREAD = 1e-3

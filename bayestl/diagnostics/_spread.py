@@ -10,8 +10,8 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._arguments import check_key
-from bayestl._posteriors import Samples
 from bayestl._types import Key, Params
+from bayestl.posteriors import Samples
 
 
 def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Inference: from a log joint to a posterior."""
 
 from bayestl.infer._as_ensemble import as_ensemble
-from bayestl.infer._chain import Chain, pooled
 from bayestl.infer._condition import Conditioned, PartPosterior, condition
 from bayestl.infer._cyclical import cosine_cycles, cyclical_sghmc, cyclical_sgld
 from bayestl.infer._ensemble import ensemble
@@ -22,7 +21,6 @@ from bayestl.infer._swag import SWAGState, swag
 from bayestl.infer._variational import monte_carlo_kl
 
 __all__ = [
-    "Chain",
     "Conditioned",
     "IVONInfo",
     "IVONState",
@@ -55,7 +53,6 @@ __all__ = [
     "map_estimate",
     "mean_field_vi",
     "monte_carlo_kl",
-    "pooled",
     "prior_preconditioner",
     "proximal_map",
     "random_anchors",

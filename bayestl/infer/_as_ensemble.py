@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._posteriors import Mixture, Point, Samples
-from bayestl.infer._chain import pooled
+from bayestl.posteriors import Mixture, Point, Samples, pooled
 from bayestl.training import ManyResult
 
 

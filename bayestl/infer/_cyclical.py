@@ -73,7 +73,7 @@ def cyclical_sgld(
         preconditioner: as for :func:`sgld`.
 
     Returns:
-        An :class:`Inference` whose posterior is a :class:`Chain`.
+        An :class:`Inference` whose posterior is a :class:`~bayestl.posteriors.Chain`.
 
     Raises:
         ValueError: numbers out of range; a preconditioner that differs from the parameters, or is not positive.
@@ -127,7 +127,7 @@ def cyclical_sghmc(
         preconditioner: as for :func:`sghmc`.
 
     Returns:
-        An :class:`Inference` whose posterior is a :class:`Chain`.
+        An :class:`Inference` whose posterior is a :class:`~bayestl.posteriors.Chain`.
 
     Raises:
         ValueError: numbers out of range; a preconditioner that differs from the parameters, or is not positive.

@@ -12,11 +12,11 @@ from jax.tree_util import Partial
 
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._posteriors import Mixture, Samples
 from bayestl._types import Batch, Data, Inference, Key, Params
 from bayestl.gaussians import Gaussian
 from bayestl.infer._as_ensemble import as_ensemble
 from bayestl.infer._randomized import Randomize, Randomized
+from bayestl.posteriors import Mixture, Samples
 from bayestl.training import Checkpoint, Transform, Vectorize, fit_many
 
 

@@ -10,9 +10,9 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._posteriors import Point
 from bayestl._types import Batch, Inference, Key, Params
 from bayestl.infer._checks import check_params, warn_weight_decay
+from bayestl.posteriors import Point
 
 
 class MAPState(NamedTuple):

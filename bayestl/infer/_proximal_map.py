@@ -11,11 +11,11 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._posteriors import Point
 from bayestl._types import Batch, Inference, Key, Params
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import as_schedule, check_params
 from bayestl.infer._map_estimate import MAPInfo
+from bayestl.posteriors import Point
 
 
 class ProximalMAPState(NamedTuple):

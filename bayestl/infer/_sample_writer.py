@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bayestl import _tree
-from bayestl._posteriors import Samples
 from bayestl._types import Params
+from bayestl.posteriors import Samples
 from bayestl.training import Ring
 
 _NAME = re.compile(r"draws-(\d{9})-(\d{9})\.safetensors")

@@ -12,8 +12,8 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, Params
-from bayestl.infer._chain import as_chain
 from bayestl.infer._checks import check_params
+from bayestl.infer._collected import as_chain
 from bayestl.infer._sampling import (
     Plan,
     as_preconditioner,
@@ -93,7 +93,8 @@ def sgld(
             leaf); None for 1. See :func:`prior_preconditioner`.
 
     Returns:
-        An :class:`Inference` whose posterior is a :class:`Chain`. Several chains: :func:`~bayestl.fit_many`.
+        An :class:`Inference` whose posterior is a :class:`~bayestl.posteriors.Chain`. Several chains:
+        :func:`~bayestl.fit_many`.
 
     Raises:
         ValueError: numbers out of range; a preconditioner that differs from the parameters, or is not positive.

@@ -12,11 +12,11 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._posteriors import Point
 from bayestl._types import Batch, Inference, Key, Params, Scalar
 from bayestl.gaussians import LowRank, low_rank
 from bayestl.infer._checks import check_rank
 from bayestl.infer._map_estimate import MAPInfo, MAPState, map_estimate
+from bayestl.posteriors import Point
 from bayestl.sources import Iterates, conventions
 
 

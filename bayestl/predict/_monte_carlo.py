@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from bayestl._arguments import check_key
-from bayestl._posteriors import Point, Samples
 from bayestl._types import Apply, Key, Params, Posterior
+from bayestl.posteriors import Point, Samples
 from bayestl.predict._chunks import scanned
 from bayestl.predict._predictive import Predictive
 

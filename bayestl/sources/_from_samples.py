@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from bayestl import _tree
-from bayestl._posteriors import Samples
 from bayestl._types import Params
 from bayestl.gaussians import Dense, LowRank, dense, low_rank
+from bayestl.posteriors import Samples
 
 
 def from_samples(samples: Samples | Params, *, eps: float) -> LowRank | Dense:

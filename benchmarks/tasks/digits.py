@@ -311,7 +311,7 @@ def run_nuts(
                 progress=False,
             )
             seconds = time.perf_counter() - began
-            num_draws = NUTS_CHAINS * config.nuts_steps
+            num_draws, apart = NUTS_CHAINS * config.nuts_steps, btl.diagnostics.by_chain(chains)
             validation = task.pool.take(task.split.validation)
             rows.append(
                 {
@@ -322,9 +322,9 @@ def run_nuts(
                     "validation_nll": float(nll(joint, chains, validation, num_draws)),
                     "settings_tried": 1,
                     "frozen_members": 0,
-                    "r_hat": max(float(jnp.max(x)) for x in jax.tree.leaves(chains.r_hat())),
-                    "smallest_ess": min(float(jnp.min(x)) for x in jax.tree.leaves(chains.effective_sample_size())),
-                    "divergences": chains.num_divergences,
+                    "r_hat": max(float(np.max(x)) for x in jax.tree.leaves(btl.diagnostics.r_hat(apart))),
+                    "smallest_ess": min(float(np.min(x)) for x in jax.tree.leaves(btl.diagnostics.ess(apart))),
+                    "divergences": int(chains.stats["diverging"].sum()),
                     "seconds": seconds,
                     # The first run's seconds hold it.
                     "compile_seconds": 0.0,

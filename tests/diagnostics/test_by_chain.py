@@ -13,18 +13,19 @@ import bayestl as btl
 from bayestl.diagnostics import by_chain, expected_targets, to_arviz
 
 
-def _one() -> btl.infer.Chain:
-    return btl.infer.Chain({"w": jnp.arange(10.0).reshape(5, 2)}, jnp.zeros(5), {"w": jnp.zeros(2)})
+def _one() -> btl.posteriors.Chain:
+    return btl.posteriors.Chain({"w": jnp.arange(10.0).reshape(5, 2)}, jnp.zeros(5), {"w": jnp.zeros(2)})
 
 
-def _many() -> btl.infer.Chain:
+def _many() -> btl.posteriors.Chain:
     weights = jnp.where(jnp.arange(5) < jnp.array([[5], [3]]), 0.0, -jnp.inf)
-    return btl.infer.Chain({"w": jnp.arange(20.0).reshape(2, 5, 2)}, weights, {"w": jnp.zeros((2, 2))})
+    return btl.posteriors.Chain({"w": jnp.arange(20.0).reshape(2, 5, 2)}, weights, {"w": jnp.zeros((2, 2))})
 
 
-def _nuts() -> btl.bridges.Chains:
-    fields = jnp.zeros((2, 3), bool), jnp.ones((2, 3))
-    return btl.bridges.Chains({"w": jnp.arange(12.0).reshape(6, 2)}, jnp.zeros(6), *fields)
+def _nuts() -> btl.posteriors.Chain:
+    stats = {"diverging": jnp.zeros(6, bool), "accept_prob": jnp.ones(6)}
+    chain, now = jnp.repeat(jnp.arange(2), 3), {"w": jnp.zeros((2, 2))}
+    return btl.posteriors.Chain({"w": jnp.arange(12.0).reshape(6, 2)}, jnp.zeros(6), now, chain, stats)
 
 
 def test_by_chain():
@@ -53,7 +54,7 @@ def test_refuses():
         by_chain(btl.Samples({"w": jnp.zeros((3, 2))}, jnp.zeros(3)))
     with pytest.raises(TypeError, match="posterior is a Diagonal, and no chain; give one of infer"):
         by_chain(btl.gaussians.isotropic({"w": jnp.zeros(2)}, 1.0))
-    empty = btl.infer.Chain({"w": jnp.zeros((2, 3, 1))}, jnp.array([[0.0] * 3, [-jnp.inf] * 3]), {})
+    empty = btl.posteriors.Chain({"w": jnp.zeros((2, 3, 1))}, jnp.array([[0.0] * 3, [-jnp.inf] * 3]), {})
     with pytest.raises(ValueError, match="chain 1 holds no draws; leave it out"):
         by_chain(empty)
 

@@ -90,19 +90,19 @@ def test_chains_that_did_not_mix():
     joint, data, _ = _case()
     rng = np.random.default_rng(0)
     draws = {"w": jnp.asarray(rng.normal(size=(3, 60, 2)) + 3 * np.arange(3)[:, None, None])}
-    apart = btl.infer.Chain(draws, jnp.zeros((3, 60)), {"w": jnp.zeros((3, 2))})
+    apart = btl.posteriors.Chain(draws, jnp.zeros((3, 60)), {"w": jnp.zeros((3, 2))})
     with pytest.warns(UserWarning, match="should not be believed") as caught:
         _report(joint, apart, data)
     words = [str(warning.message) for warning in caught]
     assert any("R-hat is" in text and "disagree" in text for text in words)
     assert any("independent draws, fewer than 300" in text for text in words)
-    stuck = btl.infer.Chain({"w": jnp.ones((60, 2))}, jnp.zeros(60), {"w": jnp.ones(2)})
+    stuck = btl.posteriors.Chain({"w": jnp.ones((60, 2))}, jnp.zeros(60), {"w": jnp.ones(2)})
     with pytest.warns(UserWarning, match="every draw predicts the same: there is no variability at all"):
         _report(joint, stuck, data)
-    short = btl.infer.Chain({"w": jnp.ones((3, 2))}, jnp.zeros(3), {"w": jnp.ones(2)})
+    short = btl.posteriors.Chain({"w": jnp.ones((3, 2))}, jnp.zeros(3), {"w": jnp.ones(2)})
     with pytest.warns(UserWarning, match="its chains hold 3 draws, too few to see"):
         _report(joint, short, data)
-    none = btl.infer.Chain({"w": jnp.full((3, 2), jnp.nan)}, jnp.full(3, -jnp.inf), {"w": jnp.ones(2)})
+    none = btl.posteriors.Chain({"w": jnp.full((3, 2), jnp.nan)}, jnp.full(3, -jnp.inf), {"w": jnp.ones(2)})
     with pytest.warns(UserWarning, match="it holds 0 draws"):
         _report(joint, none, data)
 

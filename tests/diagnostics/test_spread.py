@@ -33,7 +33,7 @@ def test_of_gaussians_draws_mixtures_and_points():
     assert spread(KEY, samples, prior) == pytest.approx(expected, rel=1e-5)
 
     # Chains of fit_many, a row of which holds no draw.
-    stacked = btl.infer.Chain(
+    stacked = btl.posteriors.Chain(
         jax.tree.map(lambda x: jnp.asarray(x).reshape(2, 3, -1), draws), jnp.array([[0.0, 0, 0], [0, 0, -jnp.inf]]), {}
     )
     first = {path: np.var(x[:5], axis=0, ddof=1) for path, x in draws.items()}

@@ -231,7 +231,7 @@ def test_several_chains_at_once():
             np.testing.assert_allclose(
                 many.posterior.draws["w"][m, :6], alone.posterior.draws["w"], rtol=1e-4, atol=1e-5
             )
-    together = btl.infer.pooled(many.posterior)
+    together = btl.posteriors.pooled(many.posterior)
     assert together.draws["w"].shape == (14, SIZE)
     np.testing.assert_array_equal(together.draws["w"][6:12], many.posterior.draws["w"][1, :6])
     np.testing.assert_array_equal(together.draws["w"][12:], many.posterior.draws["w"][2, :2])
@@ -307,10 +307,3 @@ def test_refuses_a_start_that_differs():
         btl.infer.sgld(joint, 0.1, num_samples=2).init(jax.random.key(0), {"w": jnp.zeros(4)})
     with pytest.raises(TypeError, match="a preconditioner from the prior needs a Gaussian and got NoneType"):
         btl.infer.prior_preconditioner(None)
-
-
-def test_pooled_refuses():
-    with pytest.raises(ValueError, match="pooled got no chains"):
-        btl.infer.pooled([])
-    with pytest.raises(ValueError, match="the chains hold no draws"):
-        btl.infer.pooled(btl.Samples({"w": jnp.zeros((2, 3, 1))}, jnp.full((2, 3), -jnp.inf)))

@@ -56,8 +56,8 @@ def test_mixture_has_the_moments_of_a_mixture():
     "posterior",
     [
         btl.Point({"w": np.zeros(2)}),
-        btl.Samples({"w": np.zeros((3, 2))}, np.zeros(3)),
-        btl.Mixture((btl.Point({"w": np.zeros(2)}), btl.Point({"w": np.ones(2)})), np.zeros(2)),
+        btl.Samples({"w": np.zeros((3, 2))}, jnp.zeros(3)),
+        btl.Mixture((btl.Point({"w": np.zeros(2)}), btl.Point({"w": np.ones(2)})), jnp.zeros(2)),
     ],
     ids=lambda posterior: type(posterior).__name__,
 )

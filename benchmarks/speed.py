@@ -26,6 +26,7 @@ import optax
 
 import bayestl as btl
 from benchmarks._records import provenance
+from benchmarks._speed_table import table
 
 RESULTS = Path(__file__).parent / "results" / "speed.jsonl"
 REPEATS = 5
@@ -366,6 +367,7 @@ def main() -> None:
     for part in arguments.parts or PARTS:
         options = ["--here", "--repeats", str(arguments.repeats), "--out", str(arguments.out)]
         subprocess.run([sys.executable, "-m", "benchmarks.speed", part, *options], check=True)
+    arguments.out.with_suffix(".md").write_text(table(arguments.out))
 
 
 def _run_here(arguments: argparse.Namespace) -> None:

@@ -72,6 +72,14 @@ def test_python_blocks_of_documents(path: Path, request: pytest.FixtureRequest):
         exec(compile(code, str(path), "exec"), namespace)
 
 
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) < 600
+    assert len(blocks(text)) == text.count("```python") == 1  # it runs as it stands
+    links = re.findall(r"\]\(([^)#]+)", text)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_blocks_are_found():
     text = "```python\na = 1\n```\n\n```python no-run\nb = 1\n```\n\n```text\nc\n```\n\n```python\nd = 1\n```\n"
     assert [code.lstrip("\n") for code in blocks(text)] == ["a = 1\n", "d = 1\n"]

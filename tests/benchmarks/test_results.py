@@ -1,0 +1,67 @@
+"""The results in the repository: small, and their tables are what their rows say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks._records import Rows
+from benchmarks._speed_table import table
+from benchmarks.tasks import (
+    cats_vs_dogs_config,
+    cats_vs_dogs_report,
+    cifar_shift,
+    cifar_shift_report,
+    digits,
+    digits_report,
+    posteriors,
+    posteriors_report,
+)
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+LARGEST = 1_000_000
+
+
+def with_split(train: int, validation: int, test: int) -> SimpleNamespace:
+    """Stands for the pictures, of which a report asks only how many there are."""
+    return SimpleNamespace(split=SimpleNamespace(train=range(train), validation=range(validation), test=range(test)))
+
+
+def rows_of(name: str, tmp_path: Path, settings: dict) -> Rows:
+    # A copy, since reading drops rows of other settings from the file.
+    path = tmp_path / "rows.jsonl"
+    path.write_text((RESULTS / name / "rows.jsonl").read_text())
+    rows = Rows(path, settings)
+    assert len(rows.rows) == len((RESULTS / name / "rows.jsonl").read_text().splitlines())
+    return rows
+
+
+@pytest.mark.parametrize("name", ["digits", "posteriors", "cifar_shift", "cats_vs_dogs"])
+def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
+    if name == "digits":
+        config = digits.Config(seeds=10)
+        report = digits_report.report(config, rows_of(name, tmp_path, config._asdict()))
+    elif name == "posteriors":
+        chosen = posteriors.Config()
+        settings = {k: v for k, v in chosen._asdict().items() if k not in ("problems", "methods", "seeds")}
+        report = posteriors_report.report(chosen, rows_of(name, tmp_path, settings))
+    else:
+        task, reports, sizes = {
+            "cifar_shift": (cifar_shift, cifar_shift_report, (2000, 200, 2000)),
+            "cats_vs_dogs": (cats_vs_dogs_config, cats_vs_dogs_report, (620, 100, 399)),
+        }[name]
+        config = task.demo(task.Config())
+        settings = {k: v for k, v in config._asdict().items() if k not in task.MAY_GROW}
+        report = reports.report(config, rows_of(name, tmp_path, settings), with_split(*sizes))
+    assert report == (RESULTS / name / "table.md").read_text()
+
+
+def test_the_speed_table_is_what_the_rows_say():
+    assert table(RESULTS / "speed.jsonl") == (RESULTS / "speed.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.*")), ids=lambda path: str(path.relative_to(RESULTS)))
+def test_results_are_small(path: Path):
+    assert path.stat().st_size < LARGEST, f"{path.name}: keep what a table or a figure reads"

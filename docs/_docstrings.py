@@ -1,16 +1,34 @@
-"""How docstrings become pages: Sphinx roles as plain code, and methods that say nothing to a reader left out."""
+"""How docstrings become pages: Sphinx roles as plain code, what only JAX calls left out, first things first."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import griffe
 
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):`~?([^`]+)`")
-
-
 FOR_JAX = {"tree_flatten", "tree_flatten_with_keys", "tree_unflatten"}
+PAGES = Path(__file__).parent / "api"
+
+
+def in_order(names: list[str], page: str) -> list[str]:
+    """Names in the order in which a reader needs them.
+
+    First those that the page mentions, in the order in which it does; then functions; then classes; then the states and
+    infos of methods, which few readers look up.
+    """
+
+    def rank(name: str) -> tuple[int, int, str]:
+        mention = re.search(rf"`(?:\w+\.)?{re.escape(name)}\b", page)
+        if mention:
+            return 0, mention.start(), name
+        if name.endswith(("State", "Info")):
+            return 3, 0, name
+        return (2 if name[0].isupper() else 1), 0, name
+
+    return sorted(names, key=rank)
 
 
 class Docstrings(griffe.Extension):
@@ -24,3 +42,12 @@ class Docstrings(griffe.Extension):
             obj.docstring = None
         else:
             obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Called once the package has been read: order the names of every room as its page does."""
+        for room in pkg.modules.values():
+            page = PAGES / f"{room.name}.md"
+            if page.exists():
+                room.docstring = None  # the page says it
+            if room.exports and page.exists():
+                room.exports = in_order([str(name) for name in room.exports], page.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
     assert len(blocks(text)) == text.count("```python") == 1  # it runs as it stands
     links = re.findall(r"\]\(([^)#]+)", text)
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_reference_pages_begin_with_what_their_tables_name():
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("_docstrings", ROOT / "docs" / "_docstrings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    docstrings = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docstrings)
+    names = ["AInfo", "AState", "Result", "a", "b", "c"]
+    assert docstrings.in_order(names, "| run | `b`, `a` |\n") == ["b", "a", "c", "Result", "AInfo", "AState"]
 
 
 def test_blocks_are_found():

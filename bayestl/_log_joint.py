@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from bayestl import _tree, likelihoods
 from bayestl._types import Batch, Key, Net, Params, Prior
 from bayestl.gaussians import Gaussian
+from bayestl.passes import check_weights
 
 _OWN_PRIOR = "give the new head its own prior with gaussians.by_path"
 
@@ -34,7 +35,8 @@ class LogJoint:
     """``log P(D, theta) = (kappa log P(D | theta) + log P(theta)) / T`` for one network, likelihood, prior, data size.
 
     The only place that knows how many examples there are, how many of them a batch holds, and any tempering. All
-    densities are in nats of the full data set, estimated from a batch as N / (examples in it) times their sum.
+    densities are in nats of the full data set, estimated from a batch as N / (examples in it) times their sum, where
+    each example counts as often as its weight says.
 
     Args:
         net: the network; its ``params`` fix the structure, its ``state`` is where every evaluation starts.
@@ -115,7 +117,7 @@ class LogJoint:
 
         Args:
             params: parameters.
-            batch: B examples; an empty mask gives the log prior alone.
+            batch: B examples; where all weights are 0 the log prior alone.
             key: randomness of the network (dropout); None for the deterministic network.
             state: the network's state; None for the one given at construction.
         """
@@ -124,7 +126,7 @@ class LogJoint:
         return (self.kappa * self.num_data * mean + log_prior) / self.temperature
 
     def log_likelihoods(self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None) -> jax.Array:
-        """``log p(target_i | input_i, theta)``, (B,), nats; neither scaled, tempered nor masked."""
+        """``log p(target_i | input_i, theta)``, (B,), nats; neither scaled, tempered nor weighted."""
         return self._log_likelihoods(params, batch, key, state)[0]
 
     @property
@@ -161,41 +163,44 @@ class LogJoint:
         """Raw outputs and the network's new state."""
         return self.apply(params, self.state if state is None else state, inputs, key)
 
-    def check(self, params: Params, inputs: Any, targets: Any, mask: Any = None) -> None:
+    def check(self, params: Params, inputs: Any, targets: Any, weights: Any = None) -> None:
         """Check parameters and a whole data set against this log joint, before anything is compiled.
 
         Args:
             params: the parameters a run starts from.
             inputs: all inputs, leading axis N.
             targets: all targets, leading axis N.
-            mask: None, or (N,).
+            weights: None, or (N,), how often each example counts.
 
         Raises:
             ValueError: parameters that the prior is not about; outputs whose likelihood has no batch shape (B,);
-                targets of the wrong shape, or outside the likelihood's support.
+                targets of the wrong shape, or outside the likelihood's support; negative or non-finite weights.
             TypeError: parameters or labels of the wrong dtype.
         """
         _tree.check_floating("params", params)
         _check_prior(self.prior, params, "params")
+        if weights is not None:
+            check_weights(weights, jax.tree.leaves(inputs)[0].shape[0])
         shapes = jax.eval_shape(lambda p, x: self.outputs(p, x)[0], params, inputs)
-        likelihoods.check(self.likelihood, shapes, targets, mask)
+        likelihoods.check(self.likelihood, shapes, targets, weights)
 
     def _log_likelihoods(self, params, batch, key, state) -> tuple[jax.Array, Any]:
         outputs, state = self.outputs(params, batch.inputs, key=key, state=state)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs)
-        likelihoods.check_shapes(self.likelihood, shapes, batch.targets, batch.mask)
+        likelihoods.check_shapes(self.likelihood, shapes, batch.targets, batch.weights)
         return self.likelihood(outputs).log_prob(batch.targets), state
 
     def _mean_log_likelihood(self, params, batch, key, state) -> tuple[jax.Array, Any]:
-        if batch.mask is None:
+        if batch.weights is None:
             each, state = self._log_likelihoods(params, batch, key, state)
             return jnp.mean(each), state
+        check_weights(batch.weights, jnp.shape(batch.weights)[0])
         each, state = self._log_likelihoods(params, _without_padding(batch), key, state)
-        mask = batch.mask.astype(each.dtype)
-        count = jnp.sum(mask)
+        weights = jnp.asarray(batch.weights).astype(each.dtype)
+        count = jnp.sum(weights)
         # No example at all counts 0.
-        masked = jnp.sum(jnp.where(mask > 0, each, 0) * mask)
-        return masked / jnp.where(count > 0, count, 1), state
+        weighted = jnp.sum(jnp.where(weights > 0, each, 0) * weights)
+        return weighted / jnp.where(count > 0, count, 1), state
 
     def __repr__(self) -> str:
         return (
@@ -210,14 +215,14 @@ def _without_padding(batch: Batch) -> Batch:
     Padding may hold anything. A NaN there, even when its log likelihood is left out of the sum, would reach the
     gradient as zero times NaN.
     """
-    real = jnp.asarray(batch.mask) > 0
+    real = jnp.asarray(batch.weights) > 0
 
     def overwritten(x: Any) -> jax.Array:
         x = jnp.asarray(x)
         first = jnp.where(jnp.any(real), x[jnp.argmax(real)], jnp.zeros_like(x[0]))
         return jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, first)
 
-    return Batch(jax.tree.map(overwritten, batch.inputs), jax.tree.map(overwritten, batch.targets), batch.mask)
+    return Batch(jax.tree.map(overwritten, batch.inputs), jax.tree.map(overwritten, batch.targets), batch.weights)
 
 
 def _check_prior(prior: Any, params: Params, name: str = "params") -> None:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 
 Params = Any
 """Any pytree of floating-point arrays."""
@@ -28,12 +29,13 @@ class Batch(NamedTuple):
     Attributes:
         inputs: any pytree whose leaves have a leading axis of length B.
         targets: array (B, ...), or a pytree of such.
-        mask: None, or (B,) numbers, 1 for a real example and 0 for padding.
+        weights: None, or (B,) numbers of at least 0, how often each example counts: 1 for one that counts once, 0 for
+            padding, 2 for one that counts as two rows would.
     """
 
     inputs: Any
     targets: Any
-    mask: jax.Array | None = None
+    weights: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -89,29 +91,53 @@ class Window(Protocol):
     def gather(self, indices: jax.Array) -> Batch: ...
 
 
+@runtime_checkable
 class Data(Protocol):
-    """A data set. ``batch`` is a pure function of ``(key, step)``, so a run can be resumed anywhere.
+    """A data set: how long it is, how it starts, the batches of a run, and its examples in their order.
 
-    ``examples`` gives what is checked against a model before a run: all examples, or the first ones of a stream.
-    ``max_steps`` is how many steps a window may hold, None for any number. ``open`` is a context that gives the
-    function ``start -> Window`` of steps ``start, ..., start + num_steps - 1``; a data set on the device is its own
-    window. Its key is that of the order, and ``sharding`` says how a batch lies on a mesh.
+    Held or read, a data set answers the same questions, and only ``resident`` tells which of the two it is. Loops over
+    all examples are not its business: ``bayestl.passes`` makes them from ``resident`` and ``rows``.
+
+    *For training.* ``batch`` is a pure function of ``(key, step)``, so a run can be resumed anywhere. ``max_steps`` is
+    how many steps a window may hold, None for any number. ``open`` is a context that gives the function
+    ``start -> Window`` of steps ``start, ..., start + num_steps - 1``; a data set on the device is its own window. Its
+    key is that of the order, and ``sharding`` says how a batch lies on a mesh.
     """
 
     @property
-    def num_examples(self) -> int: ...
+    def num_examples(self) -> int:
+        """N."""
+        ...
 
-    def check_batch_size(self, batch_size: int) -> None: ...
+    def first(self, num: int) -> Batch:
+        """The first ``num`` examples, or all N where there are fewer: they show what all of them look like."""
+        ...
 
-    def examples(self) -> Batch: ...
+    def resident(self) -> Batch | None:
+        """All examples in their order, as arrays on the device; None where they are read and not held."""
+        ...
 
-    def max_steps(self, batch_size: int) -> int | None: ...
+    def rows(self, rows: np.ndarray) -> tuple[Any, Any]:
+        """``(inputs, targets)`` of these rows, pytrees of numpy arrays (len(rows), ...): the same whenever asked."""
+        ...
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raise where ``batch_size`` is not in 1, ..., N."""
+        ...
+
+    def max_steps(self, batch_size: int) -> int | None:
+        """How many steps a window may hold, None for any number."""
+        ...
 
     def open(
         self, key: Key, batch_size: int, num_steps: int, sharding: Any = None
-    ) -> AbstractContextManager[Callable[[int], Window]]: ...
+    ) -> AbstractContextManager[Callable[[int], Window]]:
+        """A context that gives the function from a first step to the window that starts there."""
+        ...
 
-    def batch(self, key: Key, step: int, batch_size: int) -> Batch: ...
+    def batch(self, key: Key, step: int, batch_size: int) -> Batch:
+        """The batch of step ``step``."""
+        ...
 
 
 def _no_check(params: Params, inputs: Any, targets: Any) -> None:

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "bayestl"
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
     {"_arguments", "_types", "_tree", "_rearrangement"},
-    {"_part", "_static", "layers"},
+    {"_part", "_static", "_placement", "layers"},
+    {"passes"},
     {
         "posteriors",
         "_log_joint",
@@ -38,6 +39,7 @@ WITHIN = {
     "_arguments": set(),
     "_tree": {"_types"},
     "_rearrangement": set(),
+    "_placement": set(),
     "layers": set(),
     "_log_joint": {"gaussians", "likelihoods"},
 }

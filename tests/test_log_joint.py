@@ -104,7 +104,7 @@ def test_joint_is_its_definition(name):
     joint, batch = joint_of(case), batch_of(case)
     mean = case.truth[MASK > 0].mean()
     np.testing.assert_allclose(joint(PARAMS, batch), (KAPPA * N * mean + LOG_PRIOR) / T, rtol=RTOL)
-    np.testing.assert_allclose(joint(PARAMS, batch._replace(mask=MASK > 0)), joint(PARAMS, batch), rtol=RTOL)
+    np.testing.assert_allclose(joint(PARAMS, batch._replace(weights=MASK > 0)), joint(PARAMS, batch), rtol=RTOL)
     np.testing.assert_allclose(joint.log_likelihoods(PARAMS, batch), case.truth, rtol=RTOL)
     whole = (KAPPA * N * case.truth.mean() + LOG_PRIOR) / T
     np.testing.assert_allclose(joint(PARAMS, batch_of(case, None)), whole, rtol=RTOL)

@@ -15,9 +15,9 @@ from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
-from bayestl.bridges._all_data import all_data
 from bayestl.bridges._numpyro_model import NumPyroModel, numpyro_model
 from bayestl.bridges._sites import Sites
+from bayestl.passes import whole
 from bayestl.posteriors import Chain
 
 
@@ -108,7 +108,7 @@ def nuts(
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     if not 0 < target_accept_prob < 1:
         raise ValueError(f"target_accept_prob is {target_accept_prob}; it must lie between 0 and 1")
-    batch = all_data(data)
+    batch = whole(data)
     joint.check(params, batch.inputs, batch.targets)
     params = _tree.at_least_float32(params)
     model = numpyro_model(joint, like=params)

@@ -18,12 +18,12 @@ from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Inference, Key, Params, Posterior
-from bayestl.bridges._all_data import all_data
 from bayestl.bridges._guide_posterior import GuidePosterior, known_posterior
 from bayestl.bridges._guides import MakeGuide, check_guide, made_guide, reads_data
 from bayestl.bridges._numpyro_model import NumPyroModel, numpyro_model
 from bayestl.bridges._sites import Sites
 from bayestl.gaussians import Dense, Gaussian
+from bayestl.passes import whole
 
 
 class SVIState(NamedTuple):
@@ -121,7 +121,7 @@ def svi(
         )
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer is a {type(optimizer).__name__}; give an optax transformation, bare")
-    batch = None if data is None else all_data(data)
+    batch = None if data is None else whole(data)
     method = _Method(joint, guide, optimizer, int(num_particles), batch)
     # The data go to the posterior alone: a step's program sees its batch and nothing else of them.
     step = Partial(_step, method._replace(batch=None))

@@ -1,11 +1,9 @@
 """The curvature of a log likelihood in the parameters: its kinds, and the structures it is kept in."""
 
-from bayestl.curvature._batches import Batches, batches
 from bayestl.curvature._columns import ColumnsCurvature
 from bayestl.curvature._dense import DenseCurvature, dense
 from bayestl.curvature._diagonal import DiagonalCurvature, diagonal
 from bayestl.curvature._dual import dual
-from bayestl.curvature._host import HostData
 from bayestl.curvature._kinds import Kind, empirical_fisher, fisher, ggn
 from bayestl.curvature._kronecker import (
     Factors,
@@ -22,7 +20,6 @@ from bayestl.curvature._products import product
 from bayestl.curvature._structure import Builder, Curvature
 
 __all__ = [
-    "Batches",
     "Builder",
     "ColumnsCurvature",
     "Curvature",
@@ -30,10 +27,8 @@ __all__ = [
     "DiagonalCurvature",
     "Eigenpairs",
     "Factors",
-    "HostData",
     "Kind",
     "KroneckerCurvature",
-    "batches",
     "dense",
     "diagonal",
     "dual",

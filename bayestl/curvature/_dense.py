@@ -15,10 +15,10 @@ from jax.tree_util import Partial
 from bayestl import _tree, gaussians
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params, Scalar
-from bayestl.curvature._batches import batches
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._products import square_root
 from bayestl.curvature._structure import Builder
+from bayestl.passes import batches
 
 
 @jax.tree_util.register_dataclass

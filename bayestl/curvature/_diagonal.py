@@ -14,10 +14,10 @@ from jax.tree_util import Partial
 from bayestl import _tree, gaussians, layers
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
-from bayestl.curvature._batches import batches
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._layers import column_gradients, in_small_batches, layers_of
 from bayestl.curvature._structure import Builder
+from bayestl.passes import batches
 
 
 @jax.tree_util.register_dataclass

@@ -7,11 +7,11 @@ from jax.tree_util import Partial
 
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
-from bayestl.curvature._batches import batches
 from bayestl.curvature._columns import ColumnsCurvature
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._products import num_columns, square_root
 from bayestl.curvature._structure import Builder
+from bayestl.passes import batches
 
 
 def dual() -> Builder:

@@ -16,12 +16,12 @@ from bayestl import _tree, gaussians
 from bayestl import layers as network_layers
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
-from bayestl.curvature._batches import batches
 from bayestl.curvature._diagonal import log_det_ratio, squares, updated
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._layers import column_gradients, in_small_batches, layers_of
 from bayestl.curvature._low_rank_prior import Columns, OfDiagonal, OfLayer, log_det, split, with_columns
 from bayestl.curvature._structure import Builder
+from bayestl.passes import batches
 
 Sharing = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """``(inputs, gradients) -> (inputs, gradients)``: inputs (B, P, g, I) and gradients (K, B, P, g, O) of a layer whose
@@ -306,8 +306,9 @@ def _kronecker(
 
     def one(key: Key, batch: Any) -> Any:
         gradients = column_gradients(network, joint, kind, key, batch)
-        mask = jnp.ones(jax.tree.leaves(batch.targets)[0].shape[0]) if batch.mask is None else batch.mask
-        each = [_factors(site, layer, sharing, mask) for site, layer in zip(layers, gradients.layers, strict=True)]
+        each = [
+            _factors(site, layer, sharing, batch.weights) for site, layer in zip(layers, gradients.layers, strict=True)
+        ]
         alone = gradients._replace(layers=(), leaves={n: g for n, g in gradients.leaves.items() if n not in inside})
         squared = squares(network._replace(uses=network.uses._replace(weights=())), alone)
         return each, [None if leaf in inside else x for leaf, x in enumerate(squared)]
@@ -317,7 +318,7 @@ def _kronecker(
     names = _tree.paths(params)
     blocks = []
     for site, (inputs, outputs) in zip(layers, sums, strict=True):
-        inputs = inputs / passes.num_seen().astype(inputs.dtype)
+        inputs = inputs / passes.total_weight().astype(inputs.dtype)
         layout = gaussians.MatrixLayout(names[site.leaf], site.rearrangement)
         if site.bias is None:
             blocks.append(Factors(inputs, outputs, layout))
@@ -333,17 +334,18 @@ def _kronecker(
 
 
 def _factors(
-    site: network_layers.Weights, layer: network_layers.LayerGradients, sharing: Sharing, mask: jax.Array
+    site: network_layers.Weights, layer: network_layers.LayerGradients, sharing: Sharing, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """``sum_n a_n a_n^T``, with the bias's input where there is one, and ``sum_n g_n g_n^T``."""
+    """``sum_n w_n a_n a_n^T``, with the bias's input where there is one, and ``sum_n w_n g_n g_n^T``."""
     a, z = sharing(layer.inputs, layer.gradients)
-    mask = mask.astype(a.dtype)[:, None, None, None]
-    inputs, outputs = _gram(a * mask, a), _gram(z, z)
+    # The output gradients carry the root of the weights already.
+    weights = weights.astype(a.dtype)[:, None, None, None]
+    inputs, outputs = _gram(a * weights, a), _gram(z, z)
     if site.bias is not None:
         ones, _ = sharing(jnp.ones((*layer.inputs.shape[:3], 1), a.dtype), layer.gradients)
-        ones = ones * mask
-        cross = jnp.sum(a * ones, (0, 1))[..., None]
-        corner = jnp.sum(ones * ones, (0, 1))[..., None]
+        weighted = ones * weights
+        cross = jnp.sum(a * weighted, (0, 1))[..., None]
+        corner = jnp.sum(ones * weighted, (0, 1))[..., None]
         inputs = jnp.block([[inputs, cross], [cross.mT, corner]])
     return inputs, outputs
 

@@ -9,9 +9,9 @@ import jax
 from bayestl import layers
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Params
-from bayestl.curvature._batches import Batches, batches
 from bayestl.curvature._kinds import Kind
-from bayestl.curvature._products import masked_columns, num_columns
+from bayestl.curvature._products import num_columns, weighted_columns
+from bayestl.passes import Batches, batches
 
 # Numbers that one batch may take: what the caches of a CPU hold, or a part of an accelerator's memory.
 _ON_CPU, _ELSEWHERE = 2**22, 2**28
@@ -51,8 +51,8 @@ def find_layers(joint: LogJoint, params: Params, inputs: Any) -> layers.Inventor
 def column_gradients(
     network: layers.LayeredNetwork, joint: LogJoint, kind: Kind, key: Key, batch: Batch
 ) -> layers.Gradients:
-    """Layer inputs, and the gradients of the columns of ``kind``, for one batch; the mask's examples have zeros."""
-    return layers.gradients(network, batch.inputs, lambda outputs: masked_columns(joint, kind, key, outputs, batch))
+    """Layer inputs, and gradients of the columns of ``kind``, times the root of each example's weight, of one batch."""
+    return layers.gradients(network, batch.inputs, lambda outputs: weighted_columns(joint, kind, key, outputs, batch))
 
 
 def in_small_batches(

@@ -12,12 +12,12 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
-from bayestl.curvature._batches import batches
 from bayestl.curvature._columns import ColumnsCurvature
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._products import product
 from bayestl.curvature._structure import Builder
 from bayestl.gaussians import Gaussian
+from bayestl.passes import batches
 
 
 def low_rank(rank: int, num_steps: int | None = None) -> Builder:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Params
-from bayestl.curvature._batches import Batches
 from bayestl.curvature._kinds import Kind
+from bayestl.passes import Batches
 
 
 def outputs_of(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:
@@ -20,14 +20,15 @@ def outputs_of(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:
     return lambda params: _tree.at_least_float32(joint.outputs(params, inputs)[0])
 
 
-def masked_columns(joint: LogJoint, kind: Kind, key: Key, outputs: Any, batch: Batch) -> Any:
-    """The columns of ``kind`` for a batch, leaves (K, B, ...), zero for examples that the mask leaves out."""
+def weighted_columns(joint: LogJoint, kind: Kind, key: Key, outputs: Any, batch: Batch) -> Any:
+    """The columns of ``kind`` for a batch, leaves (K, B, ...), times the root of each example's weight:
+    their outer products then count it as often as it says."""
     columns = kind(joint.likelihood, outputs, batch.targets, key)
 
-    def leaf(s: jax.Array) -> jax.Array:
-        return s if batch.mask is None else s * batch.mask.astype(s.dtype).reshape(1, -1, *[1] * (s.ndim - 2))
-
-    return jax.tree.map(leaf, columns)
+    if batch.weights is None:
+        return columns
+    roots = jnp.sqrt(jnp.asarray(batch.weights))
+    return jax.tree.map(lambda s: s * roots.astype(s.dtype).reshape(1, -1, *[1] * (s.ndim - 2)), columns)
 
 
 def product(
@@ -50,21 +51,21 @@ def product(
     def linearised(batch: Batch) -> tuple[Any, Callable]:
         return jax.linearize(outputs_of(joint, batch.inputs), params)
 
-    def one(key: Key, batch: Batch, kept: tuple[tuple[Any, Callable], Any], v: Params) -> Params:
-        (outputs, jacobian), targets = kept
-        batch = Batch(None, targets, batch.mask)
-        columns = masked_columns(joint, kind, key, outputs, batch)
+    def one(key: Key, batch: Batch, stored: tuple[tuple[Any, Callable], Any], v: Params) -> Params:
+        (outputs, jacobian), targets = stored
+        batch = Batch(None, targets, batch.weights)
+        columns = weighted_columns(joint, kind, key, outputs, batch)
         return jax.linear_transpose(jacobian, v)(_through_columns(columns, jacobian(v)))[0]
 
-    def kept(key: Key, batch: Batch) -> tuple[tuple[Any, Callable], Any]:
+    def to_store(key: Key, batch: Batch) -> tuple[tuple[Any, Callable], Any]:
         # Targets too, so that data that are not in memory need not be read again.
         return linearised(batch), batch.targets
 
     held = jax.eval_shape(lambda: batches.map(key, lambda key, batch: linearised(batch)))
     if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held)) > max_bytes:
-        return lambda v: batches.sum(key, lambda key, batch: one(key, batch, kept(key, batch), v))
-    stored = batches.map(key, kept)
-    return lambda v: batches.sum(key, lambda key, batch, kept: one(key, batch, kept, v), stored)
+        return lambda v: batches.sum(key, lambda key, batch: one(key, batch, to_store(key, batch), v))
+    stored = batches.map(key, to_store)
+    return lambda v: batches.sum(key, lambda key, batch, stored: one(key, batch, stored, v), stored)
 
 
 def _through_columns(columns: Any, tangent: Any) -> Any:
@@ -79,7 +80,7 @@ def _through_columns(columns: Any, tangent: Any) -> Any:
 def square_root(joint: LogJoint, kind: Kind, params: Params, key: Key, batch: Batch) -> Params:
     """The rows ``J_n^T s_nj`` of one batch, leaves (B K, *shape), example after example: ``H = sum r r^T``."""
     outputs = outputs_of(joint, batch.inputs)(params)
-    columns = masked_columns(joint, kind, key, outputs, batch)
+    columns = weighted_columns(joint, kind, key, outputs, batch)
 
     def one(inputs: Any, columns: Any) -> Params:
         def network(params: Params) -> Any:

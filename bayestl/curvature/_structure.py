@@ -64,7 +64,7 @@ class Builder(Protocol):
                 where the structure depends on it. A selection of parameters is already taken care of: ``params`` then
                 has ``None`` at the leaves that are held fixed, and ``joint`` is a log joint of the part.
             params: where.
-            data: all of it; see :mod:`bayestl.curvature._batches` for how to pass over it.
+            data: all of it; see :func:`bayestl.passes.batches` for how to pass over it.
             kind: columns in output space; see :mod:`bayestl.curvature._kinds`.
             batch_size: examples at once, static.
         """

@@ -14,9 +14,9 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Int
 
 from bayestl import _tree
+from bayestl._placement import replicate
 from bayestl._types import Batch, Key
 from bayestl.data import _checks, _order
-from bayestl.training import replicate
 
 
 @jax.tree_util.register_dataclass
@@ -53,9 +53,17 @@ class ArrayData:
         """
         _order.check_batch_size(batch_size, self.num_examples, "data set")
 
-    def examples(self) -> Batch:
+    def resident(self) -> Batch:
         """All examples, in their order."""
         return Batch(self.inputs, self.targets)
+
+    def first(self, num: int) -> Batch:
+        """The first ``num`` examples, or all where there are fewer."""
+        return Batch(*jax.tree.map(lambda x: x[:num], (self.inputs, self.targets)))
+
+    def rows(self, rows: np.ndarray) -> tuple[Any, Any]:
+        """``(inputs, targets)`` of these rows, on the host."""
+        return jax.tree.map(lambda x: np.asarray(x[rows]), (self.inputs, self.targets))
 
     def max_steps(self, batch_size: int) -> None:
         """No limit: a program may hold all steps of a run."""

@@ -39,7 +39,7 @@ def pictures_of(batch: Batch) -> Num[Array, "batch height width channels"]:
 
 
 def replace_pictures(batch: Batch, pictures: jax.Array) -> Batch:
-    """The batch with other pictures; targets and mask are left as they are."""
+    """The batch with other pictures; targets and weights are left as they are."""
     return batch._replace(inputs=pictures)
 
 

@@ -54,13 +54,16 @@ class StreamData:
         """
         _order.check_batch_size(batch_size, self.num_examples, "stream")
 
-    def examples(self) -> Batch:
-        """The first examples, at most 64: what is checked against a model before a run."""
-        rows = range(min(self.num_examples, _PROBE))
+    def resident(self) -> None:
+        """None: examples are read, not held."""
+
+    def first(self, num: int) -> Batch:
+        """The first ``num`` examples, or all where there are fewer, on the device."""
+        rows = range(min(self.num_examples, num))
         return Batch(*jax.device_put(self._examples.tree(self._examples.stack(rows, np.random.default_rng))))
 
     def rows(self, rows: np.ndarray) -> tuple[Any, Any]:
-        """``(inputs, targets)`` of these rows, on the host: how a curvature reads them, again and again.
+        """``(inputs, targets)`` of these rows, on the host: how a pass reads them, again and again.
 
         They do not change from one reading to the next: an ``example`` that draws is given the same generator, that of
         its row, each time.
@@ -79,8 +82,8 @@ class StreamData:
         if len(parts) == 1:
             return self._examples.tree(read(rows))
         with ThreadPoolExecutor(len(parts), thread_name_prefix="bayestl-rows") as pool:
-            found = list(pool.map(read, parts))
-        return self._examples.tree([np.concatenate(arrays) for arrays in zip(*found, strict=True)])
+            blocks = list(pool.map(read, parts))
+        return self._examples.tree([np.concatenate(arrays) for arrays in zip(*blocks, strict=True)])
 
     def max_steps(self, batch_size: int) -> int:
         """How many batches of ``batch_size`` a window holds, at least 1."""

@@ -13,7 +13,7 @@ from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Params
-from bayestl.curvature import batches
+from bayestl.passes import batches
 
 
 def log_importance_weights(
@@ -29,7 +29,7 @@ def log_importance_weights(
         joint: the target, tempered as it says.
         posterior: q, with ``log_prob``.
         draws: parameters drawn from q; leaves have a leading axis S.
-        data: all the training data, in memory or a stream; or one :class:`~bayestl.Batch`, whose mask counts.
+        data: all the training data, in memory or a stream; or one :class:`~bayestl.Batch`, whose weights count.
         batch_size: examples seen at once.
 
     Returns:
@@ -48,7 +48,7 @@ def log_importance_weights(
     passes = batches(data, batch_size)
     for batch in passes:
         total += np.asarray(_log_likelihoods(static, arrays, draws, batch), np.float64)
-    likelihood = float(joint.kappa) * float(joint.num_data) / float(passes.num_seen()) * total
+    likelihood = float(joint.kappa) * float(joint.num_data) / float(passes.total_weight()) * total
     prior = 0.0 if joint.prior is None else _in_float64(joint.prior, draws)
     return (likelihood + prior) / float(joint.temperature) - _in_float64(posterior, draws)
 
@@ -57,7 +57,7 @@ def log_importance_weights(
 def _log_likelihoods(static: Static, arrays: list[Any], draws: Params, batch: Batch) -> jax.Array:
     """Sums over the batch, (S,)."""
     joint = static.combine(arrays).replace(prior=None, temperature=1.0, kappa=1.0)
-    joint = joint.replace(num_data=jnp.sum(jnp.asarray(batch.mask)))
+    joint = joint.replace(num_data=jnp.sum(jnp.asarray(batch.weights)))
     return jax.lax.map(lambda params: joint(params, batch), draws)
 
 

@@ -13,9 +13,10 @@ from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Key, Params
-from bayestl.curvature import Batches, Kind, batches, ggn, lanczos, product
+from bayestl.curvature import Kind, ggn, lanczos, product
 from bayestl.gaussians import Gaussian
 from bayestl.infer import PartPosterior, condition
+from bayestl.passes import Batches, batches
 
 
 def left_out(
@@ -80,7 +81,7 @@ def _largest(static: Static, num_steps: int, arrays: list[Any], key: Key, passes
     held = num_steps * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(gaussian.mean))
     curvature = product(joint, kind, gaussian.mean, key, passes, held)
     dtype = jnp.result_type(*jax.tree.leaves(gaussian.mean))
-    weight = jnp.asarray(joint.kappa * joint.num_data / passes.num_seen(), dtype)
+    weight = jnp.asarray(joint.kappa * joint.num_data / passes.total_weight(), dtype)
     transposed = jax.linear_transpose(gaussian.unwhiten, gaussian.mean)
 
     def relative(v: Params) -> Params:

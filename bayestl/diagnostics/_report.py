@@ -23,6 +23,7 @@ from bayestl.diagnostics._spectrum import widest_direction
 from bayestl.diagnostics._spread import spread
 from bayestl.diagnostics._table import Report, Row
 from bayestl.gaussians import Gaussian
+from bayestl.passes import first_examples
 from bayestl.posteriors import Point, Samples
 
 _DRAWS_AT_ONCE = 25
@@ -143,7 +144,7 @@ def _without_rounding(log_weights: np.ndarray) -> np.ndarray:
 
 
 def _mixing(joint: LogJoint, posterior: Any, data: Any, num_inputs: int) -> list[Row]:
-    inputs = jax.tree.map(lambda x: jnp.asarray(x)[:num_inputs], data.examples().inputs)
+    inputs = jax.tree.map(lambda x: jnp.asarray(x)[:num_inputs], first_examples(data).inputs)
     values = np.asarray(by_chain(posterior, expected_targets(joint, inputs)))
     num_chains, num = values.shape[:2]
     if num < 4:

@@ -16,6 +16,7 @@ from bayestl._types import Batch, Data, Inference, Key, Params
 from bayestl.gaussians import Gaussian
 from bayestl.infer._as_ensemble import as_ensemble
 from bayestl.infer._randomized import Randomize, Randomized
+from bayestl.passes import whole
 from bayestl.posteriors import Mixture, Samples
 from bayestl.training import Checkpoint, Transform, Vectorize, fit_many
 
@@ -101,7 +102,7 @@ def ensemble(
     key_randomize, key_run = jax.random.split(key)
     problems = Randomized(None)
     if randomize is not None:
-        examples, keys = data.examples(), jax.random.split(key_randomize, num_members)
+        examples, keys = whole(data), jax.random.split(key_randomize, num_members)
         problems = jax.vmap(lambda key: randomize(key, joint, examples))(keys)
     if problems.noise is not None:
         data = _with_rows(data)
@@ -149,7 +150,7 @@ def _recentred(prior: Any, mean: Params) -> Any:
 
 def _with_rows(data: Any) -> Any:
     """The data with targets (y, number of the example), by which every member finds its noise."""
-    if not dataclasses.is_dataclass(data) or not hasattr(data, "gather"):
+    if not dataclasses.is_dataclass(data) or not isinstance(data, Data) or data.resident() is None:
         raise TypeError(f"data is a {type(data).__name__}; noise on the targets needs btl.data.arrays(inputs, targets)")
     arrays: Any = data
     return dataclasses.replace(arrays, targets=(arrays.targets, jnp.arange(arrays.num_examples)))

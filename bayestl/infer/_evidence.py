@@ -12,8 +12,9 @@ from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
-from bayestl.curvature import Batches, Builder, Kind, ggn
+from bayestl.curvature import Builder, Kind, ggn
 from bayestl.infer._laplace import DENSE, checked, power
+from bayestl.passes import Batches
 
 
 def log_evidence(
@@ -43,7 +44,7 @@ def log_evidence(
         key: of sampled labels and of Lanczos' start.
         joint: the target; its prior a Gaussian.
         params: the mode theta*, under this very prior and noise.
-        data: all the training data, in memory or a stream; or one :class:`~bayestl.Batch`, whose mask counts.
+        data: all the training data, in memory or a stream; or one :class:`~bayestl.Batch`, whose weights count.
         curvature: the structure of H. With ``curvature.low_rank`` the evidence is an upper bound: what is left out of H
             is not paid for.
         kind: which curvature.
@@ -74,10 +75,10 @@ def log_evidence(
 
 
 def total_log_likelihood(joint: LogJoint, params: Params, passes: Batches) -> jax.Array:
-    """``log p(D | theta)``, the sum over the examples that the mask leaves in."""
+    """``log p(D | theta)``, the sum over the examples, each as often as its weight says."""
 
     def one(key: Key, batch: Batch) -> jax.Array:
-        return jnp.sum(jnp.asarray(batch.mask) * joint.log_likelihoods(params, batch))
+        return jnp.sum(jnp.asarray(batch.weights) * joint.log_likelihoods(params, batch))
 
     return passes.sum(jax.random.key(0), one)
 

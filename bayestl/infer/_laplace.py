@@ -14,10 +14,11 @@ from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
-from bayestl.curvature import Batches, Builder, Curvature, DenseCurvature, Kind, batches, dense, ggn
+from bayestl.curvature import Builder, Curvature, DenseCurvature, Kind, dense, ggn
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import check_params
 from bayestl.infer._condition import PartPosterior, condition
+from bayestl.passes import Batches, batches
 from bayestl.training import all_finite
 
 DENSE = dense()
@@ -57,7 +58,7 @@ def laplace(
             ``joint.num_data``, H counts as the joint counts.
         params: the mode theta*, as :func:`map_estimate` finds it. It is not looked for here.
         data: all the training data: :func:`bayestl.data.arrays`; :func:`bayestl.data.stream`, read anew for every pass
-            over it; or one :class:`~bayestl.Batch`, whose mask counts.
+            over it; or one :class:`~bayestl.Batch`, whose weights count.
         curvature: the structure of H, from ``bayestl.curvature``.
         kind: which curvature; ``curvature.ggn``, ``curvature.empirical_fisher`` or ``curvature.fisher(num_samples)``.
         selection: path patterns of the parameters that are random, or a tree with ``None`` at the leaves left out; the
@@ -114,7 +115,7 @@ def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) 
             "own curvature is not known; approximate it by a Gaussian first (sources.from_samples)"
         )
     passes = batches(data, batch_size)
-    joint.check(params, passes.inputs, passes.targets, passes.mask)
+    joint.check(params, passes.inputs, passes.targets, passes.weights)
     params = _tree.at_least_float32(params)
     if _tree.is_concrete((joint, params, passes)):
         _check_apart(joint, params, passes)
@@ -123,7 +124,7 @@ def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) 
 
 def power(joint: LogJoint, passes: Batches) -> jax.Array:
     """What the curvature, a sum over the data, counts in the log joint: kappa, and the examples that N stands for."""
-    return joint.kappa * joint.num_data / passes.num_seen()
+    return joint.kappa * joint.num_data / passes.total_weight()
 
 
 @partial(jax.jit, static_argnums=0)

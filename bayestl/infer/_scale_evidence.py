@@ -15,10 +15,11 @@ from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
-from bayestl.curvature import Batches, Kind, dual, ggn
+from bayestl.curvature import Kind, dual, ggn
 from bayestl.gaussians import Blocks, Diagonal, Gaussian
 from bayestl.infer._evidence import total_log_likelihood
 from bayestl.infer._laplace import checked, power
+from bayestl.passes import Batches
 
 
 @jax.tree_util.register_dataclass
@@ -77,7 +78,7 @@ def scale_evidence(
         joint: the target. Blocks are those of a prior made by ``gaussians.by_path``, and the leaves of a diagonal or
             isotropic one; a prior of any other structure is one block.
         params: the mode theta*.
-        data: all the training data, few, in memory or a stream; or one :class:`~bayestl.Batch`, whose mask counts.
+        data: all the training data, few, in memory or a stream; or one :class:`~bayestl.Batch`, whose weights count.
         kind: which curvature.
         batch_size: examples seen at once; None for all.
 

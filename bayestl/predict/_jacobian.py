@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._types import Apply, Params
 from bayestl.gaussians import Gaussian
-from bayestl.predict._chunks import num_inputs
+from bayestl.passes import num_inputs
 from bayestl.predict._gaussian_outputs import flat
 
 # Numbers in the Jacobians that are held at once when nobody says otherwise: 64 MiB of float32.

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._types import Apply
 from bayestl.likelihoods import Bernoulli, Categorical, Normal
+from bayestl.passes import looped, scanned
 from bayestl.posteriors import Mixture
-from bayestl.predict._chunks import looped, scanned
 from bayestl.predict._gaussian_outputs import GaussianOutputs
 from bayestl.predict._gaussian_predictive import gaussian_noise
 from bayestl.predict._jacobian import (

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._types import Params
 from bayestl.likelihoods import Normal
-from bayestl.predict._chunks import looped, num_inputs, scanned
+from bayestl.passes import looped, num_inputs, scanned
 from bayestl.predict._gaussian_predictive import normal_parts
 from bayestl.predict._jacobian import (
     Linearization,

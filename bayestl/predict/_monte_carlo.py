@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from bayestl._arguments import check_key
 from bayestl._types import Apply, Key, Params, Posterior
+from bayestl.passes import scanned
 from bayestl.posteriors import Point, Samples
-from bayestl.predict._chunks import scanned
 from bayestl.predict._predictive import Predictive
 
 

@@ -14,8 +14,8 @@ from bayestl._arguments import check_key
 from bayestl._static import Static, partition
 from bayestl._types import Apply, Key, Params, Posterior
 from bayestl.likelihoods import describe
+from bayestl.passes import num_inputs, split
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
-from bayestl.predict._chunks import num_inputs, split
 from bayestl.predict._monte_carlo import check_numbers, num_of_draws
 from bayestl.predict._predictive import is_one_class
 from bayestl.predict._running import CLASSES, MOMENTS

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from bayestl.likelihoods import Description
+from bayestl.passes import joined
 from bayestl.predict._average import average
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
-from bayestl.predict._chunks import joined
 from bayestl.predict._predictive import is_categorical
 from bayestl.predict._uncertainty import class_log_probs, entropy, mixed
 

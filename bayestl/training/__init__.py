@@ -1,11 +1,11 @@
 """Training: one loop for one run and for many at once, their checkpoints, and where their arrays lie."""
 
+from bayestl._placement import shard_params
 from bayestl.training._checkpoint import Checkpoint
 from bayestl.training._fit import Callback, EarlyStopping, FitResult, Progress, fit
 from bayestl.training._fit_many import ManyResult, Vectorize, fit_many, sequentially
 from bayestl.training._loop import Transform, all_finite
 from bayestl.training._memory import MemoryEstimate, estimate_memory
-from bayestl.training._placement import replicate, shard_params
 from bayestl.training._ring import Ring
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "estimate_memory",
     "fit",
     "fit_many",
-    "replicate",
     "sequentially",
     "shard_params",
 ]

@@ -14,11 +14,12 @@ from jax.sharding import NamedSharding
 from tqdm.auto import tqdm
 
 from bayestl._arguments import check_key
+from bayestl._placement import Layout, check_sharding, layout_of, place_alike, replicate
 from bayestl._static import Static, partition
 from bayestl._types import Data, Inference, Key, Params, Posterior
+from bayestl.passes import first_examples
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
 from bayestl.training._loop import Keys, Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
-from bayestl.training._placement import Layout, check_sharding, layout_of, place_alike, replicate
 
 
 class Progress(NamedTuple):
@@ -151,7 +152,7 @@ def fit(
     """
     check_key("fit", key)
     batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
-    inference.check(params, *as_seen(data.examples(), transform))
+    inference.check(params, *as_seen(first_examples(data), transform))
     keys = split_key(key)
     state, dynamic, static, keys, layout = prepare(inference.init, inference.step, keys, params, sharding, batch_size)
 

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._types import Data, Inference, Key, Params
+from bayestl.passes import first_examples
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
 from bayestl.training._fit import Callback, Progress, ask, bar_options, join, to_host
 from bayestl.training._loop import Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
@@ -283,7 +284,7 @@ def _count(settings: Any, keys: Key) -> int:
 
 
 def _check_resident(data: Any) -> None:
-    if not hasattr(data, "gather"):
+    if not isinstance(data, Data) or data.resident() is None:
         raise TypeError(
             f"data is a {type(data).__name__}, which streams; every member orders the data by its own key, so fit_many "
             "needs all of it on the device: btl.data.arrays(inputs, targets)"
@@ -307,7 +308,7 @@ def _check_first(make_inference, settings, keys, params, data, params_axis, data
     """Build the first member outside the program, so that its own checks see numbers, and check all data against it."""
     first = make_inference(jax.tree.map(lambda x: x[0], settings))
     start = jax.tree.map(lambda x: x[0], params) if params_axis == 0 else params
-    examples = data.examples()
+    examples = first_examples(data)
     if data_axis == 0:
         examples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), examples)
     first.check(start, *as_seen(examples, transform))

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayestl._placement import Layout
 from bayestl._types import Batch, Data, Key, Window
-from bayestl.training._placement import Layout
 from bayestl.training._ring import is_ring
 
 Transform = Callable[[Key, Batch], Batch]

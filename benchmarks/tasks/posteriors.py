@@ -132,7 +132,7 @@ def sampled_by(method: Callable[[btl.LogJoint, float, Config], btl.Inference], s
 
 def sharpness(problem: Problem, params: Any) -> float:
     """The largest eigenvalue of ``I + Sigma0 H`` at the mode."""
-    passes: Any = btl.curvature.batches(problem.train, None)
+    passes: Any = btl.passes.batches(problem.train, None)
     build: Any = btl.curvature.dual()
     found = build(jax.random.key(0), problem.joint, params, passes, btl.curvature.ggn, passes.batch_size)
     return 1 + float(found.spectrum(problem.joint.prior).max())

@@ -148,7 +148,7 @@ def test_products_read_the_data_again_only_where_the_linearised_network_does_not
 
     found = []
     for max_bytes, times in ((10**6, 1), (0, 2)):
-        passes = curvature.batches(data, 16)
+        passes = btl.passes.batches(data, 16)
         source.read.clear()
         found.append(jax.block_until_ready(twice(params, passes, max_bytes)))
         assert len(source.read) == times * NUM
@@ -202,7 +202,7 @@ def test_neither_programs_nor_threads_hold_on_to_a_stream():
 
 
 def test_a_stream_that_is_gone_is_named():
-    passes = curvature.batches(streamed(), 16)
+    passes = btl.passes.batches(streamed(), 16)
     gc.collect()
     with pytest.raises(RuntimeError, match="the data set that this program reads is gone; hold on to it"):
         next(iter(passes))

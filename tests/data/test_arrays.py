@@ -39,7 +39,7 @@ def test_gather_gives_the_rows_of_every_leaf():
     np.testing.assert_array_equal(batch.inputs["a"], [3, 3, 9])
     np.testing.assert_array_equal(batch.inputs["b"], [[6, 7], [6, 7], [18, 19]])
     np.testing.assert_array_equal(batch.targets, [21, 21, 63])
-    assert batch.mask is None
+    assert batch.weights is None
 
 
 def test_batch_pairs_inputs_with_their_targets_and_follows_indices(small):

@@ -283,10 +283,10 @@ def test_only_pictures_are_touched_and_become_float32(transform):
     batch = batch_of(noise(4, 12, 12, 3))
     out = PROGRAMS[id(transform)](jax.random.key(0), batch)
     np.testing.assert_array_equal(out.targets, batch.targets)
-    np.testing.assert_array_equal(out.mask, batch.mask)
+    np.testing.assert_array_equal(out.weights, batch.weights)
     assert out.inputs.dtype == (jnp.uint8 if transform == compose() else jnp.float32)
     assert len(out.inputs) == 4
-    assert jax.eval_shape(transform, jax.random.key(0), batch._replace(mask=None)).mask is None
+    assert jax.eval_shape(transform, jax.random.key(0), batch._replace(weights=None)).weights is None
 
 
 @pytest.mark.parametrize(("name", "transform"), [*zip(IDS, TRANSFORMS, strict=True)], ids=IDS)

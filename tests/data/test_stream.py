@@ -205,16 +205,16 @@ def test_sizes_of_windows():
 
 
 def test_examples_are_the_first_ones():
-    assert_same(data.stream(Records(70), example).examples(), resident(70).take(np.arange(64)).examples())
-    assert_same(data.stream(Records(3), example).examples(), resident(3).examples())
+    assert_same(data.stream(Records(70), example).first(64), resident(70).take(np.arange(64)).resident())
+    assert_same(data.stream(Records(3), example).first(64), resident(3).resident())
 
 
 @pytest.mark.parametrize("num_threads", [1, 4])
 def test_rows_are_read_where_they_are_asked_for(num_threads):
     rows = np.array([7, 70, 3, 7, 71])
     streamed = data.stream(Records(80), example, num_threads=num_threads)
-    assert_same(btl.Batch(*streamed.rows(rows)), resident(80).take(rows).examples())
-    assert_same(btl.Batch(*streamed.rows(rows[:1])), resident(80).take(rows[:1]).examples())
+    assert_same(btl.Batch(*streamed.rows(rows)), resident(80).take(rows).resident())
+    assert_same(btl.Batch(*streamed.rows(rows[:1])), resident(80).take(rows[:1]).resident())
     # What is drawn belongs to the row.
     drawn = data.stream(Records(80), crop, num_threads=num_threads).rows(rows)[1]
     assert drawn[0] == drawn[3]

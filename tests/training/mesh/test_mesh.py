@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 import bayestl as btl
-from bayestl.training import _placement
+from bayestl import _placement
 
 ROOT = Path(__file__).parent.parent.parent.parent
 

@@ -69,7 +69,7 @@ def check_sharding(sharding: Any, batch_size: int) -> None:
             f"sharding has spec {sharding.spec}; a batch is split along its first axis alone: "
             f"PartitionSpec({sharding.mesh.axis_names[0]!r})"
         )
-    parts = math.prod(sharding.mesh.shape[name] for name in axes)
+    parts = num_shares(sharding)
     if batch_size % parts:
         below = batch_size // parts * parts
         near = f"{below + parts}" if below == 0 else f"{below} or {below + parts}"
@@ -77,6 +77,11 @@ def check_sharding(sharding: Any, batch_size: int) -> None:
             f"batch_size {batch_size} does not divide over the {parts} devices of mesh axis {', '.join(axes)}; give a "
             f"multiple of {parts} ({near}), or a mesh whose axis divides {batch_size}"
         )
+
+
+def num_shares(sharding: NamedSharding) -> int:
+    """How many parts a batch is split into."""
+    return math.prod(sharding.mesh.shape[name] for name in jax.tree.leaves(tuple(sharding.spec)))
 
 
 class Layout(NamedTuple):

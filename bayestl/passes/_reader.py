@@ -5,31 +5,12 @@ from __future__ import annotations
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from bayestl._types import Batch
-
-
-@runtime_checkable
-class HostData(Protocol):
-    """A data set that is read, not held: what :func:`batches` looks for where there are no arrays. Such an object is
-    equal to itself alone; programs that were compiled for it serve it again."""
-
-    @property
-    def num_examples(self) -> int:
-        """N."""
-        ...
-
-    def examples(self) -> Batch:
-        """The first examples, which say what all of them look like."""
-        ...
-
-    def rows(self, rows: np.ndarray) -> tuple[Any, Any]:
-        """``(inputs, targets)`` of these rows, pytrees of numpy arrays (len(rows), ...): the same whenever asked."""
-        ...
+from bayestl._types import Data
 
 
 class _Ahead(NamedTuple):
@@ -51,7 +32,7 @@ class HostReader:
         failure: what the last reading failed with, in its own words; XLA gives only its text.
     """
 
-    def __init__(self, data: HostData):
+    def __init__(self, data: Data):
         self.failure: Exception | None = None
         self._data = weakref.ref(data)
         self.num_examples = data.num_examples
@@ -60,49 +41,54 @@ class HostReader:
 
     def traced(self, number: jax.Array, batch_size: int, like: Any) -> Any:
         """:meth:`read` in a compiled program; ``like`` is a tree of examples (n, ...) with the shapes and dtypes."""
-        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), like)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), like)
 
         # Nothing of JAX may be computed in here: the program that waits for it may hold the only thread there is.
-        def found(number: Any) -> Any:
+        def on_host(number: Any) -> Any:
             try:
-                read = self.read(int(number), batch_size)
+                batch = self.read(int(number), batch_size)
             except Exception as error:
                 self.failure = error
                 raise
-            return jax.tree.map(lambda x, s: np.asarray(x, s.dtype), read, wanted)
+            return jax.tree.map(lambda x, s: np.asarray(x, s.dtype), batch, shapes)
 
-        return jax.pure_callback(found, wanted, number, vmap_method="sequential")
+        return jax.pure_callback(on_host, shapes, number, vmap_method="sequential")
 
     def read(self, number: int, batch_size: int) -> tuple[Any, Any]:
         """``(inputs, targets)`` of batch ``number``, numpy; the last one is filled up with copies of its last row."""
         with self._lock:
             ahead, self._ahead = self._ahead, None
         if ahead is not None and (ahead.number, ahead.batch_size) == (number, batch_size):
-            found = ahead.read.result()
+            batch = ahead.read.result()
         else:
-            found = self._rows(number, batch_size)
+            batch = self._filled(number, batch_size)
         if (number + 1) * batch_size < self.num_examples:
             pool = ThreadPoolExecutor(1, thread_name_prefix="bayestl-ahead")
-            ahead = _Ahead(number + 1, batch_size, pool.submit(self._rows, number + 1, batch_size))
+            ahead = _Ahead(number + 1, batch_size, pool.submit(self._filled, number + 1, batch_size))
             pool.shutdown(wait=False)  # its thread ends with this batch
             with self._lock:
                 self._ahead = ahead
-        return found
+        return batch
 
-    def _rows(self, number: int, batch_size: int) -> tuple[Any, Any]:
+    def take(self, rows: np.ndarray) -> tuple[Any, Any]:
+        """``(inputs, targets)`` of these rows, numpy."""
         data = self._data()
         if data is None:
             raise RuntimeError("the data set that this program reads is gone; hold on to it for as long as it runs")
+        return data.rows(rows)
+
+    def _filled(self, number: int, batch_size: int) -> tuple[Any, Any]:
+        """A batch of full length: the last one repeats its last row."""
         first = number * batch_size
         rows = np.arange(first, min(first + batch_size, self.num_examples))
-        filled = np.minimum(np.arange(batch_size), len(rows) - 1)
-        found = data.rows(rows)
-        return found if len(rows) == batch_size else jax.tree.map(lambda x: x[filled], found)
+        positions = np.minimum(np.arange(batch_size), len(rows) - 1)
+        batch = self.take(rows)
+        return batch if len(rows) == batch_size else jax.tree.map(lambda x: x[positions], batch)
 
 
 _READERS: weakref.WeakKeyDictionary[Any, HostReader] = weakref.WeakKeyDictionary()
 
 
-def reader_of(data: HostData) -> HostReader:
+def reader_of(data: Data) -> HostReader:
     """The reader of a data set, one for all calls, so that they share their compiled programs."""
     return _READERS.setdefault(data, HostReader(data))

@@ -1,4 +1,4 @@
-"""A function of many inputs, some at a time."""
+"""A function of many inputs, some at a time: of inputs alone, where no targets are at hand."""
 
 from __future__ import annotations
 
@@ -9,10 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayestl import _tree
+from bayestl.passes import _loop
+
 
 def num_inputs(inputs: Any) -> int:
     """B, the length of the leading axis."""
     return jax.tree.leaves(inputs)[0].shape[0]
+
+
+def mapped(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any:
+    """``fn`` of the inputs, ``batch_size`` at a time: around programs for values, inside the program for tracers.
+
+    Args:
+        fn: inputs (b, ...) -> pytree of arrays (b, ...), each example by itself.
+        inputs: pytree of arrays (B, ...).
+        batch_size: inputs at once; None for all.
+
+    Example:
+        >>> btl.passes.mapped(lambda x: 2 * x, jnp.arange(5), 2).tolist()
+        [0, 2, 4, 6, 8]
+    """
+    return (looped if _tree.is_concrete(inputs) else scanned)(fn, inputs, batch_size)
 
 
 def scanned(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any:
@@ -20,14 +38,14 @@ def scanned(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> An
     num = num_inputs(inputs)
     if batch_size is None or batch_size >= num:
         return fn(inputs)
-    outputs = jax.lax.map(fn, split(inputs, batch_size))
+    outputs = _loop.stacked_over(fn, split(inputs, batch_size))
     return joined(outputs, num)
 
 
-def looped(fn: Callable[[Any], Any], inputs: Any, batch_size: int) -> Any:
+def looped(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any:
     """``fn`` of the inputs, ``batch_size`` at a time, one call of ``fn`` after another: for values, not tracers."""
     num = num_inputs(inputs)
-    if batch_size >= num:
+    if batch_size is None or batch_size >= num:
         return fn(inputs)
     parts = [fn(jax.tree.map(lambda x, rows=rows: x[rows], inputs)) for rows in _rows(num, batch_size)]
     # Not by JAX, which would compile a program with an argument for every batch.

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree, likelihoods
-from bayestl._types import Batch, Key, Net, Params, Prior
+from bayestl._types import Apply, Batch, Key, Net, Params, Prior
 from bayestl.gaussians import Gaussian
 from bayestl.passes import check_weights
+from bayestl.posteriors import Part
 
 _OWN_PRIOR = "give the new head its own prior with gaussians.by_path"
 
@@ -66,7 +67,9 @@ class LogJoint:
     kappa: Any
     temperature: Any
     state: Any
-    apply: Any
+    apply: Apply
+    paths: tuple[str, ...]
+    """The paths of the parameters that it is about."""
 
     def __init__(
         self,
@@ -89,28 +92,34 @@ class LogJoint:
             jnp.asarray(x, jnp.result_type(float)) for x in (num_data, kappa, temperature)
         )
         self.state, self.apply = net.state, net.apply
+        self.paths = tuple(_tree.paths(net.params))
 
     def tree_flatten_with_keys(self):
         """Leaves and static parts, for JAX."""
         names = ("prior", "likelihood", "num_data", "kappa", "temperature", "state")
-        return [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names], self.apply
+        return [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names], (self.apply, self.paths)
 
     @classmethod
-    def tree_unflatten(cls, apply, children) -> LogJoint:
+    def tree_unflatten(cls, static, children) -> LogJoint:
         """Rebuilt without checks: JAX passes tracers and placeholders here."""
         joint = object.__new__(cls)
         joint.prior, joint.likelihood, joint.num_data, joint.kappa, joint.temperature, joint.state = children
-        joint.apply = apply
+        joint.apply, joint.paths = static
         return joint
 
     def replace(self, **changes: Any) -> LogJoint:
         """The same log joint with other leaves: prior, likelihood, num_data, kappa, temperature, state. Unchecked."""
-        children, apply = self.tree_flatten_with_keys()
+        children, static = self.tree_flatten_with_keys()
         values = {key.name: value for key, value in children}
         unknown = sorted(set(changes) - set(values))
         if unknown:
             raise TypeError(f"LogJoint.replace got {unknown}; it can exchange {sorted(values)}")
-        return LogJoint.tree_unflatten(apply, [*{**values, **changes}.values()])
+        return LogJoint.tree_unflatten(static, [*{**values, **changes}.values()])
+
+    def with_network(self, apply: Apply, state: Any, paths: tuple[str, ...]) -> LogJoint:
+        """The likelihood with another network, for predictions: without a prior, and unchecked."""
+        children = [None, self.likelihood, self.num_data, self.kappa, self.temperature, state]
+        return LogJoint.tree_unflatten((apply, paths), children)
 
     def __call__(self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None) -> jax.Array:
         """``(kappa log likelihood + log prior) / T``, nats of the full data set, estimated from ``batch``.
@@ -181,8 +190,26 @@ class LogJoint:
         _check_prior(self.prior, params, "params")
         if weights is not None:
             check_weights(weights, jax.tree.leaves(inputs)[0].shape[0])
+        self.check_paths("params", params)
+        if isinstance(self.prior, Part):
+            self.prior.log_prob(params)  # which says that there is none
         shapes = jax.eval_shape(lambda p, x: self.outputs(p, x)[0], params, inputs)
         likelihoods.check(self.likelihood, shapes, targets, weights)
+
+    def check_paths(self, name: str, params: Params) -> None:
+        """Raise a ``ValueError`` when ``params`` are not the parameters that this log joint is about."""
+        have, own = set(_tree.paths(params)), set(self.paths)
+        if have == own:
+            return
+        extra, missing = sorted(have - own), sorted(own - have)
+        if missing:
+            what = f"{_tree.shown(missing, 4)} is missing from {name}, which has {_tree.shown(sorted(have), 4)}"
+        else:
+            what = f"{name} has {_tree.shown(extra, 4)} too"
+        raise ValueError(
+            f"{name} and the log joint are of different parameters: {what}; it is about {_tree.shown(sorted(own), 4)} "
+            "(of a log joint that holds some fixed, the parameters are those that infer.condition or nets.freeze gave)"
+        )
 
     def _log_likelihoods(self, params, batch, key, state) -> tuple[jax.Array, Any]:
         outputs, state = self.outputs(params, batch.inputs, key=key, state=state)
@@ -232,7 +259,7 @@ def _check_prior(prior: Any, params: Params, name: str = "params") -> None:
         raise TypeError(
             f"prior is a {type(prior).__name__} without log_prob; give a Gaussian, or None for the flat prior"
         )
-    if isinstance(prior, Gaussian):
+    if isinstance(prior, Gaussian | Part):
         _tree.check_same_structure("prior", prior.mean, name, params, _OWN_PRIOR)
 
 

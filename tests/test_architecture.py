@@ -26,6 +26,7 @@ LAYERS = (
         "likelihoods",
         "metrics",
     },
+    {"_condition"},
     {"training"},
     {"curvature"},
     {"sources"},
@@ -41,7 +42,8 @@ WITHIN = {
     "_rearrangement": set(),
     "_placement": set(),
     "layers": set(),
-    "_log_joint": {"gaussians", "likelihoods"},
+    "posteriors": {"gaussians"},
+    "_log_joint": {"gaussians", "likelihoods", "posteriors"},
 }
 # The core never imports these; they may import the core.
 EDGES = {"nets", "pretrained", "data", "plots"}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._condition import of_part
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Params
@@ -27,7 +28,7 @@ def log_importance_weights(
 
     Args:
         joint: the target, tempered as it says.
-        posterior: q, with ``log_prob``.
+        posterior: q, with ``log_prob``; or the posterior of a part whose part has one.
         draws: parameters drawn from q; leaves have a leading axis S.
         data: all the training data, in memory or a stream; or one :class:`~bayestl.Batch`, whose weights count.
         batch_size: examples seen at once.
@@ -37,7 +38,11 @@ def log_importance_weights(
 
     Raises:
         TypeError: a posterior without ``log_prob``.
+        ValueError: a log joint and a posterior of different parameters.
     """
+    joint, posterior = of_part(joint, posterior)
+    random = set(joint.paths)
+    draws = _tree.select_where(draws, lambda path: path in random)
     if not callable(getattr(posterior, "log_prob", None)):
         raise TypeError(
             f"importance weights need the density of the approximation; a {type(posterior).__name__} has no log_prob"
@@ -76,9 +81,3 @@ def _in_float64(distribution: Any, draws: Params) -> np.ndarray:
 @partial(jax.jit, static_argnums=0)
 def _log_prob(static: Static, arrays: list[Any], draws: Params) -> jax.Array:
     return jax.lax.map(static.combine(arrays).log_prob, draws)
-
-
-def is_about(distribution: Any, params: Params) -> bool:
-    """Whether a Gaussian is about all parameters, and not a part of them."""
-    mean = getattr(distribution, "mean", None)
-    return mean is None or callable(mean) or set(_tree.by_paths(mean)) == set(_tree.by_paths(params))

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._arguments import check_key
+from bayestl._condition import of_part
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Key, Params
 from bayestl.curvature import Kind, ggn, lanczos, product
 from bayestl.gaussians import Gaussian
-from bayestl.infer import PartPosterior, condition
 from bayestl.passes import Batches, batches
 
 
@@ -93,10 +93,3 @@ def _largest(static: Static, num_steps: int, arrays: list[Any], key: Key, passes
 
     found = lanczos(jax.random.split(key)[0], relative, gaussian.mean, num_steps)
     return jnp.maximum(found.eigenvalues[-1] - 1, 0)
-
-
-def of_part(joint: LogJoint, posterior: Any) -> tuple[LogJoint, Any]:
-    """Of a posterior of a part of the parameters, the log joint of that part and the Gaussian; all others as given."""
-    if not isinstance(posterior, PartPosterior):
-        return joint, posterior
-    return condition(joint, posterior.mean, posterior.part.mean).joint, posterior.part

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl._arguments import check_key
+from bayestl._condition import of_part
 from bayestl._log_joint import LogJoint
 from bayestl._types import Key
 from bayestl.curvature import Kind
 from bayestl.diagnostics._by_chain import by_chain, expected_targets, is_chain, num_draws
-from bayestl.diagnostics._importance import is_about, log_importance_weights
-from bayestl.diagnostics._left_out import left_out, of_part
+from bayestl.diagnostics._importance import log_importance_weights
+from bayestl.diagnostics._left_out import left_out
 from bayestl.diagnostics._mixing import ess, ess_tail, r_hat
 from bayestl.diagnostics._psis import psis_khat
 from bayestl.diagnostics._spectrum import widest_direction
@@ -51,8 +52,8 @@ def report(
     - Of samplers, with their ``history``: temperature, and step-to-noise ratio, over the last half of the run.
     - Of all: variance relative to the prior's, block by block.
 
-    A posterior of a part of the parameters (``laplace(selection=...)``) is held against the log joint of that part, the
-    rest held fixed; the fixed parameters are not counted as ones that do not vary.
+    A posterior of a part of the parameters (:class:`~bayestl.posteriors.Part`) is held against the log joint of that
+    part, the rest held fixed; the fixed parameters are not counted as ones that do not vary.
 
     Args:
         key: randomness of draws.
@@ -95,7 +96,7 @@ def report(
         rows += _mixing(joint, posterior, data, num_inputs)
     if history is not None:
         rows += _sampler(history)
-    if callable(getattr(posterior, "log_prob", None)) and _whole(joint, posterior):
+    if callable(getattr(posterior, "log_prob", None)):
         rows.append(_khat(joint, posterior, data, key, num_samples, batch_size))
     if isinstance(posterior, Gaussian):
         rows.append(_precision(posterior))
@@ -108,10 +109,6 @@ def report(
     for words in found.warnings:
         warnings.warn(f"this posterior should not be believed as it is: {words}", UserWarning, stacklevel=2)
     return found
-
-
-def _whole(joint: LogJoint, posterior: Any) -> bool:
-    return not isinstance(joint.prior, Gaussian) or is_about(posterior, joint.prior.mean)
 
 
 def _draws(posterior: Samples) -> Row:

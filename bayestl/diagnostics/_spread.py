@@ -11,7 +11,7 @@ import numpy as np
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._types import Key, Params
-from bayestl.posteriors import Samples
+from bayestl.posteriors import Part, Samples
 
 
 def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> dict[str, float]:
@@ -33,6 +33,7 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
 
     Raises:
         TypeError: a prior without variances.
+        ValueError: a prior of other parameters.
 
     Example:
         >>> prior = btl.gaussians.isotropic({"w": jnp.zeros(3), "b": jnp.zeros(1)}, scale=2.0)
@@ -44,8 +45,14 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
     check_key("spread", key)
     if not callable(getattr(prior, "variance", None)):
         raise TypeError(f"spread is relative to the prior's variance, and {type(prior).__name__} has none to give")
-    posterior = getattr(posterior, "part", posterior)
+    posterior, prior = (x.part if isinstance(x, Part) else x for x in (posterior, prior))
     after, before = _tree.by_paths(_variance(key, posterior, num_samples)), _tree.by_paths(prior.variance())
+    missing = [path for path in after if path not in before]
+    if missing:
+        raise ValueError(
+            f"the prior is not about {_tree.shown(missing, 4)}, which vary in the posterior; give the prior of these, "
+            "or the posterior of a part (posteriors.Part)"
+        )
     return {path: float(jnp.mean(variance / before[path])) for path, variance in after.items()}
 
 

@@ -1,7 +1,7 @@
 """Inference: from a log joint to a posterior."""
 
+from bayestl._condition import Conditioned, condition
 from bayestl.infer._as_ensemble import as_ensemble
-from bayestl.infer._condition import Conditioned, PartPosterior, condition
 from bayestl.infer._cyclical import cosine_cycles, cyclical_sghmc, cyclical_sgld
 from bayestl.infer._ensemble import ensemble
 from bayestl.infer._evidence import log_evidence
@@ -30,7 +30,6 @@ __all__ = [
     "MAPState",
     "MeanFieldVIInfo",
     "MeanFieldVIState",
-    "PartPosterior",
     "ProximalMAPState",
     "Randomized",
     "SGHMCInfo",

@@ -11,13 +11,13 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._arguments import check_key
+from bayestl._condition import condition
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Builder, Curvature, DenseCurvature, Kind, dense, ggn
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import check_params
-from bayestl.infer._condition import PartPosterior, condition
 from bayestl.passes import Batches, batches
 from bayestl.training import all_finite
 
@@ -66,8 +66,8 @@ def laplace(
         batch_size: examples seen at once; None for all.
 
     Returns:
-        A Gaussian with mean ``params``; with a selection a :class:`PartPosterior`, whose draws are whole parameters
-        and whose ``part`` is the Gaussian.
+        A Gaussian with mean ``params``; with a selection a :class:`~bayestl.posteriors.Part`, whose draws are whole
+        parameters and whose ``part`` is the Gaussian.
 
     Raises:
         ValueError: a curvature that is not positive definite; a likelihood without a known output Hessian under a GGN;
@@ -96,7 +96,7 @@ def laplace(
         part = laplace(
             key, conditioned.joint, conditioned.params, data, curvature=curvature, kind=kind, batch_size=batch_size
         )
-        return PartPosterior(part, _tree.at_least_float32(conditioned.rest))
+        return conditioned.whole(part)
     params, passes = checked(joint, params, data, batch_size)
     arrays, static = partition((joint, curvature, kind))
     posterior = passes.run(_posterior, static, arrays, key, params, passes)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._condition import for_draws, without_rest
+from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Params
 from bayestl.gaussians import Gaussian
 from bayestl.passes import num_inputs
@@ -24,46 +26,34 @@ class Linearization(NamedTuple):
     """A network around the mean of a Gaussian: ``f(x; theta) ~ f(x; mu) + J(x) (theta - mu)``.
 
     Attributes:
-        gaussian: over the parameters, or over some of them.
-        fixed: the other parameters, ``None`` at the leaves that the Gaussian is about; None when it is about all.
+        gaussian: over the parameters of the network.
         state: the network's state.
     """
 
     gaussian: Gaussian
-    fixed: Params
     state: Any
 
-    def outputs(self, apply: Apply, part: Params, inputs: Any) -> Any:
+    def outputs(self, apply: Apply, params: Params, inputs: Any) -> Any:
         """Raw outputs in at least float32, at some value of the Gaussian's parameters."""
-        params = part if self.fixed is None else _tree.merge(part, self.fixed)
         return _tree.at_least_float32(apply(params, self.state, inputs, None)[0])
 
 
-@runtime_checkable
-class _OfAPart(Protocol):
-    """A Gaussian of some parameters beside the values that the rest is held at, as ``infer.laplace`` gives."""
-
-    @property
-    def part(self) -> Any: ...
-
-    @property
-    def rest(self) -> Any: ...
-
-
-def linearization(posterior: Any, state: Any) -> Linearization:
+def linearization(joint: LogJoint, posterior: Any) -> tuple[Apply, Linearization]:
     """The network around the mean of a posterior that is a Gaussian, of all parameters or of a part.
 
     Raises:
         TypeError: another posterior.
+        ValueError: a posterior and a log joint of different parameters.
     """
-    if isinstance(posterior, Gaussian):
-        return Linearization(posterior, None, state)
-    if isinstance(posterior, _OfAPart) and isinstance(posterior.part, Gaussian):
-        return Linearization(posterior.part, posterior.rest, state)
-    raise TypeError(
-        f"the posterior is a {type(posterior).__name__}, but a linearised network needs a Gaussian (or a Mixture of "
-        "Gaussians); use predict.monte_carlo, or fit a Gaussian to draws with sources.from_samples"
-    )
+    joint, gaussian = without_rest(joint, posterior)
+    if not isinstance(gaussian, Gaussian):
+        within = " of a part" if gaussian is not posterior else ""
+        raise TypeError(
+            f"the posterior is a {type(gaussian).__name__}{within}, but a linearised network needs a Gaussian (or a "
+            "Mixture of Gaussians); use predict.monte_carlo, or fit a Gaussian to draws with sources.from_samples"
+        )
+    joint = for_draws(joint, gaussian.mean)
+    return joint.apply, Linearization(gaussian, joint.state)
 
 
 def whitened_rows(apply: Apply, linear: Linearization, inputs: Any) -> tuple[Any, Params]:

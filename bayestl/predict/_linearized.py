@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._log_joint import LogJoint
 from bayestl._types import Apply
 from bayestl.likelihoods import Bernoulli, Categorical, Normal
 from bayestl.passes import looped, scanned
@@ -29,7 +30,7 @@ from bayestl.predict._links import Link, probit
 
 
 def linearized(
-    joint: Any,
+    joint: LogJoint,
     posterior: Any,
     link: Link | None = None,
     *,
@@ -78,11 +79,11 @@ def linearized(
         (3.0, 9.0, 8.0)
     """
     check_batch_size(batch_size)
-    linearizations, log_weights = _components(posterior, joint.state)
+    apply, linearizations, log_weights = _components(joint, posterior)
     link = _default_link(joint.likelihood) if link is None else link
 
     def predict(inputs: Any) -> Any:
-        each = [output_moments(joint.apply, linear, inputs, batch_size) for linear in linearizations]
+        each = [output_moments(apply, linear, inputs, batch_size) for linear in linearizations]
         mean, covariance = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
         return link(GaussianOutputs(mean, covariance, joint.likelihood, log_weights))
 
@@ -108,12 +109,16 @@ def output_moments(apply: Apply, linear: Linearization, inputs: Any, batch_size:
     return looped(chunk, inputs, size) if _tree.is_concrete((linear, inputs)) else scanned(chunk, inputs, size)
 
 
-def _components(posterior: Any, state: Any) -> tuple[list[Linearization], jax.Array]:
+def _components(joint: LogJoint, posterior: Any) -> tuple[Apply, list[Linearization], jax.Array]:
     """The network around each Gaussian of a posterior, and their normalised log weights."""
     if not isinstance(posterior, Mixture):
-        return [linearization(posterior, state)], jnp.zeros(1)
+        apply, linear = linearization(joint, posterior)
+        return apply, [linear], jnp.zeros(1)
     log_weights = jax.nn.log_softmax(jnp.asarray(posterior.log_weights))
-    return [linearization(component, state) for component in posterior.components], log_weights
+    applies, linearizations = zip(*[linearization(joint, component) for component in posterior.components], strict=True)
+    if any(apply != applies[0] for apply in applies):
+        raise ValueError("the components of the mixture are about different parts of the parameters; give all the same")
+    return applies[0], list(linearizations), log_weights
 
 
 def _default_link(likelihood: Any) -> Link:

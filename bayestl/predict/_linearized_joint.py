@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._log_joint import LogJoint
 from bayestl._types import Params
 from bayestl.likelihoods import Normal
 from bayestl.passes import looped, num_inputs, scanned
@@ -26,7 +27,9 @@ from bayestl.predict._jacobian import (
 from bayestl.predict._joint import JointPredictive
 
 
-def linearized_joint(joint: Any, posterior: Any, *, batch_size: int | None = None) -> Callable[[Any], JointPredictive]:
+def linearized_joint(
+    joint: LogJoint, posterior: Any, *, batch_size: int | None = None
+) -> Callable[[Any], JointPredictive]:
     """A function from inputs to what is believed about all of them together, under the linearised network.
 
     The outputs of all B inputs are one Gaussian with covariance ``J Sigma J^T``, J the (B C) x D Jacobian, which is
@@ -52,13 +55,13 @@ def linearized_joint(joint: Any, posterior: Any, *, batch_size: int | None = Non
          [4. 9.]]
     """
     check_batch_size(batch_size)
-    linear = linearization(posterior, joint.state)
+    apply, linear = linearization(joint, posterior)
 
     def predict(inputs: Any) -> JointPredictive:
-        outputs = linear.outputs(joint.apply, linear.gaussian.mean, inputs)
-        shapes = checked_outputs_shape(joint.apply, linear, inputs)
+        outputs = linear.outputs(apply, linear.gaussian.mean, inputs)
+        shapes = checked_outputs_shape(apply, linear, inputs)
         size = held_batch_size(linear, shapes) if batch_size is None else batch_size
-        return _joint_predictive(outputs, _covariance(joint.apply, linear, inputs, size), joint.likelihood)
+        return _joint_predictive(outputs, _covariance(apply, linear, inputs, size), joint.likelihood)
 
     return predict
 

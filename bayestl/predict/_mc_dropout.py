@@ -12,13 +12,15 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._arguments import check_key
+from bayestl._condition import for_draws
+from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Key, Params
 from bayestl.predict._predictive import Predictive
 
 
 def mc_dropout(
     key: Key,
-    joint: Any,
+    joint: LogJoint,
     params: Params,
     num_samples: int,
     *,
@@ -65,6 +67,7 @@ def mc_dropout(
     for name, value in (("batch_size", batch_size), ("sample_chunk", sample_chunk)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
+    joint = for_draws(joint, params)
     keys = jax.random.split(key, num_samples)
     log_weights = jnp.full(num_samples, -math.log(num_samples))
 

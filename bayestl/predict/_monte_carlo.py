@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from bayestl._arguments import check_key
+from bayestl._condition import for_draws, without_rest
+from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Key, Params, Posterior
 from bayestl.passes import scanned
 from bayestl.posteriors import Point, Samples
@@ -19,7 +21,7 @@ from bayestl.predict._predictive import Predictive
 
 def monte_carlo(
     key: Key,
-    joint: Any,
+    joint: LogJoint,
     posterior: Posterior,
     num_samples: int | None = None,
     *,
@@ -55,7 +57,9 @@ def monte_carlo(
     """
     check_key("monte_carlo", key)
     check_numbers(num_samples=num_samples, batch_size=batch_size, sample_chunk=sample_chunk)
+    joint, posterior = without_rest(joint, posterior)
     draws, log_weights = _draws(posterior, key, num_samples)
+    joint = for_draws(joint, draws)
     chunk = 1 if sample_chunk is None else sample_chunk
 
     def predict(inputs: Any) -> Predictive:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from bayestl._arguments import check_key
+from bayestl._condition import for_draws, without_rest
+from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Apply, Key, Params, Posterior
 from bayestl.likelihoods import describe
@@ -23,7 +25,7 @@ from bayestl.predict._running import CLASSES, MOMENTS
 
 def monte_carlo_average(
     key: Key,
-    joint: Any,
+    joint: LogJoint,
     posterior: Posterior,
     num_samples: int | None = None,
     *,
@@ -60,7 +62,9 @@ def monte_carlo_average(
     """
     check_key("monte_carlo_average", key)
     check_numbers(num_samples=num_samples, batch_size=batch_size, sample_chunk=sample_chunk)
+    joint, posterior = without_rest(joint, posterior)
     num = num_of_draws(posterior, num_samples)
+    joint = for_draws(joint, jax.eval_shape(lambda key: posterior.sample(key, 1), key))
     dynamic, static = partition(posterior)
     plan = _Plan(static, joint.apply, num, 1 if sample_chunk is None else sample_chunk, batch_size)
 

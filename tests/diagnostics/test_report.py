@@ -181,14 +181,14 @@ def test_a_posterior_of_a_part_is_held_against_that_part(streamed):
         "largest curvature left out",
         "variance over the prior's, head",
     ]
-    assert str(found).startswith("PartPosterior")
+    assert str(found).startswith("Part")
     assert found["k-hat"] < 0.5
     np.testing.assert_allclose(found[names[1]], np.linalg.eigvalsh(precision)[0], rtol=1e-3)
     assert found[names[2]] < 1e-3
     # The prior that counts is the one of the head given the body.
     before = np.diag(np.asarray(given.joint.prior.covariance()))
     np.testing.assert_allclose(found[names[3]], np.mean(np.diag(np.linalg.inv(precision)) / before), rtol=1e-4)
-    narrow = btl.infer.PartPosterior(posterior.part.rescale(0.05), posterior.rest)
+    narrow = btl.posteriors.Part(posterior.part.rescale(0.05), posterior.rest)
     with pytest.warns(UserWarning, match="k-hat is"):
         _report(joint, narrow, data)
 

@@ -147,7 +147,7 @@ def test_a_part_of_the_parameters():
     rows = slice(16, 26)
     jac = jacobian(network, s.mean, s.inputs)[..., rows]
     expected = jac @ s.covariance[rows, rows] @ jac.transpose(0, 2, 1)
-    given = predict.linearized(model, btl.infer.PartPosterior(part, rest), raw)(s.inputs)
+    given = predict.linearized(model, btl.posteriors.Part(part, rest), raw)(s.inputs)
     np.testing.assert_allclose(given.covariance[0], expected, rtol=1e-9)  # float64 rounding
     conditioned = btl.infer.condition(model, s.mean, "head/**")
     other = predict.linearized(conditioned.joint, part, raw)(s.inputs)

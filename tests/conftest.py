@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 from pathlib import Path
 
@@ -25,23 +24,23 @@ def _precision(request: pytest.FixtureRequest):
     jax.config.update("jax_enable_x64", False)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _programs_of_one_module():
-    """Compiled programs do not outlive their module: each maps memory, and a process may have some 65,000 maps."""
-    yield
-    jax.clear_caches()
-    gc.collect()
+# A process may have some 65,000 memory maps, and each compiled program takes a few; XLA dies when they run out.
+_MOST_MAPS = 40_000
 
 
-_TESTS = itertools.count(1)
+def _num_maps() -> int:
+    """How many memory maps this process has; 0 where the system does not say."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 @pytest.fixture(autouse=True)
-def _programs_of_some_tests():
-    """The same within modules of many tests."""
+def _room_for_programs():
+    """Compiled programs serve later tests too, until there are too many of them for one process."""
     yield
-    if next(_TESTS) % 100 == 0:
+    if _num_maps() > _MOST_MAPS:
         jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "bayestl"
 
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
-    {"_arguments", "_types", "_tree", "_rearrangement"},
+    {"_arguments", "_infos", "_types", "_tree", "_rearrangement"},
     {"_part", "_static", "_placement", "layers"},
     {"passes"},
     {
@@ -38,6 +38,7 @@ LAYERS = (
 # Within a layer only this.
 WITHIN = {
     "_arguments": set(),
+    "_infos": set(),
     "_tree": {"_types"},
     "_rearrangement": set(),
     "_placement": set(),

@@ -4,12 +4,11 @@ from bayestl.bridges._blackjax import blackjax_log_density
 from bayestl.bridges._guide_posterior import GuidePosterior
 from bayestl.bridges._numpyro_model import NumPyroModel, numpyro_model
 from bayestl.bridges._nuts import nuts
-from bayestl.bridges._svi import SVIInfo, SVIState, svi
+from bayestl.bridges._svi import SVIState, svi
 
 __all__ = [
     "GuidePosterior",
     "NumPyroModel",
-    "SVIInfo",
     "SVIState",
     "blackjax_log_density",
     "numpyro_model",

@@ -15,6 +15,7 @@ from numpyro import infer as numpyro_infer
 from numpyro.infer.svi import SVIState as NumPyroState
 
 from bayestl import _tree
+from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Inference, Key, Params, Posterior
@@ -34,17 +35,6 @@ class SVIState(NamedTuple):
 
     optim_state: Any
     sites: Sites
-
-
-class SVIInfo(NamedTuple):
-    """Attributes:
-    objective: what is minimised, ``-ELBO`` per effective datum: ``-ELBO T / (kappa N)``.
-    elbo: estimate of the evidence lower bound, nats of the full data set, up is good. A guide that is a point
-        (AutoDelta, AutoLaplaceApproximation) has no entropy: then the log joint at that point.
-    """
-
-    objective: jax.Array
-    elbo: jax.Array
 
 
 class _Method(NamedTuple):
@@ -177,10 +167,10 @@ def _start(dynamic: list[Any], key: Key, params: Params, *, static: Static) -> A
     return start.optim_state
 
 
-def _step(method: _Method, key: Key, state: SVIState, batch: Batch) -> tuple[SVIState, SVIInfo]:
+def _step(method: _Method, key: Key, state: SVIState, batch: Batch) -> tuple[SVIState, ELBOInfo]:
     svi, _ = _ready(method, state.sites, key, batch)
     new_state, loss = svi.update(_numpyro_state(state, key), batch)
-    info = SVIInfo(loss, -loss * method.joint.effective_num_data)
+    info = ELBOInfo(loss, -loss * method.joint.effective_num_data)
     return SVIState(new_state.optim_state, state.sites), info
 
 

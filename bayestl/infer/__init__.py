@@ -1,43 +1,41 @@
 """Inference: from a log joint to a posterior."""
 
 from bayestl._condition import Conditioned, condition
+from bayestl._infos import ELBOInfo, SamplerInfo
 from bayestl.infer._as_ensemble import as_ensemble
 from bayestl.infer._cyclical import cosine_cycles, cyclical_sghmc, cyclical_sgld
 from bayestl.infer._ensemble import ensemble
 from bayestl.infer._evidence import log_evidence
-from bayestl.infer._ivon import IVONInfo, IVONState, ivon
+from bayestl.infer._ivon import IVONState, ivon
 from bayestl.infer._laplace import laplace
-from bayestl.infer._low_rank_vi import LowRankVIInfo, LowRankVIState, low_rank_vi
+from bayestl.infer._low_rank_vi import LowRankVIState, low_rank_vi
 from bayestl.infer._map_estimate import MAPInfo, MAPState, map_estimate
-from bayestl.infer._mean_field_vi import MeanFieldVIInfo, MeanFieldVIState, mean_field_vi
+from bayestl.infer._mean_field_vi import MeanFieldVIState, mean_field_vi
 from bayestl.infer._proximal_map import ProximalMAPState, proximal_map
 from bayestl.infer._randomized import Randomized, random_anchors, random_anchors_and_targets
 from bayestl.infer._sample_writer import SampleWriter, read_samples
 from bayestl.infer._sampling import prior_preconditioner
 from bayestl.infer._scale_evidence import ScaleEvidence, scale_evidence
-from bayestl.infer._sghmc import SGHMCInfo, SGHMCState, sghmc
-from bayestl.infer._sgld import SGLDInfo, SGLDState, sgld
+from bayestl.infer._sghmc import SGHMCState, sghmc
+from bayestl.infer._sgld import SGLDState, sgld
 from bayestl.infer._swag import SWAGState, swag
 from bayestl.infer._variational import monte_carlo_kl
 
 __all__ = [
     "Conditioned",
-    "IVONInfo",
+    "ELBOInfo",
     "IVONState",
-    "LowRankVIInfo",
     "LowRankVIState",
     "MAPInfo",
     "MAPState",
-    "MeanFieldVIInfo",
     "MeanFieldVIState",
     "ProximalMAPState",
     "Randomized",
-    "SGHMCInfo",
     "SGHMCState",
-    "SGLDInfo",
     "SGLDState",
     "SWAGState",
     "SampleWriter",
+    "SamplerInfo",
     "ScaleEvidence",
     "as_ensemble",
     "condition",

@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, Params, Scalar
 from bayestl.gaussians import Diagonal, Gaussian
@@ -31,20 +32,6 @@ class IVONState(NamedTuple):
     momentum: Any
     count: jax.Array
     net_state: Any
-
-
-class IVONInfo(NamedTuple):
-    """Attributes:
-    objective: what is minimised, ``-ELBO`` per effective datum: at T = 1 ``nll + kl / (kappa N)``.
-    nll: mean negative log likelihood of the batch under draws from q, nats per example.
-    kl: KL(q || prior), the prior tempered by T, nats.
-    elbo: estimate of the evidence lower bound, nats of the full data set, up is good.
-    """
-
-    objective: jax.Array
-    nll: jax.Array
-    kl: jax.Array
-    elbo: jax.Array
 
 
 def ivon(
@@ -143,7 +130,7 @@ def _step(
     key: Key,
     state: IVONState,
     batch: Batch,
-) -> tuple[IVONState, IVONInfo]:
+) -> tuple[IVONState, ELBOInfo]:
     key_noise, key_net = jax.random.split(key)
     prior = _Prior.of(joint, state.mean)
     variance = _variance(joint, state.hessian, prior.delta)
@@ -174,7 +161,7 @@ def _step(
     mean = jax.tree.map(moved, state.mean, average, prior.pull, hessian, prior.delta)
     kl = prior.kl(variance)
     elbo = -joint.kappa * joint.num_data * nll / joint.temperature - kl
-    info = IVONInfo(-elbo / joint.effective_num_data, nll, kl, elbo)
+    info = ELBOInfo(-elbo / joint.effective_num_data, elbo, nll, kl)
     return IVONState(mean, hessian, average, count, net_state), info
 
 

@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, Params, Scalar
 from bayestl.gaussians import LowRank, low_rank
@@ -32,20 +33,6 @@ class LowRankVIState(NamedTuple):
     factor: Any
     opt_state: Any
     net_state: Any
-
-
-class LowRankVIInfo(NamedTuple):
-    """Attributes:
-    objective: what is minimised, ``-ELBO`` per effective datum: at T = 1 ``nll + kl / (kappa N)``.
-    nll: mean negative log likelihood of the batch under draws from q, nats per example.
-    kl: KL(q || prior), the prior tempered by T, nats.
-    elbo: estimate of the evidence lower bound, nats of the full data set, up is good.
-    """
-
-    objective: jax.Array
-    nll: jax.Array
-    kl: jax.Array
-    elbo: jax.Array
 
 
 def low_rank_vi(
@@ -134,14 +121,14 @@ def _init(
 
 def _step(
     joint: LogJoint, optimizer: Any, divergence: Divergence, num_samples: Any, key: Key, state: Any, batch: Batch
-) -> tuple[LowRankVIState, LowRankVIInfo]:
+) -> tuple[LowRankVIState, ELBOInfo]:
     def loss(variational: tuple[Params, Params, Params]) -> tuple[jax.Array, Bound]:
         q = _approximation(*variational)
         return negative_elbo(joint, q.draw, q, divergence, num_samples, key, batch, state.net_state)
 
     variational = (state.mean, state.log_scale, state.factor)
     (mean, log_scale, factor), opt_state, value, bound = minimise(optimizer, loss, variational, state.opt_state)
-    info = LowRankVIInfo(value, bound.nll, bound.kl, bound.elbo)
+    info = ELBOInfo(value, bound.elbo, bound.nll, bound.kl)
     return LowRankVIState(mean, log_scale, factor, opt_state, bound.net_state), info
 
 

@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, Params, Scalar
 from bayestl.gaussians import Diagonal
@@ -29,20 +30,6 @@ class MeanFieldVIState(NamedTuple):
     log_scale: Any
     opt_state: Any
     net_state: Any
-
-
-class MeanFieldVIInfo(NamedTuple):
-    """Attributes:
-    objective: what is minimised, ``-ELBO`` per effective datum: at T = 1 ``nll + kl / (kappa N)``.
-    nll: mean negative log likelihood of the batch under draws from q, nats per example.
-    kl: KL(q || prior), the prior tempered by T, nats.
-    elbo: estimate of the evidence lower bound, nats of the full data set, up is good.
-    """
-
-    objective: jax.Array
-    nll: jax.Array
-    kl: jax.Array
-    elbo: jax.Array
 
 
 def mean_field_vi(
@@ -115,7 +102,7 @@ def _init(
 
 def _step(
     joint: LogJoint, optimizer: Any, divergence: Divergence, num_samples: Any, key: Key, state: Any, batch: Batch
-) -> tuple[MeanFieldVIState, MeanFieldVIInfo]:
+) -> tuple[MeanFieldVIState, ELBOInfo]:
     def loss(variational: tuple[Params, Params]) -> tuple[jax.Array, Bound]:
         mean, log_scale = variational
 
@@ -128,7 +115,7 @@ def _step(
 
     variational = (state.mean, state.log_scale)
     (mean, log_scale), opt_state, value, bound = minimise(optimizer, loss, variational, state.opt_state)
-    info = MeanFieldVIInfo(value, bound.nll, bound.kl, bound.elbo)
+    info = ELBOInfo(value, bound.elbo, bound.nll, bound.kl)
     return MeanFieldVIState(mean, log_scale, opt_state, bound.net_state), info
 
 

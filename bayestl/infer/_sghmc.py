@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._infos import SamplerInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, Params, Scalar
 from bayestl.infer._checks import check_params
@@ -41,28 +42,6 @@ class SGHMCState(NamedTuple):
     collected: Ring
     net_state: Any
     count: jax.Array
-
-
-class SGHMCInfo(NamedTuple):
-    """Attributes:
-    objective: ``-log joint`` per effective datum, up to a constant: ``nll - log_prior / (kappa N)``.
-    nll: mean negative log likelihood of the batch, nats per example.
-    log_prior: log prior up to a constant, nats.
-    learning_rate: of this step.
-    step_to_noise: squared length of the gradient's push over the expected one of the noise's,
-        ``learning_rate / (2 friction) |grad U|^2_P / D``.
-    temperature: the kinetic one, ``v^T P^-1 v / (learning_rate D)``: near 1 where the chain samples its target, above
-        it by what steps too long and the noise of the batches add.
-    noisy: 1, or 0 at a step without noise, as those of :func:`cyclical_sghmc` that explore.
-    """
-
-    objective: jax.Array
-    nll: jax.Array
-    log_prior: jax.Array
-    learning_rate: jax.Array
-    step_to_noise: jax.Array
-    temperature: jax.Array
-    noisy: jax.Array
 
 
 def sghmc(
@@ -153,7 +132,7 @@ def _init(joint: LogJoint, plan: Plan, preconditioner: Any, num_samples: int, ke
 
 def _step(
     joint: LogJoint, plan: Plan, friction: Any, preconditioner: Any, key: Key, state: SGHMCState, batch: Batch
-) -> tuple[SGHMCState, SGHMCInfo]:
+) -> tuple[SGHMCState, SamplerInfo]:
     key_net, key_noise = jax.random.split(key)
     found = energy(joint, state.params, batch, key_net, state.net_state)
     scale = as_preconditioner(preconditioner, state.params)
@@ -171,5 +150,5 @@ def _step(
     collected = state.collected.add(params, plan.wanted(count))
     ratio = rate / (2 * friction) * mean_square(scale, found.gradient)
     kinetic = mean_square(jax.tree.map(jnp.reciprocal, scale), velocity) / rate
-    info = SGHMCInfo(found.loss, found.nll, found.log_prior, rate, ratio, kinetic, noisy)
+    info = SamplerInfo(found.loss, found.nll, found.log_prior, rate, ratio, kinetic, noisy)
     return SGHMCState(params, velocity, collected, found.net_state, count), info

@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._infos import SamplerInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, Params
 from bayestl.infer._checks import check_params
@@ -39,29 +40,6 @@ class SGLDState(NamedTuple):
     collected: Ring
     net_state: Any
     count: jax.Array
-
-
-class SGLDInfo(NamedTuple):
-    """Attributes:
-    objective: ``-log joint`` per effective datum, up to a constant: ``nll - log_prior / (kappa N)``.
-    nll: mean negative log likelihood of the batch, nats per example.
-    log_prior: log prior up to a constant, nats.
-    step_size: of this step.
-    step_to_noise: squared length of the gradient's part of the step over the expected one of the noise's,
-        ``step_size/4 |grad U|^2_P / D``.
-    temperature: ``1 + step_to_noise``; once stationary its mean is ``E[(theta - c)^T grad U] / D`` exactly, whatever c:
-        1 for the target itself, above by what the steps' length and the noise of the batches add.
-    noisy: 1, or 0 at a step without noise, as those of :func:`cyclical_sgld` that explore: the two numbers before are
-        then those of the step with noise.
-    """
-
-    objective: jax.Array
-    nll: jax.Array
-    log_prior: jax.Array
-    step_size: jax.Array
-    step_to_noise: jax.Array
-    temperature: jax.Array
-    noisy: jax.Array
 
 
 def sgld(
@@ -139,7 +117,7 @@ def _init(joint: LogJoint, preconditioner: Any, num_samples: int, key: Key, para
 
 def _step(
     joint: LogJoint, plan: Plan, preconditioner: Any, key: Key, state: SGLDState, batch: Batch
-) -> tuple[SGLDState, SGLDInfo]:
+) -> tuple[SGLDState, SamplerInfo]:
     key_net, key_noise = jax.random.split(key)
     found = energy(joint, state.params, batch, key_net, state.net_state)
     scale = as_preconditioner(preconditioner, state.params)
@@ -155,5 +133,5 @@ def _step(
     count = state.count + 1
     collected = state.collected.add(params, plan.wanted(count))
     ratio = 0.25 * eps * mean_square(scale, found.gradient)
-    info = SGLDInfo(found.loss, found.nll, found.log_prior, eps, ratio, 1 + ratio, noisy)
+    info = SamplerInfo(found.loss, found.nll, found.log_prior, eps, ratio, 1 + ratio, noisy)
     return SGLDState(params, collected, found.net_state, count), info

@@ -222,7 +222,7 @@ def bar_options(steps: int, progress: bool) -> dict[str, Any]:
 def to_host(infos: Any, num: int, num_members: int | None = None) -> dict[str, np.ndarray]:
     """The infos of ``num`` steps, name to array (num, ...); with members (num_members, num, ...)."""
     part = (slice(num),) if num_members is None else (slice(num_members), slice(num))
-    return {name: np.asarray(values)[part] for name, values in infos._asdict().items()}
+    return {name: np.asarray(values)[part] for name, values in infos._asdict().items() if values is not None}
 
 
 def _good_steps(objective: np.ndarray, finite: bool) -> int:

@@ -115,7 +115,7 @@ def test_learning_rate_follows_a_schedule():
     steps = [laws.sghmc_step(target, peak / (1 + count / 5), FRICTION) for count in range(20)]
     law = laws.after(laws.sghmc_start(np.zeros(laws.SIZE), peak), steps)
     laws.assert_law(draws, law.theta(laws.SIZE))
-    np.testing.assert_allclose(info.learning_rate, peak / (1 + 19 / 5), rtol=1e-6)
+    np.testing.assert_allclose(info.step_size, peak / (1 + 19 / 5), rtol=1e-6)
 
 
 def _small() -> tuple[btl.LogJoint, Any, Any]:

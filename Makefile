@@ -8,17 +8,20 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv-$(VERSION)
 GPU_VENV := .venv-$(VERSION)-gpu
 
-PYTEST = -m pytest -q -n auto --maxprocesses 2 --timeout 600 -m "not slow"
+# A file stays with one worker, since its tests share compiled programs. Programs compiled before are read from build/.
+PYTEST = -m pytest -q -n auto --maxprocesses 2 --dist loadfile --timeout 600
+COMPILED = JAX_COMPILATION_CACHE_DIR="$(CURDIR)/build/compiled-$(VERSION)" \
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo digits cats shift posteriors test lint types docs speed gpu clean
+.PHONY: help demo digits cats shift posteriors test test-all lint types docs speed gpu clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.13           another interpreter, 3.11 to 3.13 (now: $(PYTHON), $(or $(VERSION),not found))"
-	@echo "  PYTEST_ARGS='-k gaussians'  more options for pytest; '-m slow' runs the tests that take minutes"
+	@echo "  PYTEST_ARGS='-k gaussians'  more options for pytest"
 
 demo: $(VENV)/.installed-benchmarks  ## from source weights to target predictions on digits: a table, a figure, result rows
 	@$(VENV)/bin/python -m benchmarks.run digits --demo
@@ -35,8 +38,11 @@ shift: $(VENV)/.installed-benchmarks  ## CIFAR-10 behind JPEG compression, short
 posteriors: $(VENV)/.installed-benchmarks  ## every posterior around one prior, against NUTS; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.run posteriors
 
-test: $(VENV)/.installed-test  ## all tests, the examples in docstrings and documents among them
-	@$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
+test: $(VENV)/.installed-test  ## every law once, the examples in docstrings and documents among them
+	@$(COMPILED) $(VENV)/bin/python $(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.installed-test  ## all tests, the exhaustive grids and those that take minutes among them
+	@$(COMPILED) $(VENV)/bin/python $(PYTEST) --timeout 3600 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-lint  ## ruff: rules and format
 	@$(VENV)/bin/ruff check .

@@ -12,7 +12,10 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "x64: run with 64-bit floats, for comparisons with float64 oracles")
-    config.addinivalue_line("markers", "slow: takes minutes; left out of `make test`")
+    config.addinivalue_line(
+        "markers",
+        "slow: takes minutes, or repeats a law over an exhaustive grid; left out of `make test`, run by `make test-all`",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -24,21 +27,25 @@ def _precision(request: pytest.FixtureRequest):
     jax.config.update("jax_enable_x64", False)
 
 
-# A process may have some 65,000 memory maps, and each compiled program takes a few; XLA dies when they run out.
+# A process may have some 65,000 memory maps, of which each compiled program takes a few; XLA dies when they run out.
 _MOST_MAPS = 40_000
+_MOST_BYTES = 4 << 30
 
 
-def _num_maps() -> int:
-    """How many memory maps this process has; 0 where the system does not say."""
-    maps = Path("/proc/self/maps")
-    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+def _holds_too_much() -> bool:
+    """Whether compiled programs should be given up; where the system does not say, after every test."""
+    maps, pages = Path("/proc/self/maps"), Path("/proc/self/statm")
+    if not (maps.exists() and pages.exists()):
+        return True
+    resident = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resident > _MOST_BYTES or maps.read_bytes().count(b"\n") > _MOST_MAPS
 
 
 @pytest.fixture(autouse=True)
 def _room_for_programs():
     """Compiled programs serve later tests too, until there are too many of them for one process."""
     yield
-    if _num_maps() > _MOST_MAPS:
+    if _holds_too_much():
         jax.clear_caches()
         gc.collect()
 

@@ -12,10 +12,7 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "x64: run with 64-bit floats, for comparisons with float64 oracles")
-    config.addinivalue_line(
-        "markers",
-        "slow: takes minutes, or repeats a law over an exhaustive grid; left out of `make test`, run by `make test-all`",
-    )
+    config.addinivalue_line("markers", "slow: takes minutes, or repeats a law over an exhaustive grid: `make test-all`")
 
 
 @pytest.fixture(autouse=True)

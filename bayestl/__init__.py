@@ -20,7 +20,7 @@ from bayestl import (
 )
 from bayestl._log_joint import LogJoint, LossTerms
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
-from bayestl.posteriors import Mixture, Point, Samples
+from bayestl.posteriors import Mixture, Point, Samples, load, save
 from bayestl.training import (
     Checkpoint,
     EarlyStopping,
@@ -69,6 +69,7 @@ __all__ = [
     "infer",
     "layers",
     "likelihoods",
+    "load",
     "metrics",
     "nets",
     "passes",
@@ -76,6 +77,7 @@ __all__ = [
     "posteriors",
     "predict",
     "pretrained",
+    "save",
     "sequentially",
     "shard_params",
     "sources",

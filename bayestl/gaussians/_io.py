@@ -16,8 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from bayestl import _containers
 from bayestl._types import Params
-from bayestl.gaussians import _containers
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._header import FORMAT, Header, from_json, to_json
 from bayestl.gaussians._stored import check_values, describe, expected, rebuild, tensors_of

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayestl import _tree
+from bayestl import _containers, _tree
 from bayestl._types import Params
-from bayestl.gaussians import _containers
 from bayestl.gaussians._header import Header
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from bayestl import _tree
+from bayestl import _safetensors, _tree
 from bayestl._types import Params
 from bayestl.posteriors import Samples
 from bayestl.training import Ring
@@ -95,7 +92,7 @@ class SampleWriter:
             f"draws/{path}": np.ascontiguousarray(np.asarray(leaf[rows]))
             for path, leaf in _tree.by_paths(collected.rows).items()
         }
-        _save(folder / f"draws-{first:09d}-{count:09d}.safetensors", tensors)
+        _safetensors.write(folder / f"draws-{first:09d}-{count:09d}.safetensors", tensors)
         self._written[folder] = count
 
 
@@ -149,14 +146,3 @@ def _read(path: Path, like: Params, rows: np.ndarray) -> Params:
     one = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in found.items()}
     _tree.check_same_structure(f"the draws in {path.name}", one, "like", _tree.by_paths(like), "give their network's")
     return _tree.restructure({name: jnp.asarray(x) for name, x in found.items()}, like)
-
-
-def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        save_file(tensors, temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ def from_json(entry: Any) -> Any:
         return [from_json(part) for part in parts] if kind == "list" else tuple(map(from_json, parts))
     if not all(isinstance(p, list) and len(p) == 2 and type(p[0]) in (str, int) for p in parts):
         raise ValueError(f"{parts!r} are not the entries of a dict")
-    found = {key: from_json(part) for key, part in parts}
-    if len(found) != len(parts):
+    entries = {key: from_json(part) for key, part in parts}
+    if len(entries) != len(parts):
         raise ValueError("a key of a dict is given twice")
-    return found
+    return entries

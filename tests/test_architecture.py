@@ -197,6 +197,67 @@ def test_right_imports_pass(source: str, module: str):
     assert room_errors(source, module) == []
 
 
+# ---------------------------------------------------------------- covariance structures
+
+
+def structures() -> dict[str, Path]:
+    """The covariance structures by name, each with the file that defines it."""
+    result = {}
+    for path in sorted((PACKAGE / "gaussians").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Gaussian" for base in node.bases):
+                result[node.name] = path
+    return result
+
+
+def asked_by_name(source: str, names: set[str]) -> list[str]:
+    """Where a program asks which of these classes an object is of, or matches it against them."""
+    errors = []
+    for node in ast.walk(ast.parse(source)):
+        asked: list[ast.AST] = []
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass") and len(node.args) > 1:
+            asked = [node.args[1]]
+        elif isinstance(node, ast.Compare) and any(
+            ast.unparse(x).startswith("type(") for x in ast.walk(node) if isinstance(x, ast.Call)
+        ):
+            asked = [node]
+        elif isinstance(node, ast.MatchClass):
+            asked = [node.cls]
+        inside = [x for each in asked for x in ast.walk(each)]
+        called = {x.id for x in inside if isinstance(x, ast.Name)} | {
+            x.attr for x in inside if isinstance(x, ast.Attribute)
+        }
+        errors += [f"{getattr(node, 'lineno', 0)}: asks for {name}" for name in sorted(called & names)]
+    return errors
+
+
+def test_nobody_asks_which_structure_a_gaussian_is():
+    """What others must know of a structure, a method of Gaussian says: so a new one is one file."""
+    known = structures()
+    assert {"Blocks", "Dense", "Diagonal", "Kronecker", "LowRank"} <= set(known)
+    errors = []
+    for _, path in modules():
+        foreign = {name for name, home in known.items() if home != path}
+        errors += [f"{path.relative_to(ROOT)}:{error}" for error in asked_by_name(path.read_text(), foreign)]
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "isinstance(prior, Blocks)",
+        "isinstance(prior, gaussians.Diagonal | LowRank)",
+        "isinstance(prior, (int, Dense))",
+        "type(prior) is Kronecker",
+        "match prior:\n    case Diagonal(mean=m):\n        pass",
+    ],
+)
+def test_questions_are_seen(line: str):
+    names = {"Blocks", "Diagonal", "LowRank", "Dense", "Kronecker"}
+    assert asked_by_name(line, names)
+    assert not asked_by_name("Diagonal(mean, variances) if isinstance(prior, Gaussian) else LowRank(prior)", names)
+
+
 PRIVATE = re.compile(
     r"^\s*(?:from|import) bayestl[\w.]*\._\w+|^\s*from bayestl[\w.]* import .*\b_[a-z]\w*",
     re.MULTILINE,

@@ -14,7 +14,7 @@ from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Params
 from bayestl.bridges._flat_gaussian import FlatGaussian
-from bayestl.bridges._sites import Sites, blocks, sites_of
+from bayestl.bridges._sites import Sites, sites_of
 from bayestl.gaussians import Gaussian
 
 
@@ -54,7 +54,7 @@ class NumPyroModel:
         if not isinstance(self.joint.prior, Gaussian):
             flat = dist.constraints.real_vector
             return {name: dist.ImproperUniform(flat, (), (size,)) for name, size in sizes.items()}
-        parts = blocks(self.joint.prior.rescale(self.joint.temperature))
+        parts = self.joint.prior.rescale(self.joint.temperature).blocks()
         return {name: FlatGaussian(part) for name, part in zip(sizes, parts, strict=True)}
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._types import Params
-from bayestl.gaussians import Blocks, Gaussian
+from bayestl.gaussians import Gaussian
 
 
 # Static, so that a method's state can carry it through compiled programs without a copy of the parameters.
@@ -91,18 +91,11 @@ class Sites:
         )
 
 
-def blocks(prior: Gaussian) -> list[Gaussian]:
-    """The independent parts of a Gaussian, those within parts too."""
-    if isinstance(prior, Blocks):
-        return [inner for block in prior.blocks for inner in blocks(block)]
-    return [prior]
-
-
 def sites_of(like: Params, prior: Any = None) -> Sites:
     """The sites of parameters like ``like``: one for each block of the prior, and one where it has none."""
     leaves, treedef = jax.tree.flatten(like)
     places = jax.tree.unflatten(treedef, range(len(leaves)))
-    parts = blocks(prior) if isinstance(prior, Gaussian) else []
+    parts = prior.blocks() if isinstance(prior, Gaussian) else ()
     shapes, dtypes = (tuple(jnp.shape(x) for x in leaves), tuple(np.dtype(x.dtype) for x in leaves))
     positions = [tuple(jax.tree.leaves(_tree.like_selection(places, part.mean))) for part in parts]
     if len(parts) < 2:

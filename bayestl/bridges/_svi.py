@@ -23,7 +23,7 @@ from bayestl.bridges._guide_posterior import GuidePosterior, known_posterior
 from bayestl.bridges._guides import MakeGuide, check_guide, made_guide, reads_data
 from bayestl.bridges._numpyro_model import NumPyroModel, numpyro_model
 from bayestl.bridges._sites import Sites
-from bayestl.gaussians import Dense, Gaussian
+from bayestl.gaussians import Gaussian
 from bayestl.passes import whole
 
 
@@ -180,21 +180,22 @@ def _numpyro_state(state: SVIState, key: Key) -> Any:
 
 def _posterior(method: _Method, state: SVIState) -> Posterior:
     dynamic, static = partition(method)
-    found = _found(dynamic, state, static=static)
-    if isinstance(found, dict):
-        return GuidePosterior(method.joint, found, method.batch, method.make_guide, state.sites)
-    if isinstance(found, Dense) and _tree.is_concrete(found) and not bool(jnp.all(jnp.diagonal(found.cholesky) > 0)):
+    posterior = _known_or_params(dynamic, state, static=static)
+    if isinstance(posterior, dict):
+        return GuidePosterior(method.joint, posterior, method.batch, method.make_guide, state.sites)
+    known = isinstance(posterior, Gaussian) and _tree.is_concrete(posterior)
+    if known and not bool(jnp.isfinite(posterior.log_det_covariance())):
         warnings.warn(
             "the Hessian at the guide's point is not positive definite, so this posterior is no density: train longer, "
             "or use a guide that learns its covariance",
             RuntimeWarning,
             stacklevel=2,
         )
-    return found
+    return posterior
 
 
 @partial(jax.jit, static_argnames="static")
-def _found(dynamic: list[Any], state: SVIState, *, static: Static) -> Posterior | dict[str, Any]:
+def _known_or_params(dynamic: list[Any], state: SVIState, *, static: Static) -> Posterior | dict[str, Any]:
     """One of our posteriors where the guide is of a known kind, else the values of its parameters."""
     method: _Method = static.combine(dynamic)
     key = jax.random.key(0)

@@ -6,7 +6,6 @@ from bayestl.curvature._diagonal import DiagonalCurvature, diagonal
 from bayestl.curvature._dual import dual
 from bayestl.curvature._kinds import Kind, empirical_fisher, fisher, ggn
 from bayestl.curvature._kronecker import (
-    Factors,
     KroneckerCurvature,
     expand,
     joined,
@@ -26,7 +25,6 @@ __all__ = [
     "DenseCurvature",
     "DiagonalCurvature",
     "Eigenpairs",
-    "Factors",
     "Kind",
     "KroneckerCurvature",
     "dense",

@@ -36,11 +36,10 @@ class ColumnsCurvature:
         self, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
     ) -> gaussians.Gaussian:
         """The Gaussian at ``params`` with precision ``(power H + Sigma0^-1) / temperature``; see
-        :func:`~bayestl.gaussians.add_precision`.
+        :meth:`~bayestl.gaussians.Gaussian.add_precision`.
 
         Raises:
             ValueError: a flat prior.
-            TypeError: a prior for which there is no closed form.
         """
         if prior is None:
             raise ValueError(
@@ -48,16 +47,17 @@ class ColumnsCurvature:
                 "prior: its posterior has no covariance; give a Gaussian prior, or curvature.dense() with more data "
                 "than parameters"
             )
-        scaled = jax.tree.map(lambda c: c * jnp.sqrt(jnp.asarray(power, c.dtype)), self.columns)
-        posterior = gaussians.add_precision(prior, scaled)
+        posterior = prior.add_precision(self._scaled(power))
         dtype = jnp.result_type(*jax.tree.leaves(posterior.mean))
         return posterior.around(params).rescale(jnp.asarray(temperature, dtype))
 
     def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
-        """``log det (I + power Sigma0 H)``, through the k x k Gram matrix ``C^T Sigma0 C``."""
-        gram = self.gram(prior)
-        inner = jnp.eye(len(gram), dtype=gram.dtype) + jnp.asarray(power, gram.dtype) * gram
-        return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(inner))))
+        """``log det (I + power Sigma0 H)``; see :meth:`~bayestl.gaussians.Gaussian.log_det_ratio`."""
+        return prior.log_det_ratio(self._scaled(power))
+
+    def _scaled(self, power: Scalar) -> Params:
+        """A root of ``power H``."""
+        return jax.tree.map(lambda c: c * jnp.sqrt(jnp.asarray(power, c.dtype)), self.columns)
 
     def gram(self, prior: gaussians.Gaussian) -> jax.Array:
         """``C^T Sigma0 C``, (k, k)."""

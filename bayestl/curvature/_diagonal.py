@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jax.lax import Precision
 from jax.tree_util import Partial
 
-from bayestl import _tree, gaussians, layers
+from bayestl import gaussians, layers
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
 from bayestl.curvature._kinds import Kind
@@ -41,14 +40,19 @@ class DiagonalCurvature:
         self, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
     ) -> gaussians.Gaussian:
         """The Gaussian at ``params`` with precision ``(power diag(h) + Sigma0^-1) / temperature``, of the structure of
-        the prior; see :func:`~bayestl.gaussians.add_diagonal_precision`.
+        the prior; see :meth:`~bayestl.gaussians.Gaussian.add_diagonal_precision`.
 
         Under the flat prior a parameter whose h is 0 gives NaN.
 
         Raises:
             TypeError: a prior for which there is no closed form.
         """
-        return updated(self.diagonal, prior, params, power, temperature)
+        h = scaled(self.diagonal, power)
+        if prior is None:
+            posterior: gaussians.Gaussian = gaussians.from_diagonal_precision(params, h)
+        else:
+            posterior = prior.add_diagonal_precision(h).around(params)
+        return posterior.rescale(jnp.asarray(temperature, jnp.result_type(*jax.tree.leaves(params))))
 
     def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
         """``log det (I + power Sigma0 diag(h))``.
@@ -56,47 +60,12 @@ class DiagonalCurvature:
         Raises:
             TypeError: a prior for which there is no closed form.
         """
-        return log_det_ratio(_scaled(self.diagonal, power), prior)
+        return prior.diagonal_log_det_ratio(scaled(self.diagonal, power))
 
 
-def updated(
-    diagonal: Params, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
-) -> gaussians.Gaussian:
-    """What :meth:`DiagonalCurvature.precision_update` gives."""
-    h = _scaled(diagonal, power)
-    if prior is None:
-        variance = jax.tree.map(lambda x: jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), jnp.nan), h)
-        posterior: gaussians.Gaussian = gaussians.Diagonal(params, variance)
-    else:
-        posterior = gaussians.add_diagonal_precision(prior, h).around(params)
-    return posterior.rescale(jnp.asarray(temperature, jnp.result_type(*jax.tree.leaves(params))))
-
-
-def _scaled(diagonal: Params, power: Scalar) -> Params:
+def scaled(diagonal: Params, power: Scalar) -> Params:
+    """``power diag(h)``."""
     return jax.tree.map(lambda x: jnp.asarray(power, x.dtype) * x, diagonal)
-
-
-def log_det_ratio(h: Params, prior: gaussians.Gaussian) -> jax.Array:
-    """``log det (I + Sigma0 diag(h))``."""
-    if isinstance(prior, gaussians.Blocks):
-        return _tree.total(log_det_ratio(_tree.like_selection(h, block.mean), block) for block in prior.blocks)
-    if isinstance(prior, gaussians.Dense):
-        lower = prior.cholesky
-        inner = jnp.matmul(lower.T, ravel_pytree(h)[0][:, None] * lower, precision=Precision.HIGHEST)
-        root = jnp.linalg.cholesky(jnp.eye(len(inner), dtype=inner.dtype) + 0.5 * (inner + inner.T))
-        return 2 * jnp.sum(jnp.log(jnp.diagonal(root)))
-    if not isinstance(prior, gaussians.Diagonal | gaussians.LowRank):
-        raise TypeError(
-            f"diagonal curvature under a {type(prior).__name__} prior has no closed form; give a diagonal, low-rank or "
-            "dense prior, or these by path"
-        )
-    gained = jax.tree.map(jnp.multiply, h, prior.diagonal)
-    result = _tree.total(jnp.sum(jnp.log1p(x)) for x in jax.tree.leaves(gained))
-    if isinstance(prior, gaussians.LowRank):
-        measured = jax.tree.map(lambda q, x: q * jnp.sqrt(x / (1 + x)), prior.basis, gained)
-        gram = _tree.columns_gram(measured, measured)
-        result += jnp.linalg.slogdet(jnp.eye(len(gram), dtype=gram.dtype) + prior.eigenvalues[:, None] * gram)[1]
-    return result
 
 
 def diagonal() -> Builder:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,9 @@ from bayestl import _tree, gaussians
 from bayestl import layers as network_layers
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
-from bayestl.curvature._diagonal import log_det_ratio, squares, updated
+from bayestl.curvature._diagonal import scaled, squares
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._layers import column_gradients, in_small_batches, layers_of
-from bayestl.curvature._low_rank_prior import Columns, OfDiagonal, OfLayer, log_det, split, with_columns
 from bayestl.curvature._structure import Builder
 from bayestl.passes import batches
 
@@ -69,37 +67,6 @@ def separate(inputs: jax.Array) -> tuple[jax.Array, ...]:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Factors:
-    """The curvature of one layer, ``A (x) G``: that of ``sum_ij sum_oq M_io A_ij G_oq M_jq`` for its matrix M.
-
-    Attributes:
-        inputs: A, (g, I, I), a mean over the examples.
-        outputs: G, (g, O, O), a sum over the examples.
-        layout: which parameters are M (g, I, O).
-    """
-
-    inputs: Any
-    outputs: Any
-    layout: gaussians.MatrixLayout = dataclasses.field(metadata={"static": True})
-
-
-class _Eigen(NamedTuple):
-    """``D A D = Q_in diag(a) Q_in^T`` with D = diag(scale), and ``G = Q_out diag(g) Q_out^T``."""
-
-    scale: jax.Array
-    inputs: jax.Array
-    outputs: jax.Array
-    input_values: jax.Array
-    output_values: jax.Array
-
-    @property
-    def values(self) -> jax.Array:
-        """Of the Kronecker product, (g, I, O)."""
-        return self.input_values[:, :, None] * self.output_values[:, None, :]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
 class KroneckerCurvature:
     """H as a Kronecker product for every layer, and a diagonal for all other parameters. Made by :func:`kronecker`.
 
@@ -109,7 +76,7 @@ class KroneckerCurvature:
         inventory: how every parameter was handled.
     """
 
-    layers: tuple[Factors, ...]
+    layers: tuple[gaussians.KroneckerFactors, ...]
     diagonal: Any
     inventory: network_layers.Inventory = dataclasses.field(metadata={"static": True})
 
@@ -123,131 +90,39 @@ class KroneckerCurvature:
 
     def precision_update(
         self, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
-    ) -> gaussians.Blocks | gaussians.LowRankUpdate:
+    ) -> gaussians.Gaussian:
         """The Gaussian at ``params`` with precision ``(power H + Sigma0^-1) / temperature``, exact: a
-        :class:`~bayestl.gaussians.Kronecker` for every layer, under a prior with a low-rank part inside a
-        :class:`~bayestl.gaussians.LowRankUpdate`.
+        :class:`~bayestl.gaussians.Kronecker` for every layer, under a prior with a low-rank part below a
+        :class:`~bayestl.gaussians.LowRank`; see :meth:`~bayestl.gaussians.Gaussian.add_kronecker_precision`.
 
         Under the flat prior a factor that is singular up to rounding gives NaN.
 
         Raises:
-            ValueError: a prior that, but for a low-rank part, correlates a layer or has a variance per number.
+            ValueError: a prior that, but for a low-rank part, correlates a layer or has more than one variance in a
+                row of its matrix.
         """
-        rest, columns = self._split(prior)
-        eigens = [_eigen(layer, rest) for layer in self.layers]
-        blocks: list[Any] = []
-        for layer, eigen in zip(self.layers, eigens, strict=True):
-            part = _tree.select_where(params, lambda path, layer=layer: path in layer.layout.paths)
-            scaled = jnp.asarray(power, eigen.values.dtype) * eigen.values
-            spectrum = jnp.asarray(temperature, scaled.dtype) / (
-                _resolved(eigen, scaled) if rest is None else 1 + scaled
-            )
-            blocks.append(gaussians.Kronecker(part, eigen.scale, eigen.inputs, eigen.outputs, spectrum, layer.layout))
-        if jax.tree.leaves(self.diagonal):
-            part = _tree.like_selection(params, self.diagonal)
-            others = None if rest is None else rest.restrict(part)
-            blocks.append(updated(self.diagonal, others, part, power, temperature))
-        base = gaussians.Blocks(tuple(blocks))
-        if rest is None or columns is None:
-            return base
-        pieces = self._pieces(eigens, rest, columns, power)
-        seen = _tree.merge(*(place(of.seen(q)) for of, q, place in pieces))
-        return with_columns(base, columns, seen, [of.root(q) for of, q, _ in pieces])
+        precision = self._precision(power)
+        if prior is None:
+            posterior = gaussians.from_kronecker_precision(params, precision)
+        else:
+            posterior = prior.add_kronecker_precision(precision).around(params)
+        return posterior.rescale(jnp.asarray(temperature, jnp.result_type(*jax.tree.leaves(params))))
 
     def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
         """``log det (I + power Sigma0 H)``.
 
         Raises:
-            ValueError: a prior that, but for a low-rank part, correlates a layer or has a variance per number.
+            ValueError: as :meth:`precision_update`.
         """
-        rest, columns = self._split(prior)
-        eigens = [_eigen(layer, rest) for layer in self.layers]
-        values = [eigen.values for eigen in eigens]
-        result = _tree.total(jnp.sum(jnp.log1p(jnp.asarray(power, x.dtype) * x)) for x in values)
-        if rest is not None and jax.tree.leaves(self.diagonal):
-            h = jax.tree.map(lambda x: jnp.asarray(power, x.dtype) * x, self.diagonal)
-            result += log_det_ratio(h, rest.restrict(self.diagonal))
-        if rest is not None and columns is not None:
-            pieces = self._pieces(eigens, rest, columns, power)
-            result += log_det([of for of, _, _ in pieces], [q for _, q, _ in pieces], columns.eigenvalues)
-        return result
+        return prior.kronecker_log_det_ratio(self._precision(power))
 
-    def _split(self, prior: gaussians.Gaussian | None) -> tuple[gaussians.Gaussian | None, Columns | None]:
-        """The prior without the low-rank parts that reach into layers, and these."""
-        return (None, None) if prior is None else split(prior, {p for x in self.layers for p in x.layout.paths})
-
-    def _pieces(self, eigens: list[_Eigen], rest: gaussians.Gaussian, columns: Columns, power: Scalar) -> list[_Piece]:
-        """The curvature in independent parts, each with what the columns have there."""
-        pieces: list[_Piece] = []
-        for layer, eigen in zip(self.layers, eigens, strict=True):
-            factor = jnp.asarray(power, eigen.values.dtype)
-            rows = eigen.scale[:, None] if eigen.scale.ndim else eigen.scale
-            # Derivatives of eigenvectors do not exist where eigenvalues are equal; none is asked for.
-            vectors = jax.lax.stop_gradient((eigen.inputs, eigen.outputs, factor * eigen.values))
-            of = OfLayer(rows, layer.inputs, factor * layer.outputs, *vectors)
-            q = jax.vmap(layer.layout.matrix)(columns.basis)
-            pieces.append((of, q, partial(_columns_of, layer, columns.basis)))
-        if jax.tree.leaves(self.diagonal):
-            variance = rest.restrict(self.diagonal).variance()
-            gained = jax.tree.map(lambda h, a: jnp.asarray(power, h.dtype) * h * a, self.diagonal, variance)
-            for path, values in _tree.by_paths(gained).items():
-                q = _tree.by_paths(columns.basis)[path]
-                pieces.append((OfDiagonal(values), q, partial(_alone, columns.basis, path)))
-        return pieces
-
-
-_Piece = tuple[OfLayer | OfDiagonal, jax.Array, Callable[[jax.Array], Params]]
-"""Of the curvature, of Q (k, ...), and how to put columns (k, ...) back to where they are among the parameters."""
-
-
-def _columns_of(layer: Factors, basis: Params, matrices: jax.Array) -> Params:
-    part = _tree.select_where(basis, lambda path: path in layer.layout.paths)
-    return jax.vmap(layer.layout.tree)(matrices, part)
-
-
-def _alone(basis: Params, path: str, columns: jax.Array) -> Params:
-    return _tree.restructure({path: columns}, basis)
-
-
-def _eigen(layer: Factors, prior: gaussians.Gaussian | None) -> _Eigen:
-    count, dtype = layer.inputs.shape[-1], layer.inputs.dtype
-    roots = [jnp.sqrt(_isotropic(prior, path)).astype(dtype) for path in layer.layout.paths]
-    scale = roots[0] if len(roots) == 1 else jnp.append(jnp.full(count - 1, roots[0]), roots[1])
-    rows = scale[:, None] if scale.ndim else scale
-    input_values, inputs = jnp.linalg.eigh(rows * layer.inputs * rows.mT if scale.ndim else scale**2 * layer.inputs)
-    output_values, outputs = jnp.linalg.eigh(layer.outputs)
-    # Squares have no negative eigenvalues but by rounding.
-    return _Eigen(scale, inputs, outputs, jnp.maximum(input_values, 0), jnp.maximum(output_values, 0))
-
-
-def _isotropic(prior: gaussians.Gaussian | None, path: str) -> jax.Array:
-    """The prior variance of a parameter: one number for all of it."""
-    if prior is None:
-        return jnp.ones(())
-    if isinstance(prior, gaussians.Blocks):
-        owner = next(block for block in prior.blocks if path in _tree.paths(block.mean))
-        return _isotropic(owner, path)
-    if isinstance(prior, gaussians.Diagonal):
-        variance = jnp.asarray(_tree.by_paths(prior.diagonal)[path])
-        if variance.size == 1:
-            return variance.reshape(())
-        what = "has a variance for each of its numbers"
-    else:
-        what = f"belongs to a {type(prior).__name__} Gaussian"
-    raise ValueError(
-        "Kronecker-factored curvature has a closed form only under priors isotropic per parameter, with a low-rank "
-        f"part or without, and {path!r} {what}; give it a gaussians.isotropic prior (by path) or a gaussians.low_rank "
-        "one with one number per parameter as its diagonal, or another curvature: diagonal() goes with diagonal, "
-        "low-rank and dense priors, low_rank(r) and dual() with these and Kronecker ones, dense() with every prior"
-    )
-
-
-def _resolved(eigen: _Eigen, values: jax.Array) -> jax.Array:
-    """Eigenvalues under the flat prior, NaN where those of a factor are lost in its rounding."""
-    for found in (eigen.input_values, eigen.output_values):
-        least = found.shape[-1] * jnp.finfo(found.dtype).eps * found[:, -1]
-        values = jnp.where(jnp.all(found[:, 0] > least), values, jnp.nan)
-    return jnp.where(values > 0, values, jnp.nan)
+    def _precision(self, power: Scalar) -> gaussians.KroneckerPrecision:
+        """``power H``."""
+        layers = tuple(
+            dataclasses.replace(layer, outputs=jnp.asarray(power, layer.outputs.dtype) * layer.outputs)
+            for layer in self.layers
+        )
+        return gaussians.KroneckerPrecision(layers, scaled(self.diagonal, power))
 
 
 def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
@@ -260,10 +135,10 @@ def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
 
     Layers are found in the traced program: dense ones, also shared by a sequence, convolutions in any number of
     dimensions, groups of both. Where a parameter enters in another way, H has its exact diagonal; :func:`find_layers`
-    says which, and so does ``inventory`` of the result. The Laplace posterior is exact under priors isotropic per
-    parameter: a :class:`~bayestl.gaussians.Kronecker` for every layer. A low-rank part of the prior may come on top,
-    across any layers: then so it does in the posterior, a :class:`~bayestl.gaussians.LowRankUpdate`. Memory: I^2 + O^2
-    per layer.
+    says which, and so does ``inventory`` of the result. The Laplace posterior is exact under priors with one variance
+    per parameter, or one per row of a layer's matrix: a :class:`~bayestl.gaussians.Kronecker` for every layer. A
+    low-rank part of the prior may come on top, across any layers: then so it does in the posterior, a
+    :class:`~bayestl.gaussians.LowRank` on top of these. Memory: I^2 + O^2 per layer.
 
     Args:
         sharing: what to do with the positions that share weights: :func:`expand` or :func:`reduce`, or a function.
@@ -282,7 +157,7 @@ def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
         >>> posterior = btl.infer.laplace(
         ...     jax.random.key(0), joint, net.params, data, curvature=btl.curvature.kronecker()
         ... )
-        >>> [type(block).__name__ for block in posterior.blocks]
+        >>> [type(block).__name__ for block in posterior.blocks()]
         ['Kronecker', 'Kronecker']
     """
     return Partial(_kronecker, sharing, bias)
@@ -321,15 +196,16 @@ def _kronecker(
         inputs = inputs / passes.total_weight().astype(inputs.dtype)
         layout = gaussians.MatrixLayout(names[site.leaf], site.rearrangement)
         if site.bias is None:
-            blocks.append(Factors(inputs, outputs, layout))
+            blocks.append(gaussians.KroneckerFactors(inputs, outputs, layout))
             continue
         layout, blocks_of_inputs = layout._replace(bias=names[site.bias]), bias(inputs)
         if len(blocks_of_inputs) == 1:
-            blocks.append(Factors(blocks_of_inputs[0], outputs, layout))
+            blocks.append(gaussians.KroneckerFactors(blocks_of_inputs[0], outputs, layout))
         else:
             alone = layout.bias_alone(network.leaves[site.bias].shape)
             weights, bias_block = blocks_of_inputs
-            blocks += [Factors(weights, outputs, layout._replace(bias=None)), Factors(bias_block, outputs, alone)]
+            blocks.append(gaussians.KroneckerFactors(weights, outputs, layout._replace(bias=None)))
+            blocks.append(gaussians.KroneckerFactors(bias_block, outputs, alone))
     return KroneckerCurvature(tuple(blocks), diagonal, network.inventory)
 
 

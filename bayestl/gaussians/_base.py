@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._types import Key, Params, Scalar
+from bayestl.gaussians._matrices import Columns, Dual, KroneckerPrecision
+from bayestl.gaussians._matrix_layout import MatrixLayout
+from bayestl.gaussians._storable import Storable
 
 
-class Dual(NamedTuple):
-    """A symmetric matrix A by the traces that it has with others: the other way to ``tr(A B)``.
-
-    Attributes:
-        trace: ``(diagonal, quadratic) -> tr(A B)`` for a symmetric B known by its diagonal and by
-            ``quadratic(v) = v^T B v``.
-        num_directions: how often that asks for ``quadratic``.
-    """
-
-    trace: Callable[[Params, Any], jax.Array]
-    num_directions: int
-
-
-class Gaussian(abc.ABC):
+class Gaussian(Storable, abc.ABC):
     """A normal distribution over a parameter pytree. A source summary, a prior and a posterior are all one of these.
 
     ``log N(theta) = -1/2 [D log 2pi + log det Sigma + (theta - mu)^T Sigma^-1 (theta - mu)]``
 
-    Subclasses are frozen pytrees, one per covariance structure, made by the functions of ``bayestl.gaussians``. Vectors
+    Subclasses are frozen pytrees, one per covariance structure, made by the functions of ``bayestl.gaussians``; nobody
+    else asks which one it is. Vectors
     ``v`` are pytrees with the structure of ``mean``; nothing of size D x D is formed except by ``dense``. The square
     root behind :meth:`whiten` and :meth:`unwhiten` is some S with ``S S^T = Sigma``; it need not be symmetric.
     """
 
     mean: Any
     """The mean mu, a pytree of floating-point arrays."""
+    layout: MatrixLayout | None = None
+    """How the parameters make the matrix of one layer, where the covariance is that of such a matrix."""
+
+    # ------------------------------------------------------------ what every structure defines
 
     @abc.abstractmethod
     def precision_quadratic(self, v: Params) -> jax.Array:
@@ -54,7 +48,7 @@ class Gaussian(abc.ABC):
 
     @abc.abstractmethod
     def precision_diagonal(self) -> Params:
-        """The diagonal of ``Sigma^-1``, in the structure of ``mean``."""
+        """The diagonal of ``Sigma^-1``, in the structure of ``mean``; leaves have shapes that broadcast to its own."""
 
     @abc.abstractmethod
     def precision_mv(self, v: Params) -> Params:
@@ -78,9 +72,11 @@ class Gaussian(abc.ABC):
 
     @abc.abstractmethod
     def rescale(self, c: Any) -> Gaussian:
-        """The covariance times ``c`` > 0: a scalar, or a pytree of one number per leaf of ``mean``.
+        """``D Sigma D`` with D the square root of ``c`` > 0: a scalar, or a pytree in the structure of ``mean``.
 
-        With one number c_l per leaf the block of leaves l, m is multiplied by sqrt(c_l c_m).
+        A leaf of ``c`` is one number for all of that leaf, or has any shape that broadcasts to it: (V, 1) gives each
+        row of a (V, E) table a factor of its own. With one number c_l per leaf the block of leaves l, m is multiplied
+        by sqrt(c_l c_m).
         """
 
     @abc.abstractmethod
@@ -105,7 +101,7 @@ class Gaussian(abc.ABC):
         """``tr(A Sigma)`` for a symmetric A known by its diagonal and by ``quadratic(v) = v^T A v``.
 
         Args:
-            diagonal: of A, in the structure of ``mean``.
+            diagonal: of A, in the structure of ``mean``; leaves have shapes that broadcast to its own.
             quadratic: of A.
             dual: A from its other side, for structures that would ask for ``quadratic`` once per parameter.
         """
@@ -126,6 +122,130 @@ class Gaussian(abc.ABC):
         Leaves of this Gaussian whose paths ``like`` lacks must have been taken out with :meth:`restrict` before.
         """
 
+    # ------------------------------------------------------------ independence
+
+    def blocks(self) -> tuple[Gaussian, ...]:
+        """The independent blocks, none of which is made of blocks: the Gaussian itself where there is one alone."""
+        return (self,)
+
+    def independent_variances(self) -> Params | None:
+        """The variances of parameters that are all independent, in shapes that broadcast to those of ``mean``.
+
+        None where parameters are correlated.
+        """
+        return None
+
+    def without_columns(self) -> tuple[Gaussian, Columns | None]:
+        """A Gaussian of root S and the columns with ``Sigma = S (I + Q diag(lam) Q^T) S^T``; None for no columns."""
+        return self, None
+
+    # ------------------------------------------------------------ more precision
+
+    def add_precision(self, columns: Params) -> Gaussian:
+        """The Gaussian of the same mean whose precision is larger by ``C C^T``: ``(Sigma^-1 + C C^T)^-1``.
+
+        What a Laplace approximation does to its prior, C then a square root of the curvature. A
+        :class:`~bayestl.gaussians.LowRank` of rank k more on top of the same base, O(D k^2) beside what its root takes;
+        a dense Gaussian stays dense. Directions in which ``C C^T`` outweighs the prior by more than 1 over the machine
+        epsilon (8e6 in float32) are limited to that, the most that the canonical form can hold.
+
+        Args:
+            columns: C in the structure of ``mean``; every leaf has a leading axis, (k, *shape).
+
+        Reference:
+            The Woodbury identity in square-root form: with S S^T = Sigma and the singular values s of S^T C, U its left
+            singular vectors, the new square root is ``S (I + U (1 / sqrt(1 + s^2) - 1) U^T)``.
+
+        Example:
+            >>> g = btl.gaussians.isotropic({"w": jnp.zeros(2)}, scale=1.0)
+            >>> print(g.add_precision({"w": jnp.array([[3.0, 0.0]])}).variance()["w"].round(3))
+            [0.1 1. ]
+        """
+        from bayestl.gaussians._on_top import on_top  # which builds a Gaussian
+
+        return on_top(self, columns)
+
+    def log_det_ratio(self, columns: Params) -> jax.Array:
+        """``log det (I + Sigma C C^T)``: by how much :meth:`add_precision` lowers ``log det Sigma``, a scalar >= 0.
+
+        Through the k x k Gram matrix ``C^T Sigma C``, not as a difference of two log determinants, which float32 could
+        not resolve.
+        """
+        gram = _tree.columns_gram(columns, jax.vmap(self.covariance_mv)(columns))
+        inner = jnp.eye(len(gram), dtype=gram.dtype) + 0.5 * (gram + gram.T)
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(inner))))
+
+    def add_diagonal_precision(self, diagonal: Params) -> Gaussian:
+        """The Gaussian of the same mean and structure whose precision is larger by ``diag(h)``.
+
+        What a Laplace approximation with diagonal curvature does to its prior. Exact.
+
+        Args:
+            diagonal: h >= 0, in the structure of ``mean``.
+
+        Raises:
+            TypeError: a structure for which the result has no closed form.
+
+        Example:
+            >>> g = btl.gaussians.isotropic({"w": jnp.zeros(2)}, scale=1.0)
+            >>> print(g.add_diagonal_precision({"w": jnp.array([3.0, 0.0])}).variance()["w"])
+            [0.25 1.  ]
+        """
+        raise TypeError(self._no_diagonal_precision())
+
+    def diagonal_log_det_ratio(self, diagonal: Params) -> jax.Array:
+        """``log det (I + Sigma diag(h))``: by how much :meth:`add_diagonal_precision` lowers ``log det Sigma``.
+
+        Raises:
+            TypeError: a structure for which it has no closed form.
+        """
+        raise TypeError(self._no_diagonal_precision())
+
+    def _no_diagonal_precision(self) -> str:
+        return (
+            f"diagonal precision on top of a {type(self).__name__} Gaussian has no closed form; give it a diagonal, "
+            "low-rank or dense prior, or these by path"
+        )
+
+    def add_kronecker_precision(self, precision: KroneckerPrecision) -> Gaussian:
+        """The Gaussian of the same mean whose precision is larger by a Kronecker product for every layer.
+
+        What a Laplace approximation with Kronecker-factored curvature does to its prior: a
+        :class:`~bayestl.gaussians.Kronecker` for every layer, below the columns of a low-rank prior. Exact.
+
+        Raises:
+            ValueError: a Gaussian that, but for a low-rank part, correlates a layer or has more than one variance in a
+                row of its matrix.
+        """
+        from bayestl.gaussians._kronecker_precision import add
+
+        return add(self, precision)
+
+    def kronecker_log_det_ratio(self, precision: KroneckerPrecision) -> jax.Array:
+        """``log det (I + Sigma H)``, H the precision: by how much :meth:`add_kronecker_precision` lowers
+        ``log det Sigma``.
+
+        Raises:
+            ValueError: as :meth:`add_kronecker_precision`.
+        """
+        from bayestl.gaussians._kronecker_precision import log_det_ratio
+
+        return log_det_ratio(self, precision)
+
+    def covariance_of_products(self, inputs: jax.Array, gradients: jax.Array) -> jax.Array:
+        """``Cov(tr(J_f^T M), tr(J_h^T M))`` for the matrix M of ``layout``, J_f the sum over positions of ``a g_f^T``.
+
+        Args:
+            inputs: a, (B, P, g, I), without the one of a bias: B examples, P positions, g groups.
+            gradients: g_f, (F, B, P, g, O).
+
+        Returns:
+            (B, F, F). Defined where ``layout`` is.
+        """
+        raise NotImplementedError(f"the parameters of a {type(self).__name__} make no matrix")
+
+    # ------------------------------------------------------------ densities and draws
+
     def squared_mahalanobis(self, params: Params) -> jax.Array:
         """``(theta - mu)^T Sigma^-1 (theta - mu)``, a scalar: all of the log density that an optimizer needs."""
         return self.precision_quadratic(_tree.sub(params, self.mean))
@@ -143,21 +263,3 @@ class Gaussian(abc.ABC):
     def __repr__(self) -> str:
         names = _tree.paths(self.mean)
         return f"{type(self).__name__}(D={_tree.size(self.mean)}, paths=[{_tree.shown(names, 4)}])"
-
-
-def leafwise(c: Any, like: Params, name: str = "c") -> Params:
-    """``c`` > 0 as one number per leaf of ``like``: a number is repeated, a tree of numbers is checked.
-
-    Raises:
-        ValueError: a tree that differs from ``like``, a leaf that is not a single number, or one that is not positive.
-    """
-    fix = "give a scalar, or one number per leaf"
-    if jax.tree.structure(c) == jax.tree.structure(0):
-        if jnp.ndim(c) != 0:
-            raise ValueError(f"{name} has shape {jnp.shape(c)}; {fix}")
-        _tree.check_positive(name, c, f"{name} must be positive")
-        return jax.tree.map(lambda _: c, like)
-    marks = jax.tree.map(lambda _: 0.0, like)
-    _tree.check_same_structure(name, c, "the leaves of mean", marks, fix)
-    _tree.check_positive(name, c, f"{name} must be positive")
-    return c

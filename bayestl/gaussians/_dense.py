@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -15,8 +16,10 @@ from jax.scipy.linalg import solve_triangular
 
 from bayestl import _tree
 from bayestl._types import Params, Scalar
-from bayestl.gaussians._base import Dual, Gaussian, leafwise
-from bayestl.gaussians._validate import checked_mean
+from bayestl.gaussians._base import Gaussian
+from bayestl.gaussians._matrices import Dual
+from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
+from bayestl.gaussians._validate import checked_mean, factors
 
 
 def _flat(tree: Params) -> jax.Array:
@@ -56,7 +59,7 @@ def reordered(cholesky: jax.Array, sizes: Mapping[str, int], order: Sequence[str
 @final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
-class Dense(Gaussian):
+class Dense(Gaussian, kind="dense"):
     """A full covariance by its lower Cholesky factor: ``Sigma = L L^T``. Made by :func:`dense`.
 
     Attributes:
@@ -115,7 +118,9 @@ class Dense(Gaussian):
 
     def rescale(self, c: Any) -> Dense:
         """See :meth:`Gaussian.rescale`."""
-        roots = jax.tree.map(lambda x, m: jnp.full(m.shape, jnp.sqrt(x), m.dtype), leafwise(c, self.mean), self.mean)
+        roots = jax.tree.map(
+            lambda x, m: jnp.broadcast_to(jnp.sqrt(x), m.shape).astype(m.dtype), factors(c, self.mean), self.mean
+        )
         return Dense(self.mean, _flat(roots)[:, None] * self.cholesky)
 
     def inflate(self, eps: Scalar) -> Dense:
@@ -163,6 +168,63 @@ class Dense(Gaussian):
         """See :meth:`Gaussian.realign`."""
         mean = _tree.restructure(_tree.by_paths(self.mean), like)
         return Dense(mean, reordered(self.cholesky, _sizes(self.mean), _tree.paths(mean)))
+
+    def add_precision(self, columns: Params) -> Dense:
+        """See :meth:`Gaussian.add_precision`."""
+        rows = _matmul(self.cholesky.T, jax.vmap(_flat)(columns).T)
+        return self._after(_matmul(rows, rows.T))
+
+    def add_diagonal_precision(self, diagonal: Params) -> Dense:
+        """See :meth:`Gaussian.add_diagonal_precision`."""
+        return self._after(self._whitened_diagonal(diagonal))
+
+    def diagonal_log_det_ratio(self, diagonal: Params) -> jax.Array:
+        """See :meth:`Gaussian.diagonal_log_det_ratio`."""
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(_root_of_more(self._whitened_diagonal(diagonal)))))
+
+    def _whitened_diagonal(self, diagonal: Params) -> jax.Array:
+        """``L^T diag(h) L``."""
+        inner = _matmul(self.cholesky.T, _flat(diagonal)[:, None] * self.cholesky)
+        return 0.5 * (inner + inner.T)
+
+    def _after(self, gained: jax.Array) -> Dense:
+        """``L (I + gained)^-1 L^T``."""
+        return Dense(self.mean, triangular(solve_triangular(_root_of_more(gained), self.cholesky.T, lower=True).T))
+
+    def stored(self) -> Stored:
+        """See :meth:`Gaussian.stored`."""
+        # The order of the leaves, which a tree in other containers may have otherwise.
+        return Stored({"mean": self.mean}, {"cholesky": self.cholesky}, {"order": _tree.paths(self.mean)})
+
+    @classmethod
+    def stored_shapes(cls, settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> Shapes:
+        """See :meth:`Gaussian.stored_shapes`."""
+        check_settings(settings, {"order"})
+        paths = [p.path for p in parameters]
+        if settings["order"] != paths:
+            raise ValueError(f"order is {settings['order']!r}, and the parameters are {paths}")
+        size = sum(math.prod(p.shape) for p in parameters)
+        return Shapes({"mean": {p.path: Shape(p.shape) for p in parameters}}, {"cholesky": Shape((size, size))})
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> Dense:
+        """See :meth:`Gaussian.from_stored`."""
+        mean, sizes = stored.trees["mean"], _sizes(stored.trees["mean"])
+        before = {path: sizes[path] for path in stored.settings["order"]}
+        return Dense(mean, reordered(stored.arrays["cholesky"], before, list(sizes)))
+
+    def check_values(self) -> None:
+        """See :meth:`Gaussian.check_values`."""
+        _tree.check_finite("mean", self.mean)
+        _tree.check_finite("cholesky", self.cholesky)
+        if bool(jnp.any(jnp.triu(self.cholesky, 1) != 0)):
+            raise ValueError("cholesky is not lower triangular")
+        _tree.check_positive("the diagonal of cholesky", jnp.diagonal(self.cholesky))
+
+
+def _root_of_more(gained: jax.Array) -> jax.Array:
+    """The Cholesky factor of ``I + gained``."""
+    return jnp.linalg.cholesky(jnp.eye(len(gained), dtype=gained.dtype) + gained)
 
 
 def dense(mean: Params, covariance: jax.Array) -> Dense:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import jax
@@ -10,25 +11,28 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._types import Params, Scalar
-from bayestl.gaussians._base import Dual, Gaussian, leafwise
-from bayestl.gaussians._validate import checked_mean, checked_variances
+from bayestl.gaussians._base import Gaussian
+from bayestl.gaussians._matrices import Dual
+from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
+from bayestl.gaussians._validate import checked_mean, checked_variances, factors, leafwise
 
 
-def log_det_diagonal(diagonal: Params, mean: Params) -> jax.Array:
-    """``sum log a`` over all parameters, for variances a that are arrays or one number for a whole leaf."""
-    pairs = zip(jax.tree.leaves(diagonal), jax.tree.leaves(mean), strict=True)
-    return _tree.total(m.size / max(a.size, 1) * jnp.sum(jnp.log(a)) for a, m in pairs)
+def sum_over(values: Params, mean: Params) -> jax.Array:
+    """The sum over all parameters of values in shapes that broadcast to those of ``mean``, which they never take."""
+    pairs = zip(jax.tree.leaves(values), jax.tree.leaves(mean), strict=True)
+    return _tree.total(m.size / max(a.size, 1) * jnp.sum(a) for a, m in pairs)
 
 
 @final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
-class Diagonal(Gaussian):
+class Diagonal(Gaussian, kind="diagonal"):
     """Independent parameters: ``Sigma = diag(a)``. Made by :func:`isotropic` and :func:`diagonal`.
 
     Attributes:
         mean: pytree of means.
-        diagonal: variances a, in the structure of ``mean``; a leaf may be one number for all of that leaf.
+        diagonal: variances a, in the structure of ``mean``; leaves have shapes that broadcast to its own, which are all
+            that is ever stored: () is one number for the leaf, (V, 1) one for every row of a (V, E) table.
     """
 
     mean: Any
@@ -41,7 +45,7 @@ class Diagonal(Gaussian):
 
     def log_det_covariance(self) -> jax.Array:
         """See :meth:`Gaussian.log_det_covariance`."""
-        return log_det_diagonal(self.diagonal, self.mean)
+        return sum_over(jax.tree.map(jnp.log, self.diagonal), self.mean)
 
     def variance(self) -> Params:
         """See :meth:`Gaussian.variance`."""
@@ -49,7 +53,7 @@ class Diagonal(Gaussian):
 
     def precision_diagonal(self) -> Params:
         """See :meth:`Gaussian.precision_diagonal`."""
-        return jax.tree.map(lambda a, m: jnp.broadcast_to(1 / a, m.shape), self.diagonal, self.mean)
+        return jax.tree.map(lambda a: 1 / a, self.diagonal)
 
     def precision_mv(self, v: Params) -> Params:
         """See :meth:`Gaussian.precision_mv`."""
@@ -61,7 +65,7 @@ class Diagonal(Gaussian):
 
     def whiten(self, v: Params) -> Params:
         """See :meth:`Gaussian.whiten`."""
-        return jax.tree.map(lambda x, a: x / jnp.sqrt(a), v, self.diagonal)
+        return jax.tree.map(lambda x, a: x * jax.lax.rsqrt(a), v, self.diagonal)
 
     def unwhiten(self, v: Params) -> Params:
         """See :meth:`Gaussian.unwhiten`."""
@@ -73,7 +77,7 @@ class Diagonal(Gaussian):
 
     def rescale(self, c: Any) -> Diagonal:
         """See :meth:`Gaussian.rescale`."""
-        return Diagonal(self.mean, jax.tree.map(jnp.multiply, self.diagonal, leafwise(c, self.mean)))
+        return Diagonal(self.mean, jax.tree.map(jnp.multiply, self.diagonal, factors(c, self.mean)))
 
     def inflate(self, eps: Scalar) -> Diagonal:
         """See :meth:`Gaussian.inflate`."""
@@ -90,11 +94,11 @@ class Diagonal(Gaussian):
 
     def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
         """See :meth:`Gaussian.trace`."""
-        return _tree.vdot(diagonal, self.diagonal)
+        return sum_over(jax.tree.map(jnp.multiply, diagonal, self.diagonal), self.mean)
 
     def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
         """See :meth:`Gaussian.precision_trace`."""
-        return _tree.total(jax.tree.leaves(jax.tree.map(lambda b, a: jnp.sum(b / a), diagonal, self.diagonal)))
+        return sum_over(jax.tree.map(jnp.divide, diagonal, self.diagonal), self.mean)
 
     @property
     def num_directions(self) -> int:
@@ -105,6 +109,57 @@ class Diagonal(Gaussian):
         """See :meth:`Gaussian.realign`."""
         mean, diagonal = (_tree.restructure(_tree.by_paths(part), like) for part in (self.mean, self.diagonal))
         return Diagonal(mean, diagonal)
+
+    def independent_variances(self) -> Params:
+        """See :meth:`Gaussian.independent_variances`."""
+        return self.diagonal
+
+    def add_diagonal_precision(self, diagonal: Params) -> Diagonal:
+        """See :meth:`Gaussian.add_diagonal_precision`: ``a / (1 + h a)``."""
+        return Diagonal(self.mean, jax.tree.map(lambda a, h: a / (1 + h * a), self.diagonal, diagonal))
+
+    def diagonal_log_det_ratio(self, diagonal: Params) -> jax.Array:
+        """See :meth:`Gaussian.diagonal_log_det_ratio`."""
+        return sum_over(jax.tree.map(lambda h, a: jnp.log1p(h * a), diagonal, self.diagonal), self.mean)
+
+    def stored(self) -> Stored:
+        """See :meth:`Gaussian.stored`."""
+        return Stored({"mean": self.mean, "diagonal": self.diagonal})
+
+    @classmethod
+    def stored_shapes(cls, settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> Shapes:
+        """See :meth:`Gaussian.stored_shapes`."""
+        check_settings(settings, set())
+        mean = {p.path: Shape(p.shape) for p in parameters}
+        return Shapes({"mean": mean, "diagonal": {p.path: Shape(p.shape, broadcasting=True) for p in parameters}}, {})
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> Diagonal:
+        """See :meth:`Gaussian.from_stored`."""
+        return Diagonal(**stored.trees)
+
+    def check_values(self) -> None:
+        """See :meth:`Gaussian.check_values`."""
+        _tree.check_finite("mean", self.mean)
+        _tree.check_positive("diagonal", self.diagonal)
+
+
+def from_diagonal_precision(mean: Params, precision: Params) -> Diagonal:
+    """The Gaussian of a diagonal precision alone, as under a flat prior: ``N(mu, diag(h)^-1)``.
+
+    Works under jit, where values are not looked at: a variance is NaN where h is not positive.
+
+    Args:
+        mean: pytree of floating-point arrays.
+        precision: h, in the structure of ``mean``.
+
+    Example:
+        >>> g = btl.gaussians.from_diagonal_precision({"w": jnp.zeros(2)}, {"w": jnp.array([4.0, 0.0])})
+        >>> print(g.variance()["w"])
+        [0.25  nan]
+    """
+    variances = jax.tree.map(lambda h: jnp.where(h > 0, 1 / jnp.where(h > 0, h, 1), jnp.nan), precision)
+    return Diagonal(mean, variances)
 
 
 def isotropic(mean: Params, scale: Any) -> Diagonal:
@@ -136,10 +191,12 @@ def diagonal(mean: Params, diagonal: Any) -> Diagonal:
 
     Args:
         mean: pytree of floating-point arrays.
-        diagonal: variances a > 0 in the structure of ``mean``; a leaf, or all of it, may be one number.
+        diagonal: variances a > 0: one number, or the structure of ``mean`` with leaves that broadcast to its own. Only
+            what is given is stored: () is one variance for the leaf, (V, 1) one for every row of a (V, E) table.
 
     Raises:
-        ValueError: structures or shapes that differ, a non-finite mean, a variance that is not positive and finite.
+        ValueError: structures that differ, shapes that do not broadcast, a non-finite mean, a variance that is not
+            positive and finite.
 
     Example:
         >>> g = btl.gaussians.diagonal({"w": jnp.zeros(2)}, {"w": jnp.array([1.0, 4.0])})

@@ -3,71 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
-from bayestl import _tree
+from bayestl.gaussians._header_1 import upgraded
+from bayestl.gaussians._storable import Parameter, Storable
 
 FORMAT = "bayestl.gaussian"
-VERSION = 1
-
-KINDS = ("diagonal", "low_rank", "dense", "kronecker", "blocks", "low_rank_update")
+VERSION = 2
 
 _FIELDS = {"format", "version", "package_version", "source_task", "convention", "notes"}
 _FIELDS |= {"structure", "parameters", "containers"}
-
-
-class Parameter(NamedTuple):
-    """One leaf of the mean.
-
-    Attributes:
-        keys: the JAX key entries on the way to it.
-        shape: its shape.
-        dtype: the dtype of its mean, ``"float32"`` or ``"float64"``.
-    """
-
-    keys: tuple[Any, ...]
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def path(self) -> str:
-        """The path as it is written in patterns and messages."""
-        return _tree.path_string(self.keys)
-
-
-class MatrixOf(NamedTuple):
-    """Which parameters of a ``"kronecker"`` structure are its matrix, and how.
-
-    Attributes:
-        weights: position in ``Header.parameters``.
-        bias: likewise, or None.
-        steps: from the weights to the matrix, as in :class:`~bayestl.gaussians.Rearrangement`.
-    """
-
-    weights: int
-    bias: int | None
-    steps: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Structure(NamedTuple):
     """A covariance structure.
 
     Attributes:
-        kind: one of ``KINDS``.
-        parameters: which parameters it covers by itself, as positions in ``Header.parameters``.
-        rank: the number of columns of a low-rank part, else None.
-        blocks: the parts of ``"blocks"``, the base alone of ``"low_rank_update"``, else empty.
-        matrix: of ``"kronecker"``, else None.
+        kind: its name: ``"diagonal"``, ``"low_rank"``, ``"dense"``, ``"kronecker"``, ``"blocks"``, or another's.
+        parameters: which parameters it covers by itself, as positions in ``Header.parameters``; none when it has parts.
+        settings: what else tells the shapes of its arrays, such as the ``"rank"`` of a ``"low_rank"`` structure.
+        parts: the structures inside: those of ``"blocks"``, the base alone of ``"low_rank"``.
     """
 
     kind: str
     parameters: tuple[int, ...] = ()
-    rank: int | None = None
-    blocks: tuple[Structure, ...] = ()
-    matrix: MatrixOf | None = None
+    settings: Mapping[str, Any] = {}
+    parts: tuple[Structure, ...] = ()
 
 
 class Header(NamedTuple):
@@ -83,6 +47,7 @@ class Header(NamedTuple):
         notes: any JSON value.
         package_version: the version of bayestl that wrote the file.
         format_version: the version of the file format.
+        names: what this version calls an array to its name in a file of an older version, where it has another one.
     """
 
     structure: Structure
@@ -93,6 +58,7 @@ class Header(NamedTuple):
     notes: Any
     package_version: str
     format_version: int = VERSION
+    names: Mapping[str, str] = {}
 
 
 def to_json(header: Header) -> str:
@@ -132,13 +98,16 @@ def from_json(text: str) -> Header:
         _require(isinstance(fields[name], str), f"{name} is not text")
     _require(isinstance(fields["parameters"], list) and fields["parameters"], "parameters is not a list of some")
     parameters = tuple(_parameter_from_json(p) for p in fields["parameters"])
-    names = [p.path for p in parameters]
-    _require(len(set(names)) == len(names), "two parameters have one path")
+    paths = [p.path for p in parameters]
+    _require(len(set(paths)) == len(paths), "two parameters have one path")
+    names: dict[str, str] = {}
+    if version == 1:
+        fields["structure"], names = upgraded(fields["structure"], paths)
     structure = _structure_from_json(fields["structure"])
     covered = sorted(covered_by(structure))
     _require(covered == list(range(len(parameters))), "structure does not cover every parameter exactly once")
     texts = (fields["convention"], fields["source_task"], fields["notes"], fields["package_version"])
-    return Header(structure, parameters, fields["containers"], *texts, version)
+    return Header(structure, parameters, fields["containers"], *texts, version, names)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -201,58 +170,32 @@ def _parameter_from_json(entry: Any) -> Parameter:
 
 
 def _structure_to_json(structure: Structure) -> dict[str, Any]:
-    if structure.kind == "blocks":
-        return {"kind": "blocks", "blocks": [_structure_to_json(block) for block in structure.blocks]}
-    if structure.kind == "low_rank_update":
-        return {"kind": structure.kind, "rank": structure.rank, "base": _structure_to_json(structure.blocks[0])}
-    entry: dict[str, Any] = {"kind": structure.kind, "parameters": list(structure.parameters)}
-    if structure.matrix is not None:
-        entry["matrix"] = {**structure.matrix._asdict(), "steps": [list(step) for step in structure.matrix.steps]}
-    return entry if structure.rank is None else {**entry, "rank": structure.rank}
+    entry: dict[str, Any] = {"kind": structure.kind, "settings": dict(structure.settings)}
+    if structure.parts:
+        return {**entry, "parts": [_structure_to_json(part) for part in structure.parts]}
+    return {**entry, "parameters": list(structure.parameters)}
 
 
 def _structure_from_json(entry: Any) -> Structure:
-    _require(isinstance(entry, dict) and entry.get("kind") in KINDS, f"{entry!r} is not a structure")
-    kind, fields = entry["kind"], set(entry)
-    if kind == "blocks":
-        blocks: Any = entry.get("blocks")
-        _require(fields == {"kind", "blocks"} and isinstance(blocks, list) and len(blocks) > 0, "blocks holds no list")
-        return Structure(kind, blocks=tuple(_structure_from_json(block) for block in blocks))
-    rank: Any = entry.get("rank")
-    if kind == "low_rank_update":
-        _require(fields == {"kind", "rank", "base"}, f"structure {kind!r} has the fields {sorted(fields)}")
-        _require(_is_count(rank) and rank > 0, f"rank {rank!r} is not a positive integer")
-        return Structure(kind, rank=rank, blocks=(_structure_from_json(entry["base"]),))
-    wanted = {"kind", "parameters"} | {"low_rank": {"rank"}, "kronecker": {"matrix"}}.get(kind, set())
-    _require(fields == wanted, f"structure {kind!r} has the fields {sorted(fields)}, not {sorted(wanted)}")
-    _require(kind != "low_rank" or (_is_count(rank) and rank > 0), f"rank {rank!r} is not a positive integer")
-    found = entry["parameters"]
-    _require(isinstance(found, list) and len(found) > 0 and all(map(_is_count, found)), "a block holds no parameters")
-    _require(found == sorted(found), "the parameters of a block are out of order")
-    return Structure(
-        kind, tuple(found), rank, matrix=_matrix_from_json(entry["matrix"], found) if kind == "kronecker" else None
-    )
-
-
-def _matrix_from_json(entry: Any, parameters: Sequence[int]) -> MatrixOf:
-    _require(isinstance(entry, dict) and set(entry) == {"weights", "bias", "steps"}, f"{entry!r} is not a matrix")
-    weights, bias, steps = entry["weights"], entry["bias"], entry["steps"]
-    used = [weights] if bias is None else [weights, bias]
-    _require(all(map(_is_count, used)) and sorted(used) == list(parameters), "a matrix is of other parameters")
-    _require(isinstance(steps, list) and all(map(_is_step, steps)), f"{steps!r} are not the steps to a matrix")
-    return MatrixOf(weights, bias, tuple((name, tuple(argument)) for name, argument in steps))
-
-
-def _is_step(step: Any) -> bool:
-    return (
-        isinstance(step, list)
-        and len(step) == 2
-        and step[0] in ("transpose", "reshape")
-        and isinstance(step[1], list)
-        and all(map(_is_count, step[1]))
-    )
+    _require(isinstance(entry, dict), f"{entry!r} is not a structure")
+    kind, settings = entry.get("kind"), entry.get("settings")
+    known = isinstance(kind, str) and kind in Storable.kinds
+    _require(known, f"{kind!r} is not a structure: those known are {sorted(Storable.kinds)}")
+    _require(isinstance(settings, dict), f"the settings of structure {kind!r} are {settings!r}")
+    num_parts = Storable.kinds[kind].num_parts
+    holds = "parameters" if num_parts == 0 else "parts"
+    expected = {"kind", "settings", holds}
+    _require(set(entry) == expected, f"structure {kind!r} has the fields {sorted(entry)}, not {sorted(expected)}")
+    inside = entry[holds]
+    _require(isinstance(inside, list) and len(inside) > 0, f"structure {kind!r} holds no {holds}")
+    if num_parts == 0:
+        _require(all(map(_is_count, inside)), f"structure {kind!r} holds no parameters")
+        _require(inside == sorted(inside), "the parameters of a block are out of order")
+        return Structure(kind, tuple(inside), settings)
+    _require(num_parts in (None, len(inside)), f"structure {kind!r} has {len(inside)} parts, not {num_parts}")
+    return Structure(kind, (), settings, tuple(map(_structure_from_json, inside)))
 
 
 def covered_by(structure: Structure) -> Sequence[int]:
     """The parameters of a structure, those of the structures inside included, as positions."""
-    return [*structure.parameters, *(i for block in structure.blocks for i in covered_by(block))]
+    return [*structure.parameters, *(i for part in structure.parts for i in covered_by(part))]

@@ -100,10 +100,8 @@ def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussia
         _check_tensors(file, header)
         _warn_of_float64(path, file, header)
         target = target_stored(header) if like is None else target_like(header, like)
-        tensors = {name: jnp.asarray(file.get_tensor(name)) for name in expected(header)}
-        gaussian = rebuild(header, tensors, target)
-        check_values(gaussian)
-    return gaussian
+        tensors = {name: jnp.asarray(file.get_tensor(_named(header, name))) for name in expected(header)}
+        return rebuild(header, tensors, target)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -185,21 +183,28 @@ def _parsed(text: str) -> Header:
 
 
 def _check_tensors(file: Any, header: Header) -> None:
-    wanted, found = expected(header), set(file.keys())
-    if found != set(wanted):
-        missing, extra = sorted(set(wanted) - found), sorted(found - set(wanted))
+    announced = {_named(header, name): each for name, each in expected(header).items()}
+    present = set(file.keys())
+    if present != set(announced):
+        missing, extra = sorted(set(announced) - present), sorted(present - set(announced))
         raise ValueError(f"header and tensors disagree: missing {missing[:4]}, not announced {extra[:4]}")
     dtypes = {"float32": "F32", "float64": "F64"}
-    for name, (shapes, dtype) in wanted.items():
+    for name, (admitted, dtype) in announced.items():
         view = file.get_slice(name)
         shape, admissible = tuple(view.get_shape()), [dtypes[dtype]] if dtype else list(dtypes.values())
-        if shape not in shapes or view.get_dtype() not in admissible:
+        if not admitted.admits(shape) or view.get_dtype() not in admissible:
             raise ValueError(
                 f"header and tensors disagree: {name!r} is {view.get_dtype()} of shape {shape}; "
-                f"{' or '.join(admissible)} of shape {' or '.join(map(str, shapes))} is wanted"
+                f"{' or '.join(admissible)} of shape {admitted} is wanted"
             )
 
 
+def _named(header: Header, name: str) -> str:
+    """What a file calls an array."""
+    return header.names.get(name, name)
+
+
 def _warn_of_float64(path: str | os.PathLike[str], file: Any, header: Header) -> None:
-    if jnp.result_type(float) != np.float64 and any(file.get_slice(n).get_dtype() == "F64" for n in expected(header)):
+    announced = [_named(header, name) for name in expected(header)]
+    if jnp.result_type(float) != np.float64 and any(file.get_slice(n).get_dtype() == "F64" for n in announced):
         warnings.warn(f"{path} holds float64, which JAX keeps as float32 unless jax_enable_x64 is set", stacklevel=3)

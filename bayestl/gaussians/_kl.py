@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 
 from bayestl import _tree
-from bayestl.gaussians._base import Dual, Gaussian
+from bayestl.gaussians._base import Gaussian
+from bayestl.gaussians._matrices import Dual
 
 
 def kl_divergence(q: Gaussian, p: Gaussian) -> jax.Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import jax
@@ -12,10 +14,11 @@ from jax.lax import Precision
 from bayestl import _tree
 from bayestl._rearrangement import Rearrangement
 from bayestl._types import Params, Scalar
-from bayestl.gaussians._base import Dual, Gaussian, leafwise
-from bayestl.gaussians._by_path import Blocks
-from bayestl.gaussians._matrix_layout import MatrixLayout
-from bayestl.gaussians._validate import checked_mean
+from bayestl.gaussians._base import Gaussian
+from bayestl.gaussians._matrices import Dual
+from bayestl.gaussians._matrix_layout import MatrixLayout, steps_from_json
+from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
+from bayestl.gaussians._validate import leafwise
 
 _COLUMNS_AT_ONCE = 32
 
@@ -23,7 +26,7 @@ _COLUMNS_AT_ONCE = 32
 @final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
-class Kronecker(Gaussian):
+class Kronecker(Gaussian, kind="kronecker"):
     """One layer with a covariance that is diagonal in a Kronecker basis.
 
     With M the matrix (I, O) of the layer's parameters, a bias its last row: ``Sigma = B diag(lam) B^T`` and
@@ -111,12 +114,16 @@ class Kronecker(Gaussian):
         return dataclasses.replace(self, mean=mean)
 
     def rescale(self, c: Any) -> Kronecker:
-        """See :meth:`Gaussian.rescale`."""
-        found = _tree.by_paths(leafwise(c, self.mean))
+        """See :meth:`Gaussian.rescale`.
+
+        Raises:
+            ValueError: more than one number for a leaf, with which the covariance is no longer that of a matrix.
+        """
+        factors = _tree.by_paths(leafwise(c, self.mean))
         if self.layout.bias is None or jax.tree.structure(c) == jax.tree.structure(0):
-            factor = jnp.asarray(found[self.layout.weights], self.spectrum.dtype)
+            factor = jnp.asarray(factors[self.layout.weights], self.spectrum.dtype)
             return dataclasses.replace(self, spectrum=factor * self.spectrum)
-        return dataclasses.replace(self, scale=self.scale * rows_of(self, found) ** 0.5)
+        return dataclasses.replace(self, scale=self.scale * rows_of(self, factors) ** 0.5)
 
     def inflate(self, eps: Scalar) -> Kronecker:
         """See :meth:`Gaussian.inflate`.
@@ -163,14 +170,14 @@ class Kronecker(Gaussian):
         return dataclasses.replace(result, mean=_tree.sub(part, result.covariance_mv(pull)))
 
     def _is_whole(self, part: Params, what: str) -> bool:
-        kept = set(_tree.paths(part))
-        if self.layout.weights in kept and self.layout.bias not in (None, *kept):
+        selected = set(_tree.paths(part))
+        if self.layout.weights in selected and self.layout.bias not in (None, *selected):
             raise ValueError(
                 f"the {what} of {self.layout.weights!r} without {self.layout.bias!r} has no closed form in a "
                 "Kronecker-factored layer; select both, or keep them apart from the start: curvature.kronecker with "
                 "bias=curvature.separate"
             )
-        return self.layout.weights in kept
+        return self.layout.weights in selected
 
     def _bias_alone(self, part: Params, spectrum: jax.Array) -> Kronecker:
         (bias,) = jax.tree.leaves(part)
@@ -209,6 +216,79 @@ class Kronecker(Gaussian):
         """See :meth:`Gaussian.realign`."""
         return dataclasses.replace(self, mean=_tree.restructure(_tree.by_paths(self.mean), like))
 
+    def covariance_of_products(self, inputs: jax.Array, gradients: jax.Array) -> jax.Array:
+        """See :meth:`Gaussian.covariance_of_products`.
+
+        ``sum_io lam_io M_fio M_hio`` with ``M_f = sum_p (Q_in^T d a_p) (g_fp^T Q_out)``: rotating a and g costs
+        I^2 + O^2, where rotating their products, one matrix for every output, would cost I O (I + O).
+        """
+        if self.layout.bias is not None:
+            inputs = jnp.concatenate([inputs, jnp.ones((*inputs.shape[:-1], 1), inputs.dtype)], axis=-1)
+        a = _einsum("bpgi,gij->bpgj", inputs * self.scale, self.inputs)
+        z = _einsum("fbpgo,goq->fbpgq", gradients, self.outputs)
+        if a.shape[1] == 1:
+            a, z = a[:, 0], z[:, :, 0]
+            z = z * jnp.sqrt(_einsum("bgi,gio->bgo", a * a, self.spectrum))
+            return _einsum("fbgo,hbgo->bfh", z, z)
+        matrix = _einsum("bpgi,fbpgo->bfgio", a, z) * jnp.sqrt(self.spectrum)
+        matrix = matrix.reshape(*matrix.shape[:2], -1)
+        return _einsum("bfm,bhm->bfh", matrix, matrix)
+
+    def stored(self) -> Stored:
+        """See :meth:`Gaussian.stored`."""
+        arrays = {"scale": self.scale, "inputs": self.inputs, "outputs": self.outputs, "spectrum": self.spectrum}
+        steps = [[name, list(argument)] for name, argument in self.layout.rearrangement.steps]
+        return Stored(
+            {"mean": self.mean}, arrays, {"weights": self.layout.weights, "bias": self.layout.bias, "steps": steps}
+        )
+
+    @classmethod
+    def stored_shapes(cls, settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> Shapes:
+        """See :meth:`Gaussian.stored_shapes`."""
+        check_settings(settings, {"weights", "bias", "steps"})
+        shapes = {p.path: p.shape for p in parameters}
+        weights, bias = settings["weights"], settings["bias"]
+        used = [weights] if bias is None else [weights, bias]
+        if not all(isinstance(path, str) for path in used) or sorted(used) != sorted(shapes):
+            raise ValueError("a matrix is of other parameters")
+        steps = steps_from_json(settings["steps"])
+        shape = Rearrangement(shapes[weights], steps).result
+        if len(shape) != 3:
+            raise ValueError(f"the steps to a matrix end in the shape {shape}, not in (groups, inputs, outputs)")
+        groups, inputs, outputs = shape
+        if bias is not None:
+            inputs += 1
+            if math.prod(shapes[bias]) != groups * outputs:
+                raise ValueError(f"a bias of shape {shapes[bias]} is no row of matrices {shape}")
+        arrays = {
+            "scale": Shape((inputs,), broadcasting=True),
+            "spectrum": Shape((groups, inputs, outputs)),
+            "inputs": Shape((groups, inputs, inputs)),
+            "outputs": Shape((groups, outputs, outputs)),
+        }
+        return Shapes({"mean": {path: Shape(shape) for path, shape in shapes.items()}}, arrays)
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> Kronecker:
+        """See :meth:`Gaussian.from_stored`."""
+        mean, settings = stored.trees["mean"], stored.settings
+        shape = _tree.by_paths(mean)[settings["weights"]].shape
+        rearrangement = Rearrangement(shape, steps_from_json(settings["steps"]))
+        layout = MatrixLayout(settings["weights"], rearrangement, settings["bias"])
+        return Kronecker(mean, **stored.arrays, layout=layout)
+
+    def check_values(self) -> None:
+        """See :meth:`Gaussian.check_values`."""
+        _tree.check_finite("mean", self.mean)
+        _tree.check_positive("scale", self.scale)
+        _tree.check_positive("spectrum", self.spectrum)
+        for name, basis in (("inputs", self.inputs), ("outputs", self.outputs)):
+            _tree.check_finite(name, basis)
+            # Half of the digits, as for a low-rank basis.
+            off = float(jnp.max(jnp.abs(basis.mT @ basis - jnp.eye(basis.shape[-1]))))
+            if off > float(jnp.finfo(basis.dtype).eps) ** 0.5:
+                raise ValueError(f"the columns of {name} are not orthonormal: off by {off:.3g}")
+
 
 def rows_of(gaussian: Kronecker, leaves: dict[str, Any]) -> jax.Array:
     """One number per row of the matrix, (I,), from one per leaf."""
@@ -217,68 +297,9 @@ def rows_of(gaussian: Kronecker, leaves: dict[str, Any]) -> jax.Array:
     return jnp.append(jnp.full(count - 1, weights), bias)
 
 
-def kronecker(mean: Params, rows: Params, columns: Params) -> Blocks:
-    """Independent leaves, each with a matrix-normal distribution: ``Sigma = R (x) C``.
-
-    A leaf is a matrix whose columns are its last axis and whose rows are all others together, so that a dense or
-    convolution kernel has one row per input and one column per output: ``Cov(W_io, W_jq) = R_ij C_oq``.
-
-    Args:
-        mean: pytree of floating-point arrays, each with at least one axis.
-        rows: R for every leaf, (I, I), symmetric and positive definite.
-        columns: C for every leaf, (O, O), likewise.
-
-    Raises:
-        ValueError: structures or shapes that differ, non-finite values, a matrix that is not symmetric or not positive
-            definite.
-
-    Reference:
-        Louizos and Welling 2016, "Structured and Efficient Variational Deep Learning with Matrix Gaussian Posteriors",
-        arXiv 1603.04733.
-
-    Example:
-        >>> g = btl.gaussians.kronecker({"w": jnp.zeros((2, 3))}, {"w": 4 * jnp.eye(2)}, {"w": jnp.eye(3)})
-        >>> print(g.variance()["w"][0])
-        [4. 4. 4.]
-    """
-    mean = checked_mean(mean)
-    blocks = []
-    for path, leaf in _tree.by_paths(mean).items():
-        if not leaf.ndim:
-            raise ValueError(f"mean at {path!r} is a single number; a leaf needs rows and columns, at least one axis")
-        shape = (1, leaf.size // leaf.shape[-1], leaf.shape[-1])
-        part = _tree.select_where(mean, lambda other, path=path: other == path)
-        r, c = (
-            _decomposed(name, tree, path, n, leaf.dtype)
-            for name, tree, n in (("rows", rows, shape[1]), ("columns", columns, shape[2]))
-        )
-        layout = MatrixLayout(path, Rearrangement(leaf.shape, (("reshape", shape),)))
-        spectrum = r[0][:, :, None] * c[0][:, None, :]
-        blocks.append(Kronecker(part, jnp.ones((), leaf.dtype), r[1], c[1], spectrum, layout))
-    return Blocks(tuple(blocks))
-
-
-def _decomposed(name: str, tree: Params, path: str, size: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues (1, n) and eigenvectors (1, n, n) of a covariance."""
-    found = _tree.by_paths(tree)
-    where = f"{name} at {path!r}"
-    if path not in found or jnp.shape(found[path]) != (size, size):
-        have = f"has shape {jnp.shape(found[path])}" if path in found else "is missing"
-        raise ValueError(f"{where} {have}; a covariance of shape {(size, size)} is wanted for this leaf of mean")
-    matrix = jnp.asarray(found[path], dtype)
-    _tree.check_finite(name, {path: matrix})
-    values, vectors = jnp.linalg.eigh(matrix)
-    if _tree.is_concrete(matrix):
-        skew = float(jnp.max(jnp.abs(matrix - matrix.T)))
-        if skew > 100 * float(jnp.finfo(dtype).eps) * float(jnp.max(jnp.abs(matrix))):
-            raise ValueError(f"{where} is not symmetric: it differs from its transpose by {skew:.3g}")
-        if not float(values[0]) > 0:
-            raise ValueError(
-                f"{where} is not positive definite: its smallest eigenvalue is {float(values[0]):.3g}; add a floor "
-                "eps * I"
-            )
-    return values[None], vectors[None]
-
-
 def _product(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.matmul(x, y, precision=Precision.HIGHEST)
+
+
+def _einsum(subscripts: str, *operands: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, *operands, precision=Precision.HIGHEST)

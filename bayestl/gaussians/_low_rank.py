@@ -1,9 +1,10 @@
-"""Gaussians whose covariance is low rank plus diagonal, in a canonical form that float32 can bear."""
+"""Gaussians with a low-rank change of their covariance, in a canonical form that is numerically stable in float32."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -11,235 +12,205 @@ from jax.lax import Precision
 
 from bayestl import _tree
 from bayestl._types import Params, Scalar
-from bayestl.gaussians._base import Dual, Gaussian, leafwise
+from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._canonical import canonical
-from bayestl.gaussians._diagonal import log_det_diagonal
+from bayestl.gaussians._diagonal import Diagonal
+from bayestl.gaussians._matrices import Columns, Dual
+from bayestl.gaussians._roots import root_of
+from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
 from bayestl.gaussians._validate import checked_factor, checked_mean, checked_variances
-
-
-@jax.custom_jvp
-def _quadratic(r: Params, diagonal: Params, basis: Params, eigenvalues: jax.Array) -> jax.Array:
-    """``r^T Sigma^-1 r`` as ``|u|^2 + sum lam (Q^T rho / (1 + lam))^2``, rho = a^-1/2 r, u = a^1/2 Sigma^-1 r.
-
-    For lam >= 0 a sum of positive terms: nothing cancels, where Woodbury's ``|rho|^2 - ...`` is off by factors in
-    float32. Two passes over the k columns of Q, which are what the memory has to move, give the gradient too.
-    """
-    return _quadratic_and_whitened(r, diagonal, basis, eigenvalues)[0]
-
-
-def _quadratic_and_whitened(r, diagonal, basis, eigenvalues):
-    rho = jax.tree.map(lambda x, a: x * jax.lax.rsqrt(a), r, diagonal)
-    inside = _tree.columns_dot(basis, rho)
-    u = _tree.sub(rho, _tree.columns_mv(basis, eigenvalues / (1 + eigenvalues) * inside))
-    value = _tree.squared_norm(u) + jnp.sum(eigenvalues * (inside / (1 + eigenvalues)) ** 2)
-    return value, rho, inside, u
-
-
-def _is_zero(tangent: Any) -> bool:
-    leaves = jax.tree.leaves(tangent, is_leaf=lambda x: isinstance(x, jax.custom_derivatives.SymbolicZero))
-    return all(isinstance(x, jax.custom_derivatives.SymbolicZero) for x in leaves)
-
-
-def _quadratic_jvp(primals, tangents):
-    # By hand: reverse mode would pass over the k columns twice more to learn that the gradient is 2 Sigma^-1 r.
-    r, diagonal, basis, eigenvalues = primals
-    value, rho, inside, u = _quadratic_and_whitened(r, diagonal, basis, eigenvalues)
-    dr, d_diagonal, d_basis, d_eigenvalues = (_instantiate(t, p) for t, p in zip(tangents, primals, strict=True))
-    out = jnp.zeros_like(value)
-    if dr is not None:
-        out += 2 * _tree.vdot(jax.tree.map(lambda x, a: x * jax.lax.rsqrt(a), u, diagonal), dr)
-    if d_diagonal is not None:
-        per_leaf = jax.tree.map(lambda x, h, a, d: jnp.sum(x * h * (d / a)), u, rho, diagonal, d_diagonal)
-        out -= _tree.total(jax.tree.leaves(per_leaf))
-    if d_basis is not None:
-        out -= 2 * jnp.sum(eigenvalues / (1 + eigenvalues) * inside * _tree.columns_dot(d_basis, rho))
-    if d_eigenvalues is not None:
-        out -= jnp.sum((inside / (1 + eigenvalues)) ** 2 * d_eigenvalues)
-    return value, out
-
-
-def _instantiate(tangent: Any, primal: Any) -> Any:
-    """None for a tangent known to be zero, else the tangent with its zero leaves filled in."""
-    if _is_zero(tangent):
-        return None
-    return jax.tree.map(
-        lambda t, p: jnp.zeros_like(p) if isinstance(t, jax.custom_derivatives.SymbolicZero) else t,
-        tangent,
-        primal,
-        is_leaf=lambda x: isinstance(x, jax.custom_derivatives.SymbolicZero),
-    )
-
-
-_quadratic.defjvp(_quadratic_jvp, symbolic_zeros=True)
-
-
-def squared_mv(columns: Params, weights: jax.Array) -> Params:
-    """``sum_j w_j c_j^2``, (*shape) per leaf.
-
-    A few columns at a time: a product would first store all k squares, and so do, unseen, some CPU kernels for a sum.
-    """
-
-    def leaf(c: jax.Array) -> jax.Array:
-        def add(total: jax.Array, column: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            weight, values = column
-            return total + weight * values * values, None
-
-        columns_and_weights = (weights.astype(c.dtype), c)
-        return jax.lax.scan(add, jnp.zeros(c.shape[1:], c.dtype), columns_and_weights, unroll=min(len(c), 2))[0]
-
-    return jax.tree.map(leaf, columns)
+from bayestl.gaussians._white import above_minus_one, along, check_columns, quadratic
 
 
 @final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
-class LowRank(Gaussian):
-    """Low rank plus diagonal: ``Sigma = a^1/2 (I + Q diag(lam) Q^T) a^1/2``, Q^T Q = I, lam > -1.
+class LowRank(Gaussian, kind="low_rank"):
+    """A low-rank change of another Gaussian: ``Sigma = S (I + Q diag(lam) Q^T) S^T``, Q^T Q = I, lam > -1.
 
-    Made by :func:`low_rank`. The form is closed: a Laplace posterior with low-rank curvature under such a prior is of
-    this type again, then with negative lam. Every query costs O(D k) time, storage is k + 2 copies of the parameters.
+    S is the root of ``base``, that of its ``unwhiten``. Made by :func:`low_rank` on top of a diagonal, ``S = a^1/2``.
+    The form is closed: a Laplace posterior with low-rank curvature under such a prior is of this type again, then with
+    negative lam, and so is one with Kronecker-factored curvature, on top of a Kronecker-factored base. Storage k copies
+    of the parameters beside the base, every query O(D k) beside the base's own.
 
     Attributes:
-        mean: pytree of means.
-        diagonal: a, in the structure of ``mean``; a leaf may be one number for all of that leaf.
-        basis: Q, leaves (k, *shape), orthonormal columns (a zero column where the factor was singular).
+        base: a Gaussian of any structure, whose mean is the mean.
+        basis: Q, leaves (k, *shape), orthonormal columns (a zero column where the factor was singular), in the
+            coordinates that ``base`` whitens to.
         eigenvalues: lam, (k,).
     """
 
-    mean: Any
-    diagonal: Any
+    base: Gaussian
     basis: Any
     eigenvalues: Any
+
+    num_parts: ClassVar[int | None] = 1
+
+    @property
+    def mean(self) -> Params:
+        """The mean of the base."""
+        return self.base.mean
 
     @property
     def rank(self) -> int:
         """The number of columns k."""
         return self.eigenvalues.shape[-1]
 
-    def _scaled(self, v: Params, power: float) -> Params:
-        return jax.tree.map(lambda x, a: x * a**power, v, self.diagonal)
+    @property
+    def num_directions(self) -> int:
+        """See :attr:`Gaussian.num_directions`."""
+        return self.base.num_directions + self.rank
 
-    def _along(self, v: Params, weights: jax.Array) -> Params:
-        """``(I + Q diag(weights) Q^T) v``."""
-        return _tree.add(v, _tree.columns_mv(self.basis, weights * _tree.columns_dot(self.basis, v)))
+    @property
+    def columns(self) -> Columns:
+        """``I + Q diag(lam) Q^T``."""
+        return Columns(self.basis, self.eigenvalues)
+
+    def without_columns(self) -> tuple[Gaussian, Columns]:
+        """See :meth:`Gaussian.without_columns`."""
+        return self.base, self.columns
 
     def precision_quadratic(self, v: Params) -> jax.Array:
         """See :meth:`Gaussian.precision_quadratic`."""
-        return _quadratic(v, self.diagonal, self.basis, self.eigenvalues)
+        return quadratic(self.columns, self.base.whiten(v))
 
     def log_det_covariance(self) -> jax.Array:
         """See :meth:`Gaussian.log_det_covariance`."""
-        return log_det_diagonal(self.diagonal, self.mean) + jnp.sum(jnp.log1p(self.eigenvalues))
+        return self.base.log_det_covariance() + jnp.sum(jnp.log1p(self.eigenvalues))
 
     def variance(self) -> Params:
         """See :meth:`Gaussian.variance`."""
-        along = squared_mv(self.basis, self.eigenvalues)
-        return jax.tree.map(lambda a, s: a * (1 + s), self.diagonal, along)
+        return root_of(self.base).variance(self.columns)
 
     def precision_diagonal(self) -> Params:
         """See :meth:`Gaussian.precision_diagonal`."""
-        inside = squared_mv(self.basis, 1 / (1 + self.eigenvalues))
-        length = squared_mv(self.basis, jnp.ones_like(self.eigenvalues))
-        # 1 - sum q^2 is a squared length, which rounding may leave below zero.
-        return jax.tree.map(lambda a, i, s: (jnp.maximum(1 - s, 0) + i) / a, self.diagonal, inside, length)
+        return root_of(self.base).precision_diagonal(self.columns)
 
     def precision_mv(self, v: Params) -> Params:
         """See :meth:`Gaussian.precision_mv`."""
-        weights = -self.eigenvalues / (1 + self.eigenvalues)
-        return self._scaled(self._along(self._scaled(v, -0.5), weights), -0.5)
+        inside = along(self.columns, self.base.whiten(v), -self.eigenvalues / (1 + self.eigenvalues))
+        return root_of(self.base).whiten_transposed(inside)
 
     def covariance_mv(self, v: Params) -> Params:
         """See :meth:`Gaussian.covariance_mv`."""
-        return self._scaled(self._along(self._scaled(v, 0.5), self.eigenvalues), 0.5)
+        return self.base.unwhiten(along(self.columns, root_of(self.base).unwhiten_transposed(v), self.eigenvalues))
 
     def whiten(self, v: Params) -> Params:
         """See :meth:`Gaussian.whiten`."""
-        return self._along(self._scaled(v, -0.5), jax.lax.rsqrt(1 + self.eigenvalues) - 1)
+        return along(self.columns, self.base.whiten(v), jax.lax.rsqrt(1 + self.eigenvalues) - 1)
 
     def unwhiten(self, v: Params) -> Params:
         """See :meth:`Gaussian.unwhiten`."""
-        return self._scaled(self._along(v, jnp.sqrt(1 + self.eigenvalues) - 1), 0.5)
+        return self.base.unwhiten(along(self.columns, v, jnp.sqrt(1 + self.eigenvalues) - 1))
 
     def around(self, mean: Params) -> LowRank:
         """See :meth:`Gaussian.around`."""
-        return dataclasses.replace(self, mean=mean)
+        return dataclasses.replace(self, base=self.base.around(mean))
 
     def rescale(self, c: Any) -> LowRank:
-        """See :meth:`Gaussian.rescale`. Touches the diagonal part alone."""
-        diagonal = jax.tree.map(jnp.multiply, self.diagonal, leafwise(c, self.mean))
-        return dataclasses.replace(self, diagonal=diagonal)
+        """See :meth:`Gaussian.rescale`. Touches the base alone, whose root takes the factors on its left."""
+        return dataclasses.replace(self, base=self.base.rescale(c))
 
     def inflate(self, eps: Scalar) -> LowRank:
         """See :meth:`Gaussian.inflate`. Builds the canonical form anew: O(D k^2)."""
-        diagonal = jax.tree.map(lambda a: a + eps, self.diagonal)
-        columns = jax.tree.map(lambda q, a, b: q * jnp.sqrt(a / b), self.basis, self.diagonal, diagonal)
-        basis, eigenvalues = canonical(columns, jnp.diag(self.eigenvalues))
-        return LowRank(self.mean, diagonal, basis, eigenvalues)
+        base, columns = root_of(self.base).inflated(self.columns, eps)
+        return LowRank(base, *canonical(columns, jnp.diag(self.eigenvalues)))
 
     def restrict(self, selection: Any) -> LowRank:
         """See :meth:`Gaussian.restrict`. Builds the canonical form anew: O(D k^2)."""
-        return self._part(_tree.as_selection(self.mean, selection), jnp.diag(self.eigenvalues))
+        base, columns = root_of(self.base).restricted(self.columns, _tree.as_selection(self.mean, selection))
+        return LowRank(base, *canonical(columns, jnp.diag(self.eigenvalues)))
 
     def condition(self, values: Params, selection: Any) -> LowRank:
         """See :meth:`Gaussian.condition`.
 
-        With rows S of the selection and R of the rest, G = Q_R^T Q_R and K = Lam (I + G Lam)^-1: mean
-        ``mu_S + a_S^1/2 Q_S K Q_R^T a_R^-1/2 (theta_R - mu_R)``, covariance ``a_S^1/2 (I + Q_S K Q_S^T) a_S^1/2``.
+        With R and Z what the columns have inside and outside of the selection, T the root of the base's conditional, r
+        the deviation of the rest, G = Z^T Z and K = Lam (I + G Lam)^-1: mean that of the base's conditional plus
+        ``T R K Z^T S^-1 r``; covariance ``T (I + R K R^T) T^T``.
         """
         part = _tree.as_selection(self.mean, selection)
-        if not jax.tree.leaves(_tree.complement(self.mean, part)):
+        rest = _tree.complement(self.mean, part)
+        if not jax.tree.leaves(rest):
             return self.restrict(part)
-        rest, basis, diagonal = (_tree.complement(x, part) for x in (self.mean, self.basis, self.diagonal))
-        deviation = _tree.sub(_tree.complement(values, part), rest)
-        deviation = jax.tree.map(lambda x, a: x * jax.lax.rsqrt(a), deviation, diagonal)
-        middle = middle_of_conditional(basis, self.eigenvalues)
-        weights = jnp.matmul(middle, _tree.columns_dot(basis, deviation), precision=Precision.HIGHEST)
-        result = self._part(part, middle)
-        shift = _tree.columns_mv(_tree.like_selection(self.basis, part), weights)
-        mean = jax.tree.map(lambda m, s, a: m + s * jnp.sqrt(a), result.mean, shift, result.diagonal)
-        return dataclasses.replace(result, mean=mean)
-
-    def _part(self, part: Params, middle: jax.Array) -> LowRank:
-        basis, eigenvalues = canonical(_tree.like_selection(self.basis, part), middle)
-        return LowRank(part, _tree.like_selection(self.diagonal, part), basis, eigenvalues)
+        base, inside, outside, toward = root_of(self.base).divided(self.columns, values, part, rest)
+        middle = _middle(_tree.columns_gram(outside, outside), self.eigenvalues)
+        shift = _tree.columns_mv(inside, jnp.matmul(middle, toward, precision=Precision.HIGHEST))
+        moved = base.around(_tree.add(base.mean, base.unwhiten(shift)))
+        return LowRank(moved, *canonical(inside, middle))
 
     def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
         """See :meth:`Gaussian.trace`."""
-        columns = jax.tree.map(lambda q, a: q * jnp.sqrt(a), self.basis, self.diagonal)
-        return _tree.vdot(diagonal, self.diagonal) + jnp.sum(self.eigenvalues * jax.vmap(quadratic)(columns))
+        each = jax.vmap(quadratic)(root_of(self.base).columns(self.columns))
+        return self.base.trace(diagonal, quadratic, dual) + jnp.sum(self.eigenvalues * each)
 
     def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
         """See :meth:`Gaussian.precision_trace`.
 
-        ``sum b / a - sum_j lam_j / (1 + lam_j) c_j^T B c_j``, c = a^-1/2 Q. Where B is much larger than a along Q, the
-        second sum takes away what the first has: in float32 the error is 1e-7 of B over a. The base of a posterior,
-        which is what meets this in a divergence from its prior, is at most a.
+        ``tr(S^-T S^-1 B) - sum_j lam_j / (1 + lam_j) c_j^T B c_j``, c = S^-T Q. Where B is much larger than the base
+        along Q, the second sum takes away what the first has: in float32 the error is 1e-7 of B over a. The base of a
+        posterior, which is what meets this in a divergence from its prior, is at most that of the prior.
         """
-        columns = jax.tree.map(lambda q, a: q * jax.lax.rsqrt(a), self.basis, self.diagonal)
-        all_of_it = _tree.total(jax.tree.leaves(jax.tree.map(lambda b, a: jnp.sum(b / a), diagonal, self.diagonal)))
-        return all_of_it - jnp.sum(self.eigenvalues / (1 + self.eigenvalues) * jax.vmap(quadratic)(columns))
-
-    @property
-    def num_directions(self) -> int:
-        """See :attr:`Gaussian.num_directions`."""
-        return self.rank
+        each = jax.vmap(quadratic)(root_of(self.base).precision_columns(self.columns))
+        less = jnp.sum(self.eigenvalues / (1 + self.eigenvalues) * each)
+        return self.base.precision_trace(diagonal, quadratic) - less
 
     def realign(self, like: Params) -> LowRank:
         """See :meth:`Gaussian.realign`."""
-        parts = (self.mean, self.diagonal, self.basis)
-        mean, diagonal, basis = (_tree.restructure(_tree.by_paths(part), like) for part in parts)
-        return LowRank(mean, diagonal, basis, self.eigenvalues)
+        basis = _tree.restructure(_tree.by_paths(self.basis), like)
+        return LowRank(self.base.realign(like), basis, self.eigenvalues)
+
+    def add_diagonal_precision(self, diagonal: Params) -> LowRank:
+        """See :meth:`Gaussian.add_diagonal_precision`.
+
+        With T the root of the base after it, columns ``T^T S^-T Q`` and between them ``Lam (I + M Lam)^-1``, M what the
+        precision says along the columns.
+        """
+        base, columns, gram = root_of(self.base).measured(self.columns, diagonal)
+        basis, eigenvalues = canonical(columns, _middle(gram, self.eigenvalues))
+        return LowRank(base, basis, above_minus_one(eigenvalues))
+
+    def diagonal_log_det_ratio(self, diagonal: Params) -> jax.Array:
+        """See :meth:`Gaussian.diagonal_log_det_ratio`."""
+        gram = root_of(self.base).measured(self.columns, diagonal).gram
+        return self.base.diagonal_log_det_ratio(diagonal) + jnp.linalg.slogdet(_inner(gram, self.eigenvalues))[1]
+
+    def stored(self) -> Stored:
+        """See :meth:`Gaussian.stored`."""
+        return Stored({"basis": self.basis}, {"eigenvalues": self.eigenvalues}, {"rank": self.rank}, (self.base,))
+
+    @classmethod
+    def stored_shapes(cls, settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> Shapes:
+        """See :meth:`Gaussian.stored_shapes`."""
+        check_settings(settings, {"rank"})
+        rank = settings["rank"]
+        if type(rank) is not int or rank <= 0:
+            raise ValueError(f"rank {rank!r} is not a positive integer")
+        return Shapes({"basis": {p.path: Shape((rank, *p.shape)) for p in parameters}}, {"eigenvalues": Shape((rank,))})
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> LowRank:
+        """See :meth:`Gaussian.from_stored`."""
+        return LowRank(stored.parts[0], stored.trees["basis"], stored.arrays["eigenvalues"])
+
+    def check_values(self) -> None:
+        """See :meth:`Gaussian.check_values`."""
+        check_columns(self.columns)
+
+    def __repr__(self) -> str:
+        return f"LowRank({self.base!r}, rank={self.rank})"
 
 
-def middle_of_conditional(outside: Params, eigenvalues: jax.Array) -> jax.Array:
-    """``K = Lam (I + G Lam)^-1``, symmetric, with G the Gram matrix of what the columns have outside.
+def _middle(gram: jax.Array, eigenvalues: jax.Array) -> jax.Array:
+    """``K = Lam (I + G Lam)^-1``, symmetric, with G the Gram matrix of what the columns have lost.
 
-    That the conditional has from the whole: no difference of large numbers, as with the Gram matrix of what is inside.
+    No difference of large numbers, as with the Gram matrix of what they have kept.
     """
-    gram = _tree.columns_gram(outside, outside)
-    inner = jnp.eye(len(gram), dtype=gram.dtype) + eigenvalues[:, None] * gram
-    middle = jnp.linalg.solve(inner, jnp.diag(eigenvalues))
+    middle = jnp.linalg.solve(_inner(gram, eigenvalues), jnp.diag(eigenvalues))
     return 0.5 * (middle + middle.T)
+
+
+def _inner(gram: jax.Array, eigenvalues: jax.Array) -> jax.Array:
+    return jnp.eye(len(gram), dtype=gram.dtype) + eigenvalues[:, None] * gram
 
 
 def low_rank(mean: Params, diagonal: Any, factor: Params) -> LowRank:
@@ -250,8 +221,8 @@ def low_rank(mean: Params, diagonal: Any, factor: Params) -> LowRank:
 
     Args:
         mean: pytree of floating-point arrays.
-        diagonal: variances a > 0 of the diagonal part, in the structure of ``mean``; a leaf, or all of it, may be one
-            number.
+        diagonal: variances a > 0 of the diagonal part: one number, or the structure of ``mean`` with leaves that
+            broadcast to its own, as for :func:`diagonal`.
         factor: in the structure of ``mean``; every leaf has a leading rank axis, (k, *shape), k >= 1.
 
     Raises:
@@ -281,4 +252,4 @@ def low_rank(mean: Params, diagonal: Any, factor: Params) -> LowRank:
     columns = jax.tree.map(lambda f, a: f * jax.lax.rsqrt(a), factor, diagonal)
     basis, eigenvalues = canonical(columns, jnp.eye(rank))
     # Rounding must not take the eigenvalues of a sum of squares below zero.
-    return LowRank(mean, diagonal, basis, jnp.maximum(eigenvalues, 0))
+    return LowRank(Diagonal(mean, diagonal), basis, jnp.maximum(eigenvalues, 0))

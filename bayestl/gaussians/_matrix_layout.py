@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,3 +56,24 @@ class MatrixLayout(NamedTuple):
         """The layout of the bias, of this shape, without the weights: one input in each group."""
         groups, _, outputs = self.rearrangement.result
         return MatrixLayout(str(self.bias), Rearrangement(tuple(shape), (("reshape", (groups, 1, outputs)),)))
+
+
+def steps_from_json(steps: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The steps of a rearrangement from lists, as a file has them.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(steps, list) or not all(map(_is_step, steps)):
+        raise ValueError(f"{steps!r} are not the steps to a matrix")
+    return tuple((name, tuple(argument)) for name, argument in steps)
+
+
+def _is_step(step: Any) -> bool:
+    return (
+        isinstance(step, list)
+        and len(step) == 2
+        and step[0] in ("transpose", "reshape")
+        and isinstance(step[1], list)
+        and all(type(n) is int and n >= 0 for n in step[1])
+    )

@@ -36,12 +36,12 @@ def target_stored(header: Header) -> Target:
             "target's arrays or shapes"
         )
     try:
-        found, treedef = jax.tree_util.tree_flatten_with_path(_containers.from_json(header.containers))
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(_containers.from_json(header.containers))
     except TypeError as error:
         raise ValueError(f"containers is no tree: {error}") from error
-    if [path for path, _ in found] != [p.keys for p in header.parameters]:
+    if [path for path, _ in leaves] != [p.keys for p in header.parameters]:
         raise ValueError("containers and the paths of parameters disagree")
-    order = tuple(position for _, position in found)
+    order = tuple(position for _, position in leaves)
     if order != tuple(range(len(order))):
         raise ValueError("containers does not hold every parameter once, in order")
     return Target(treedef, order)
@@ -53,18 +53,20 @@ def target_like(header: Header, like: Params) -> Target:
     Raises:
         ValueError: paths or shapes that differ.
     """
-    found, treedef = jax.tree_util.tree_flatten_with_path(like)
-    wanted = {_tree.path_string(path): jnp.shape(leaf) for path, leaf in found}
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+    shapes_of_like = {_tree.path_string(path): jnp.shape(leaf) for path, leaf in leaves}
     have = {p.path: p.shape for p in header.parameters}
-    missing = [path for path in wanted if path not in have]
-    extra = [path for path in have if path not in wanted]
-    shapes = [path for path in wanted if path in have and have[path] != wanted[path]]
+    missing = [path for path in shapes_of_like if path not in have]
+    extra = [path for path in have if path not in shapes_of_like]
+    shapes = [path for path in shapes_of_like if path in have and have[path] != shapes_of_like[path]]
     parts = []
     if missing:
         parts.append(f"missing from the file {_tree.shown(missing, 4)}")
     if extra:
         parts.append(f"unexpected in the file {_tree.shown(extra, 4)}")
-    parts += [f"{path!r} has shape {have[path]} in the file against {wanted[path]} in like" for path in shapes[:4]]
+    parts += [
+        f"{path!r} has shape {have[path]} in the file against {shapes_of_like[path]} in like" for path in shapes[:4]
+    ]
     if len(shapes) > 4:
         parts.append(f"{len(shapes) - 4} more shapes differ")
     if parts:
@@ -73,4 +75,4 @@ def target_like(header: Header, like: Params) -> Target:
             "target shares with restrict, and give the rest its own prior with gaussians.by_path(..., like=params)"
         )
     position = {p.path: i for i, p in enumerate(header.parameters)}
-    return Target(treedef, tuple(position[path] for path in wanted))
+    return Target(treedef, tuple(position[path] for path in shapes_of_like))

@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bayestl import _tree
 from bayestl._types import Params
+from bayestl.gaussians._storable import broadcasts
 
 _SAME = "give both the same tree and shapes; a new head takes its own prior with gaussians.by_path"
 
@@ -22,17 +24,73 @@ def checked_mean(mean: Params) -> Params:
 
 
 def checked_variances(name: str, value: Any, mean: Params, floor: str) -> Params:
-    """Variances as a tree: one positive number for all, one per leaf, or one per parameter."""
+    """Positive numbers as a tree: one for all, or for each leaf an array that broadcasts to it."""
     if jax.tree.structure(value) == jax.tree.structure(0) and jnp.ndim(value) == 0:
         value = jax.tree.map(lambda m: jnp.asarray(value, m.dtype), mean)
-    if jax.tree.structure(value) != jax.tree.structure(mean):
-        _tree.check_same_structure(name, value, "mean", mean, _SAME)
+    check_broadcasting(name, value, "mean", mean, _SAME)
     value = jax.tree.map(lambda v, m: jnp.asarray(v, jnp.result_type(m, jnp.float32)), value, mean)
-    shapes = jax.tree.map(lambda v, m: v if v.ndim == 0 else jnp.zeros(()), value, mean)
-    expected = jax.tree.map(lambda v, m, s: s if v.ndim == 0 else m, value, mean, shapes)
-    _tree.check_same_structure(name, value, "mean", expected, _SAME)
     _tree.check_positive(name, value, floor)
     return value
+
+
+def check_broadcasting(name: str, value: Params, other: str, mean: Params, fix: str) -> None:
+    """Raise a ``ValueError`` unless ``value`` has the structure of ``mean`` and shapes that broadcast to its own."""
+    leaves = _tree.by_paths(value)
+    for path, leaf in _tree.by_paths(mean).items():
+        shape = jnp.shape(leaves[path]) if path in leaves else ()
+        if not broadcasts(shape, leaf.shape):
+            raise ValueError(
+                f"{name} and {other} differ at {path!r}: {shape} against {leaf.shape}, to which it does not broadcast; "
+                f"{fix}, or give one number per leaf, or one per row as (V, 1) for (V, E)"
+            )
+    if jax.tree.structure(value) != jax.tree.structure(mean):
+        shapes = {path: leaf.shape for path, leaf in _tree.by_paths(mean).items()}
+
+        def whole(path: Any, leaf: Any) -> np.ndarray:
+            return np.broadcast_to(0.0, shapes.get(_tree.path_string(path), jnp.shape(leaf)))
+
+        _tree.check_same_structure(name, jax.tree_util.tree_map_with_path(whole, value), other, mean, fix)
+
+
+def leafwise(c: Any, like: Params, name: str = "c") -> Params:
+    """``c`` > 0 as one number per leaf of ``like``: a number is repeated, a tree of numbers is checked.
+
+    Raises:
+        ValueError: a tree that differs from ``like``, a leaf that is not a single number, or one that is not positive.
+    """
+    fix = "give a scalar, or one number per leaf"
+    _check_alone(c, name, fix)
+    if jax.tree.structure(c) == jax.tree.structure(0):
+        _tree.check_positive(name, c, f"{name} must be positive")
+        return jax.tree.map(lambda _: c, like)
+    marks = jax.tree.map(lambda _: 0.0, like)
+    _tree.check_same_structure(name, c, "the leaves of mean", marks, fix)
+    _tree.check_positive(name, c, f"{name} must be positive")
+    return c
+
+
+def factors(c: Any, like: Params) -> Params:
+    """``c`` > 0 as a factor for every leaf of ``like``: a number is repeated, a tree is checked.
+
+    Raises:
+        ValueError: a tree that differs from ``like``, a leaf that does not broadcast, or one that is not positive.
+    """
+    fix = "give a scalar, or one number per leaf"
+    alone = jax.tree.structure(0)
+    if jax.tree.structure(c) == alone and jnp.ndim(c) == 0:
+        _tree.check_positive("c", c, "c must be positive")
+        return jax.tree.map(lambda _: c, like)
+    if jax.tree.structure(like) != alone:
+        _check_alone(c, "c", fix)
+    check_broadcasting("c", c, "mean", like, fix)
+    _tree.check_positive("c", c, "c must be positive")
+    return c
+
+
+def _check_alone(c: Any, name: str, fix: str) -> None:
+    """Raise for an array where a number is due, of a tree that is not itself one array."""
+    if jax.tree.structure(c) == jax.tree.structure(0) and jnp.ndim(c) != 0:
+        raise ValueError(f"{name} has shape {jnp.shape(c)}; {fix}")
 
 
 def checked_factor(factor: Params, mean: Params) -> tuple[Params, int]:

@@ -42,7 +42,7 @@ def laplace(
     Gaussians, and so the prior of the next task: with dense curvature :class:`~bayestl.gaussians.Dense`; with
     ``curvature.dual()`` and ``curvature.low_rank(r)`` :class:`~bayestl.gaussians.LowRank`, or dense under a dense
     prior; with ``curvature.kronecker()`` blocks of :class:`~bayestl.gaussians.Kronecker`, under a low-rank prior a
-    :class:`~bayestl.gaussians.LowRankUpdate` of these.
+    :class:`~bayestl.gaussians.LowRank` on top of these.
 
     Data that do not fit in memory are read while the program runs, a batch ahead, in the order of their rows; an
     ``example`` that draws gives the same example every time. Most structures pass over them once; ``low_rank`` does so

@@ -16,7 +16,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Kind, dual, ggn
-from bayestl.gaussians import Blocks, Diagonal, Gaussian
+from bayestl.gaussians import Blocks, Gaussian
 from bayestl.infer._evidence import total_log_likelihood
 from bayestl.infer._laplace import checked, power
 from bayestl.passes import Batches
@@ -39,7 +39,7 @@ class ScaleEvidence:
         names: of the blocks: their paths, static.
     """
 
-    prior: Any
+    prior: Gaussian
     explained: jax.Array
     quadratics: Float[Array, " B"]
     grams: Float[Array, "B M M"]
@@ -56,9 +56,10 @@ class ScaleEvidence:
     def rescaled_prior(self, log_factors: Float[Array, " B"]) -> Gaussian:
         """The prior with these factors on the covariances of its blocks."""
         factors = list(jnp.exp(log_factors))
-        if isinstance(self.prior, Blocks):
-            return Blocks(tuple(b.rescale(c) for b, c in zip(self.prior.blocks, factors, strict=True)))
-        if isinstance(self.prior, Diagonal):
+        blocks = self.prior.blocks()
+        if len(blocks) > 1:
+            return Blocks(tuple(block.rescale(c) for block, c in zip(blocks, factors, strict=True)))
+        if self.prior.independent_variances() is not None:
             return self.prior.rescale(jax.tree.unflatten(jax.tree.structure(self.prior.mean), factors))
         return self.prior.rescale(factors[0])
 
@@ -124,13 +125,11 @@ def _ingredients(
 
 def _blocks(prior: Gaussian) -> list[tuple[Params, Gaussian]]:
     """The independent blocks of a prior, each beside its selection of the parameters."""
-    if isinstance(prior, Blocks):
-        return [(block.mean, block) for block in prior.blocks]
-    if isinstance(prior, Diagonal):
-        leaves, treedef = jax.tree.flatten(prior.mean)
-        marks = [
-            jax.tree.unflatten(treedef, [x if i == j else None for j, x in enumerate(leaves)])
-            for i in range(len(leaves))
-        ]
-        return [(mark, prior.restrict(mark)) for mark in marks]
-    return [(prior.mean, prior)]
+    blocks = prior.blocks()
+    if len(blocks) > 1 or prior.independent_variances() is None:
+        return [(block.mean, block) for block in blocks]
+    leaves, treedef = jax.tree.flatten(prior.mean)
+    marks = [
+        jax.tree.unflatten(treedef, [x if i == j else None for j, x in enumerate(leaves)]) for i in range(len(leaves))
+    ]
+    return [(mark, prior.restrict(mark)) for mark in marks]

@@ -20,7 +20,7 @@ from jax.lax import Precision
 from bayestl import _tree
 from bayestl import layers as network_layers
 from bayestl._types import Apply, Params
-from bayestl.gaussians import Blocks, Gaussian, Kronecker, LowRankUpdate, MatrixLayout, Rearrangement
+from bayestl.gaussians import Columns, Gaussian, MatrixLayout, Rearrangement
 from bayestl.layers import LayerGradients
 from bayestl.predict._gaussian_outputs import flat, unflat
 from bayestl.predict._jacobian import Linearization, transposed_unwhiten
@@ -33,10 +33,12 @@ def is_layered(gaussian: Gaussian) -> bool:
     """Whether a Gaussian has Kronecker-factored layers, and no low-rank change on top that takes away most of what they
     have: then the sum over the columns cancels, and Gram matrices of rows do not.
     """
-    if isinstance(gaussian, LowRankUpdate):
-        known = _tree.is_concrete(gaussian.eigenvalues)
-        return is_layered(gaussian.base) and known and bool(jnp.all(gaussian.eigenvalues > -0.5))
-    return any(isinstance(block, Kronecker) for block in _blocks(gaussian))
+    base, columns = _split(gaussian)
+    if columns is not None and not (
+        _tree.is_concrete(columns.eigenvalues) and bool(jnp.all(columns.eigenvalues > -0.5))
+    ):
+        return False
+    return any(block.layout is not None for block in base.blocks())
 
 
 @partial(jax.jit, static_argnames="apply")
@@ -44,9 +46,10 @@ def layered_moments_of_chunk(linear: Linearization, inputs: Any, *, apply: Apply
     """Outputs at the mean, leaves (B, ...), and ``J Sigma J^T``, (B, F, F)."""
     outputs = linear.outputs(apply, linear.gaussian.mean, inputs)
     layers, leaves = _gradients(apply, linear, inputs)
-    covariance = _tree.total(_block_covariance(block, layers, leaves) for block in _blocks(linear.gaussian))
-    if isinstance(linear.gaussian, LowRankUpdate):
-        covariance += _columns_covariance(apply, linear, linear.gaussian, inputs)
+    base, columns = _split(linear.gaussian)
+    covariance = _tree.total(_block_covariance(block, layers, leaves) for block in base.blocks())
+    if columns is not None:
+        covariance += _columns_covariance(apply, linear, base, columns, inputs)
     return outputs, covariance
 
 
@@ -73,7 +76,8 @@ def _gradients(
     network = network_layers.find(partial(linear.outputs, apply), mean, inputs)
     gradients = network_layers.gradients(network, inputs, _one_per_output)
     names = _tree.paths(mean)
-    layouts = {b.layout.weights: b.layout for b in _blocks(linear.gaussian) if isinstance(b, Kronecker)}
+    blocks = _split(linear.gaussian)[0].blocks()
+    layouts = {block.layout.weights: block.layout for block in blocks if block.layout is not None}
     layers: dict[str, LayerGradients] = {}
     leaves = {names[leaf]: g for leaf, g in gradients.leaves.items()}
     for site, layer in zip(network.uses.weights, gradients.layers, strict=True):
@@ -112,16 +116,9 @@ def _back(rearrangement: Any, layer: LayerGradients) -> jax.Array:
     return jax.vmap(jax.vmap(rearrangement.back))(matrix)
 
 
-def _blocks(gaussian: Gaussian) -> tuple[Gaussian, ...]:
-    """The independent parts of a Gaussian, or of what a low-rank change is on top of."""
-    gaussian = gaussian.base if isinstance(gaussian, LowRankUpdate) else gaussian
-    return _parts(gaussian)
-
-
-def _parts(gaussian: Gaussian) -> tuple[Gaussian, ...]:
-    if isinstance(gaussian, Blocks):
-        return tuple(inner for block in gaussian.blocks for inner in _parts(block))
-    return (gaussian,)
+def _split(gaussian: Gaussian) -> tuple[Gaussian, Columns | None]:
+    """What a low-rank change of all parameters is on top of, and its columns; blocks keep theirs."""
+    return gaussian.without_columns() if len(gaussian.blocks()) == 1 else (gaussian, None)
 
 
 # ---------------------------------------------------------------- one block
@@ -129,8 +126,8 @@ def _parts(gaussian: Gaussian) -> tuple[Gaussian, ...]:
 
 def _block_covariance(block: Gaussian, layers: dict[str, LayerGradients], leaves: dict[str, jax.Array]) -> jax.Array:
     """What the parameters of one block add to the covariance of the outputs, (B, F, F)."""
-    if isinstance(block, Kronecker) and block.layout.weights in layers:
-        return _layer_covariance(block, layers[block.layout.weights])
+    if block.layout is not None and block.layout.weights in layers:
+        return block.covariance_of_products(*layers[block.layout.weights])
     one = next(iter([*leaves.values(), *(layer.gradients for layer in layers.values())]))
     missing = {path: jnp.zeros((*one.shape[:2], *x.shape), x.dtype) for path, x in _tree.by_paths(block.mean).items()}
     rows = _tree.restructure({**missing, **leaves}, block.mean)
@@ -138,35 +135,16 @@ def _block_covariance(block: Gaussian, layers: dict[str, LayerGradients], leaves
     return jax.vmap(_tree.columns_gram, in_axes=1)(rows, rows)
 
 
-def _layer_covariance(block: Kronecker, layer: LayerGradients) -> jax.Array:
-    """``sum_io lam_io M_fio M_hio`` with ``M_f = sum_p (Q_in^T d a_p) (g_fp^T Q_out)``."""
-    a = layer.inputs
-    if block.layout.bias is not None:
-        a = jnp.concatenate([a, jnp.ones((*a.shape[:-1], 1), a.dtype)], axis=-1)
-    a = _einsum("bpgi,gij->bpgj", a * block.scale, block.inputs)
-    z = _einsum("fbpgo,goq->fbpgq", layer.gradients, block.outputs)
-    if a.shape[1] == 1:
-        a, z = a[:, 0], z[:, :, 0]
-        weights = _einsum("bgi,gio->bgo", a * a, block.spectrum)
-        z = z * jnp.sqrt(weights)
-        return _einsum("fbgo,hbgo->bfh", z, z)
-    matrix = _einsum("bpgi,fbpgo->bfgio", a, z) * jnp.sqrt(block.spectrum)
-    matrix = matrix.reshape(*matrix.shape[:2], -1)
-    return _einsum("bfm,bhm->bfh", matrix, matrix)
-
-
-def _columns_covariance(apply: Apply, linear: Linearization, gaussian: LowRankUpdate, inputs: Any) -> jax.Array:
+def _columns_covariance(
+    apply: Apply, linear: Linearization, base: Gaussian, columns: Columns, inputs: Any
+) -> jax.Array:
     """What a low-rank change adds to the covariance of the outputs, (B, F, F)."""
 
     def along(column: Params) -> jax.Array:
         def outputs(part: Params) -> jax.Array:
             return flat(linear.outputs(apply, part, inputs), 1)
 
-        return jax.jvp(outputs, (gaussian.mean,), (gaussian.base.unwhiten(column),))[1]
+        return jax.jvp(outputs, (base.mean,), (base.unwhiten(column),))[1]
 
-    images = jax.lax.map(along, gaussian.basis)
-    return _einsum("k,kbf,kbh->bfh", gaussian.eigenvalues, images, images)
-
-
-def _einsum(subscripts: str, *operands: jax.Array) -> jax.Array:
-    return jnp.einsum(subscripts, *operands, precision=Precision.HIGHEST)
+    images = jax.lax.map(along, columns.basis)
+    return jnp.einsum("k,kbf,kbh->bfh", columns.eigenvalues, images, images, precision=Precision.HIGHEST)

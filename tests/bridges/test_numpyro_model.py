@@ -181,7 +181,7 @@ def test_values_and_parameters_are_the_same_numbers(lead):
 def test_the_rows_of_the_sites_point_into_the_flat_tree():
     structure = lg.BY_NAME["blocks"]
     joint = lg.joint(structure, lg.draw(structure, SIZE, NUM, seed=0))
-    prior = dataclasses.replace(joint.prior, blocks=joint.prior.blocks[::-1])
+    prior = dataclasses.replace(joint.prior, parts=joint.prior.parts[::-1])
     model = btl.bridges.numpyro_model(joint.replace(prior=prior))
     params = lg.tree(jnp.arange(SIZE) + 10.0)
     in_order = np.concatenate([*model.to_values(params).values()])

@@ -35,7 +35,7 @@ def random_blocks(**changes: Any) -> tuple[btl.LogJoint, lg.Problem, np.ndarray]
     problem = lg.draw(structure, SIZE, NUM, seed=0)
     joint = lg.joint(structure, problem, **changes)
     prior: Any = joint.prior
-    prior = btl.gaussians.Blocks(prior.blocks[::-1])
+    prior = btl.gaussians.Blocks(prior.blocks()[::-1])
     return joint.replace(prior=prior), problem, structure.covariance(problem.prior[1])
 
 

@@ -254,7 +254,7 @@ def test_the_flat_prior_needs_more_data_than_inputs():
     [
         (
             lambda params: btl.gaussians.diagonal(params, jax.tree.map(jnp.ones_like, params)),
-            "isotropic per parameter, with a low-rank part or without, and 'w' has a variance for each of its numbers",
+            "one variance per parameter or per row, .*, and 'w' has more than one variance in a row of its matrix",
         ),
         (
             lambda params: btl.gaussians.dense(params, jnp.eye(btl.tree.size(params))),

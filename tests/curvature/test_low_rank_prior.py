@@ -50,7 +50,7 @@ def _by_path(params: Any) -> gaussians.Gaussian:
 
 def _posterior_of_before(params: Any) -> gaussians.Gaussian:
     """What came out of a low-rank Laplace approximation: negative and positive eigenvalues."""
-    return gaussians.add_precision(_whole(params), _columns(params, 2, 2))
+    return _whole(params).add_precision(_columns(params, 2, 2))
 
 
 def _collinear(params: Any) -> gaussians.Gaussian:
@@ -59,7 +59,22 @@ def _collinear(params: Any) -> gaussians.Gaussian:
     return gaussians.low_rank(params, _scales(params), factor)
 
 
-PRIORS = {"whole": _whole, "by path": _by_path, "negative": _posterior_of_before, "collinear": _collinear}
+def _per_row(params: Any) -> gaussians.Gaussian:
+    """A variance for every row of a matrix: for every input of a layer."""
+
+    def variances(x: Any) -> Any:
+        return jnp.linspace(0.2, 0.9, len(x), dtype=x.dtype)[:, None] if x.ndim == 2 else jnp.asarray(0.4, x.dtype)
+
+    return gaussians.low_rank(params, jax.tree.map(variances, params), _columns(params, 2))
+
+
+PRIORS = {
+    "per row": _per_row,
+    "whole": _whole,
+    "by path": _by_path,
+    "negative": _posterior_of_before,
+    "collinear": _collinear,
+}
 
 
 def _conv_net() -> networks.Problem:
@@ -108,7 +123,7 @@ def test_posterior_and_evidence_are_those_of_dense_algebra(problem, bias, name):
 
     for power in (2.0, 0.0):
         posterior, ratio = queried(prior, power)
-        assert isinstance(posterior, gaussians.LowRankUpdate)
+        assert isinstance(posterior, gaussians.LowRank)
         _check(posterior, params, 0.3 * np.linalg.inv(power * h + np.linalg.inv(sigma)), 1e-8)
         truth = np.linalg.slogdet(np.eye(len(h)) + power * sigma @ h)[1]
         np.testing.assert_allclose(ratio, truth, rtol=1e-8, atol=1e-10)
@@ -186,7 +201,7 @@ def test_the_posterior_is_a_prior():
     whole: Any = curvature.dense()(KEY, joint, params, data, curvature.ggn, 5)
     h = np.asarray(whole.matrix)
     truth = np.linalg.inv(h + np.linalg.inv(_matrix(posterior.covariance_mv, params)))
-    assert isinstance(again, gaussians.LowRankUpdate)
+    assert isinstance(again, gaussians.LowRank)
     _check(again, params, truth, 1e-8)
 
 
@@ -201,7 +216,8 @@ def test_float32_at_sharp_priors(lam):
     params, joint = jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), (params, joint))
     rng, size = np.random.default_rng(5), btl.tree.size(params)
     columns = jax.vmap(ravel_pytree(params)[1])(jnp.asarray(np.linalg.qr(rng.normal(size=(size, 4)))[0].T, jnp.float32))
-    prior = gaussians.LowRank(params, jax.tree.map(lambda x: jnp.float32(1e-8), params), columns, jnp.array(lam))
+    base = gaussians.Diagonal(params, jax.tree.map(lambda x: jnp.float32(1e-8), params))
+    prior = gaussians.LowRank(base, columns, jnp.array(lam))
     found = curvature.kronecker()(KEY, joint, params, data, curvature.ggn, 3)
     h = _matrix(found.mv, params).astype(np.float64)
     basis = np.asarray(jax.vmap(lambda c: ravel_pytree(c)[0])(columns), np.float64)
@@ -242,11 +258,11 @@ def test_linearised_predictions(problem, name):
     [
         (
             lambda params: gaussians.low_rank(params, jax.tree.map(jnp.ones_like, params), _columns(params, 1)),
-            r"with a low-rank part or without, and '.*' has a variance for each of its numbers; give it .*low_rank one",
+            r"with a low-rank part or without, and '.*' has more than one variance in a row of its matrix",
         ),
         (
-            lambda params: gaussians.LowRankUpdate(gaussians.isotropic(params, 1.0), _columns(params, 1), jnp.ones(1)),
-            "belongs to a LowRankUpdate Gaussian; .*dense.. with every prior",
+            lambda params: gaussians.LowRank(_whole(params), _columns(params, 1), jnp.ones(1)),
+            "belongs to a LowRank Gaussian; .*dense.. with every prior",
         ),
     ],
 )

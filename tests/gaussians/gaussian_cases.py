@@ -96,6 +96,15 @@ def _one_per_leaf(rng: np.random.Generator, tree: Any) -> Any:
     return jax.tree.map(lambda x: np.exp(0.5 * rng.normal()), tree)
 
 
+def _broadcasting(rng: np.random.Generator, tree: Any) -> Any:
+    """A number for every row of a matrix, for every column of a larger array, and one for a vector."""
+
+    def shape(full: tuple[int, ...]) -> tuple[int, ...]:
+        return {0: (), 1: (1,), 2: (*full[:1], 1)}.get(len(full), full[-1:])
+
+    return jax.tree.map(lambda x: np.exp(0.5 * rng.normal(size=shape(np.shape(x)))), tree)
+
+
 def _draw_low_rank(rng: np.random.Generator, tree: Any) -> Any:
     factor = jax.tree.map(lambda x: rng.normal(size=(RANK, *np.shape(x))), tree)
     return _positive(rng, tree), factor
@@ -123,7 +132,8 @@ def _draw_canonical(rng: np.random.Generator, tree: Any) -> Any:
 
 
 def _build_canonical(mean: Any, ingredients: Any) -> gaussians.Gaussian:
-    return gaussians.LowRank(*jax.tree.map(jnp.asarray, (mean, *ingredients)))
+    mean, (diagonal, basis, lam) = jax.tree.map(jnp.asarray, (mean, ingredients))
+    return gaussians.LowRank(gaussians.Diagonal(mean, diagonal), basis, lam)
 
 
 def _canonical_covariance(mean: Any, ingredients: Any) -> np.ndarray:
@@ -184,7 +194,7 @@ def _draw_kronecker(rng: np.random.Generator, tree: Any) -> Any:
 
 def _build_kronecker(mean: Any, ingredients: Any) -> gaussians.Gaussian:
     part = jax.tree.map(lambda m: m if m.ndim else None, mean)
-    blocks = gaussians.kronecker(part, *ingredients).blocks
+    blocks = gaussians.kronecker(part, *ingredients).blocks()
     rest = btl.tree.complement(mean, part)
     if not jax.tree.leaves(rest):
         return gaussians.Blocks(blocks)
@@ -216,7 +226,7 @@ def _build_update(base: Callable[..., gaussians.Gaussian]) -> Callable[..., gaus
         inner, added, measured = ingredients
         gaussian = base(mean, inner)
         columns = canonical(jax.vmap(gaussian.whiten)(added), jnp.eye(RANK - 1))
-        return gaussians.add_precision(gaussians.LowRankUpdate(gaussian, *columns), measured)
+        return gaussians.LowRank(gaussian, *columns).add_precision(measured)
 
     return build
 
@@ -243,26 +253,33 @@ CASES = [
     ),
     Case("isotropic leaves", _one_per_leaf, gaussians.isotropic, _isotropic_covariance),
     Case("diagonal", _positive, gaussians.diagonal, lambda mean, a: np.diag(full(a, mean))),
+    Case("broadcast", _broadcasting, gaussians.diagonal, lambda mean, a: np.diag(full(a, mean))),
     Case("low rank", _draw_low_rank, lambda mean, x: gaussians.low_rank(mean, *x), _low_rank_covariance),
+    Case(
+        "low rank broadcast",
+        lambda rng, tree: (_broadcasting(rng, tree), _draw_low_rank(rng, tree)[1]),
+        lambda mean, x: gaussians.low_rank(mean, *x),
+        _low_rank_covariance,
+    ),
     Case("low rank collinear", _draw_collinear, lambda mean, x: gaussians.low_rank(mean, *x), _low_rank_covariance),
     Case("low rank negative", _draw_canonical, _build_canonical, _canonical_covariance),
     Case("dense", _draw_dense, gaussians.dense, lambda mean, x: x),
     Case("blocks", _draw_blocks, _build_blocks, _blocks_covariance),
     Case("kronecker", _draw_kronecker, _build_kronecker, _kronecker_covariance),
     Case(
-        "low rank update",
-        _draw_update(_positive),
-        _build_update(gaussians.diagonal),
-        _update_covariance(lambda mean, a: np.diag(full(a, mean))),
+        "low rank on blocks",
+        _draw_update(_draw_blocks),
+        _build_update(_build_blocks),
+        _update_covariance(_blocks_covariance),
     ),
     Case(
-        "low rank update of kronecker",
+        "low rank on kronecker",
         _draw_update(_draw_kronecker),
         _build_update(_build_kronecker),
         _update_covariance(_kronecker_covariance),
     ),
     Case(
-        "low rank update of low rank",
+        "low rank on low rank",
         _draw_update(_draw_low_rank),
         _build_update(lambda mean, x: gaussians.low_rank(mean, *x)),
         _update_covariance(_low_rank_covariance),

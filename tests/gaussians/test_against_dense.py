@@ -27,6 +27,10 @@ def _ravel(tree: Any) -> jax.Array:
     return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(tree)])
 
 
+def _whole(x: jax.Array, like: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(x, like.shape)
+
+
 def _matrix(mv, like: Any) -> jax.Array:
     """The matrix of a linear map, from its action on unit vectors."""
     leaves, treedef = jax.tree.flatten(like)
@@ -52,7 +56,7 @@ def _more_answers(g: Any, params: Any) -> dict[str, jax.Array]:
     return {
         "squared_mahalanobis": g.squared_mahalanobis(params),
         "variance": _ravel(g.variance()),
-        "precision_diagonal": _ravel(g.precision_diagonal()),
+        "precision_diagonal": _ravel(jax.tree.map(_whole, g.precision_diagonal(), g.mean)),
         "root": _matrix(g.unwhiten, g.mean),
         "inverse_root": _matrix(g.whiten, g.mean),
         "gradient": _ravel(jax.grad(g.log_prob)(params)),
@@ -69,7 +73,20 @@ def _per_leaf(mean: Any) -> Any:
     return jax.tree.unflatten(treedef, [0.5 + i for i in range(len(leaves))])
 
 
-def _operated(g: Any, params: Any) -> dict[str, tuple[Any, Any]]:
+def _per_row(mean: Any) -> Any:
+    """A factor for every row of a matrix, one for any other leaf."""
+
+    def factor(x: Any) -> np.ndarray:
+        return 0.5 + np.arange(np.shape(x)[0])[:, None] if np.ndim(x) == 2 else np.asarray(1.5)
+
+    return jax.tree.map(factor, mean)
+
+
+def _has_matrices(name: str) -> bool:
+    return "kronecker" in name
+
+
+def _operated(g: Any, params: Any, is_kronecker: bool) -> dict[str, tuple[Any, Any]]:
     """Operation to the Gaussian that it gives, with parameters over the same tree."""
     names = btl.tree.paths(params)
     part = btl.tree.select_where(params, lambda path: _kept(path, names))
@@ -77,15 +94,17 @@ def _operated(g: Any, params: Any) -> dict[str, tuple[Any, Any]]:
         "rescale": (g.rescale(SCALE), params),
         "rescale per leaf": (g.rescale(_per_leaf(params)), params),
         "inflate": (g.inflate(EPS), params),
+        # One number for a leaf where the structure can hold no more.
+        "rescale per row": (g.rescale(_per_leaf(params) if is_kronecker else _per_row(params)), params),
         "restrict": (g.restrict(part), part),
         "condition": (g.condition(params, part), part),
     }
 
 
-OPERATIONS = ["rescale", "rescale per leaf", "inflate", "restrict", "condition"]
+OPERATIONS = ["rescale", "rescale per leaf", "rescale per row", "inflate", "restrict", "condition"]
 
 
-def _truth(problem: Problem, operation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _truth(problem: Problem, operation: str, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, covariance and parameters after an operation, by dense algebra."""
     mean, params, cov = flat(problem.mean), flat(problem.params), problem.covariance
     names = btl.tree.paths(problem.mean)
@@ -95,6 +114,10 @@ def _truth(problem: Problem, operation: str) -> tuple[np.ndarray, np.ndarray, np
         cov = SCALE * cov
     if operation == "rescale per leaf":
         roots = np.sqrt(full(_per_leaf(problem.mean), problem.mean))
+        cov = roots[:, None] * cov * roots[None, :]
+    if operation == "rescale per row":
+        factors = _per_leaf(problem.mean) if _has_matrices(name) else _per_row(problem.mean)
+        roots = np.sqrt(full(factors, problem.mean))
         cov = roots[:, None] * cov * roots[None, :]
     if operation == "inflate":
         cov = cov + EPS * np.eye(len(cov))
@@ -116,7 +139,9 @@ def _computed(name: str, tree: str) -> tuple[list[Problem], list[dict[str, dict[
 
     def program(mean, ingredients, params):
         g = case.build(mean, ingredients)
-        derived = {operation: _answers(h, at) for operation, (h, at) in _operated(g, params).items()}
+        derived = {
+            operation: _answers(h, at) for operation, (h, at) in _operated(g, params, _has_matrices(name)).items()
+        }
         return {"itself": _answers(g, params) | _more_answers(g, params), **derived}
 
     run = compiled(program, *problems[0].arguments)
@@ -142,7 +167,7 @@ def _close(name: str, value: np.ndarray, truth: np.ndarray) -> None:
 def test_agrees_with_dense_algebra(name, tree):
     problems, computed = _computed(name, tree)
     for problem, answers in zip(problems, computed, strict=True):
-        mean, cov, params = _truth(problem, "itself")
+        mean, cov, params = _truth(problem, "itself", name)
         found = answers["itself"]
         _check(found, mean, cov, params)
         precision, r = np.linalg.inv(cov), params - mean
@@ -159,7 +184,7 @@ def test_agrees_with_dense_algebra(name, tree):
 def test_operation_agrees_with_dense_algebra(name, tree, operation):
     problems, computed = _computed(name, tree)
     for problem, answers in zip(problems, computed, strict=True):
-        _check(answers[operation], *_truth(problem, operation))
+        _check(answers[operation], *_truth(problem, operation, name))
 
 
 def test_there_are_a_hundred_problems():

@@ -36,8 +36,8 @@ def _low_rank(mean: Any) -> gaussians.LowRank:
     basis = np.split(np.linalg.qr(np.random.default_rng(0).normal(size=(ends[-1], 2)))[0].T, ends[:-1], axis=1)
     basis = [jnp.asarray(q.reshape(2, *x.shape), x.dtype) for q, x in zip(basis, leaves, strict=True)]
     diagonal = [jnp.asarray(0.5, x.dtype) for x in leaves]
-    parts = (jax.tree.unflatten(treedef, part) for part in (leaves, diagonal, basis))
-    return gaussians.LowRank(*parts, jnp.array([-0.5, 2.0]))
+    mean, diagonal, basis = (jax.tree.unflatten(treedef, part) for part in (leaves, diagonal, basis))
+    return gaussians.LowRank(gaussians.Diagonal(mean, diagonal), basis, jnp.array([-0.5, 2.0]))
 
 
 @pytest.fixture
@@ -213,15 +213,14 @@ def test_header(path):
     assert header.convention == "1/2 variance, floor 1e-3 inside"
     assert header.notes == {"rank": 2, "seed": [1]}
     assert header.package_version == btl.__version__
-    assert header.format_version == 1
+    assert header.format_version == 2
     assert [p.path for p in header.parameters] == ["a~1b/7", "body/0"]
     assert [p.shape for p in header.parameters] == [(4,), (2, 3)]
     assert {p.dtype for p in header.parameters} == {"float32"}
     assert header.structure.kind == "blocks"
-    assert [(b.kind, b.rank, b.parameters) for b in header.structure.blocks] == [
-        ("low_rank", 2, (1,)),
-        ("diagonal", None, (0,)),
-    ]
+    low_rank, diagonal = header.structure.parts
+    assert (low_rank.kind, low_rank.settings, low_rank.parameters) == ("low_rank", {"rank": 2}, ())
+    assert [(b.kind, b.parameters) for b in (*low_rank.parts, diagonal)] == [("diagonal", (1,)), ("diagonal", (0,))]
 
 
 def test_header_by_default(path):
@@ -242,28 +241,83 @@ def test_the_layout_is_readable_by_others(path):
         metadata = file.metadata()
     assert metadata["format"] == "bayestl.gaussian"
     header = json.loads(metadata["header"])
-    assert (header["format"], header["version"]) == ("bayestl.gaussian", 1)
+    assert (header["format"], header["version"]) == ("bayestl.gaussian", 2)
     assert header["parameters"][0] == {"path": [["dict", "a"], ["dict", 0]], "shape": [2], "dtype": "float32"}
-    assert header["structure"] == {"kind": "low_rank", "parameters": [0, 1], "rank": 2}
+    base = {"kind": "diagonal", "parameters": [0, 1], "settings": {}}
+    assert header["structure"] == {"kind": "low_rank", "parts": [base], "settings": {"rank": 2}}
 
 
-def test_an_update_of_an_update(path):
+def test_low_rank_on_low_rank(path):
     """Every level has names of its own; a base inside blocks too."""
     mean = {"a": jnp.ones(2), "b": jnp.zeros(3)}
     inner = _low_rank(mean)
-    update = gaussians.LowRankUpdate(inner, inner.basis, jnp.array([1.0, 3.0]))
-    twice = gaussians.LowRankUpdate(update, inner.basis, jnp.array([0.0, 5.0]))
+    update = gaussians.LowRank(inner, inner.basis, jnp.array([1.0, 3.0]))
+    twice = gaussians.LowRank(update, inner.basis, jnp.array([0.0, 5.0]))
     blocks = gaussians.Blocks((twice.restrict("b"), gaussians.isotropic(mean, 1.0).restrict("a")))
     for g in (twice, blocks):
         gaussians.save(path, g)
         assert _equal(gaussians.load(path), g)
         assert _equal(gaussians.load(path, like=mean), g)
     gaussians.save(path, twice)
-    names = {f"{f}/{p}" for f in ("mean", "diagonal", "basis", "update", "update_of_base") for p in mean}
+    fields = ("mean", "diagonal", "basis", "basis_of_base", "basis_of_base_of_base")
+    names = {f"{f}/{p}" for f in fields for p in mean}
     assert set(load_file(path)) == names | {"eigenvalues", "eigenvalues/base", "eigenvalues/base/base"}
     structure = gaussians.read_header(path).structure
-    assert (structure.kind, structure.rank, structure.parameters) == ("low_rank_update", 2, ())
-    assert structure.blocks[0].blocks[0].kind == "low_rank"
+    assert (structure.kind, structure.settings, structure.parameters) == ("low_rank", {"rank": 2}, ())
+    assert structure.parts[0].parts[0].kind == "low_rank"
+
+
+def _version_1(path, g: Any, structure: Any, renamed: dict[str, str]) -> None:
+    """Rewrite the file of a Gaussian as version 0.1 of the package wrote it."""
+    gaussians.save(path, g)
+
+    def change(header, tensors):
+        header |= {"version": 1, "structure": structure}
+        for new, old in renamed.items():
+            tensors[old] = tensors.pop(new)
+
+    _tamper(path, change)
+
+
+def test_files_of_version_1(path):
+    """Low rank on a diagonal was one structure there, low rank on anything else another."""
+    mean = {"a": jnp.ones(2), "b": jnp.zeros(3)}
+    plain = _low_rank(mean)
+    twice = gaussians.LowRank(gaussians.LowRank(plain, plain.basis, jnp.array([1.0, 3.0])), plain.basis, jnp.ones(2))
+    own = {"kind": "low_rank", "parameters": [0, 1], "rank": 2}
+    nested: Any = {"kind": "low_rank_update", "rank": 2, "base": {"kind": "low_rank_update", "rank": 2, "base": own}}
+    renamed = {f"basis{'_of_base' * i}/{p}": f"update{'_of_base' * i}/{p}" for i in (0, 1) for p in mean}
+    renamed |= {f"basis_of_base_of_base/{p}": f"basis/{p}" for p in mean}
+    dense = gaussians.dense({"a": mean["a"], "b": None}, jnp.array([[2.0, 0.5], [0.5, 1.0]]))
+    kernel = {"a": None, "b": jnp.zeros((2, 3))}
+    kronecker = gaussians.kronecker(kernel, {"a": None, "b": jnp.eye(2) + 1}, {"a": None, "b": 2 * jnp.eye(3)}).parts[0]
+    matrix = {"weights": 1, "bias": None, "steps": [["reshape", [1, 2, 3]]]}
+    blocks = {
+        "kind": "blocks",
+        "blocks": [{"kind": "dense", "parameters": [0]}, {"kind": "kronecker", "parameters": [1], "matrix": matrix}],
+    }
+    for g, structure, names in (
+        (plain, own, {}),
+        (twice, nested, renamed),
+        (gaussians.Blocks((dense, kronecker)), blocks, {}),
+    ):
+        _version_1(path, g, structure, names)
+        assert gaussians.read_header(path).format_version == 1
+        assert _equal(gaussians.load(path), g)
+
+
+def test_wrong_structures_of_version_1(path):
+    mean = {"a": jnp.ones(2), "b": jnp.zeros(3)}
+    for structure, message in (
+        ({"kind": "low_rank", "parameters": [0, 1]}, "has the settings .., not .'rank'."),
+        ({"kind": "low_rank", "parameters": [0, 7], "rank": 2}, "does not cover every parameter exactly once"),
+        ({"kind": "low_rank_update", "rank": 2}, "None is not a structure"),
+        ({"kind": "blocks", "blocks": 3}, "holds no parts"),
+        ({"kind": "banded", "parameters": [0, 1]}, "'banded' is not a structure"),
+    ):
+        _version_1(path, _low_rank(mean), structure, {})
+        with pytest.raises(ValueError, match=message):
+            gaussians.load(path)
 
 
 # ---------------------------------------------------------------- writing
@@ -412,9 +466,10 @@ def _set(*keys):
     return change
 
 
+_BASE = ("structure", "parts", 0, "parameters")
 HEADERS = {
     "another format": (_set("format", "other"), "its format is not 'bayestl.gaussian'"),
-    "newer": (_set("version", 2), "format version 2, and this bayestl reads up to 1: upgrade bayestl"),
+    "newer": (_set("version", 3), "format version 3, and this bayestl reads up to 2: upgrade bayestl"),
     "no version": (_set("version", None), "version None is not a positive integer"),
     "version of truth": (_set("version", True), "version True is not a positive integer"),
     "an unknown field": (_set("extra", 1), "its fields are"),
@@ -443,13 +498,18 @@ HEADERS = {
     "an unknown structure": (_set("structure", "kind", "banded"), "is not a structure"),
     "a structure that is none": (_set("structure", "low_rank"), "is not a structure"),
     "an unhashable structure": (_set("structure", "kind", ["low_rank"]), "is not a structure"),
-    "rank 0": (_set("structure", "rank", 0), "rank 0 is not a positive integer"),
-    "rank of text": (_set("structure", "rank", "2"), "rank '2' is not a positive integer"),
-    "a parameter left out": (_set("structure", "parameters", [0]), "does not cover every parameter exactly once"),
-    "a parameter twice": (_set("structure", "parameters", [0, 0, 1]), "does not cover every parameter exactly once"),
-    "out of range": (_set("structure", "parameters", [0, 5]), "does not cover every parameter exactly once"),
-    "out of order": (_set("structure", "parameters", [1, 0]), "out of order"),
-    "empty blocks": (_set("structure", {"kind": "blocks", "blocks": []}), "blocks holds no list"),
+    "fields of another structure": (_set("structure", "parameters", [0, 1]), "has the fields"),
+    "rank 0": (_set("structure", "settings", "rank", 0), "rank 0 is not a positive integer"),
+    "rank of text": (_set("structure", "settings", "rank", "2"), "rank '2' is not a positive integer"),
+    "no settings": (_set("structure", "settings", 3), "the settings of structure 'low_rank' are 3"),
+    "other settings": (_set("structure", "settings", {}), r"has the settings \[\], not \['rank'\]"),
+    "a parameter left out": (_set(*_BASE, [0]), "does not cover every parameter exactly once"),
+    "a parameter twice": (_set(*_BASE, [0, 0, 1]), "does not cover every parameter exactly once"),
+    "out of range": (_set(*_BASE, [0, 5]), "does not cover every parameter exactly once"),
+    "out of order": (_set(*_BASE, [1, 0]), "out of order"),
+    "two bases": (lambda h, t: h["structure"]["parts"].append(h["structure"]["parts"][0]), "has 2 parts, not 1"),
+    "no base": (_set("structure", "parts", []), "structure 'low_rank' holds no parts"),
+    "empty blocks": (_set("structure", {"kind": "blocks", "settings": {}, "parts": []}), "'blocks' holds no parts"),
     "other containers": (_set("containers", {"list": [0, 1]}), "containers and the paths of parameters disagree"),
     "a leaf left out": (_set("containers", {"dict": [["b", 0]]}), "containers and the paths of parameters disagree"),
     "swapped leaves": (_set("containers", {"dict": [["b", 1], ["w", 0]]}), "every parameter once, in order"),
@@ -457,12 +517,12 @@ HEADERS = {
     "keys twice": (_set("containers", {"dict": [["b", 0], ["b", 1]]}), "a key of a dict is given twice"),
     "keys without order": (_set("containers", {"dict": [["b", 0], [1, 1]]}), "its header is not valid"),
     "keys that are none": (_set("containers", {"dict": [[["b"], 0]]}), "are not the entries of a dict"),
-    "rank of another size": (_set("structure", "rank", 3), "header and tensors disagree: 'basis/b' is F32 of shape"),
+    "rank of another size": (_set("structure", "settings", "rank", 3), "'basis/b' is F32 of shape"),
     "another structure": (
-        _set("structure", {"kind": "diagonal", "parameters": [0, 1]}),
+        _set("structure", {"kind": "diagonal", "parameters": [0, 1], "settings": {}}),
         r"header and tensors disagree: missing \[\], not announced \['basis/b'",
     ),
-    "shape of another size": (_set("parameters", 0, "shape", [4]), "F32 of shape .3,.; F32 of shape .4,. is"),
+    "shape of another size": (_set("parameters", 0, "shape", [4]), r"of shape \(2, 3\); .* of shape \(2, 4\) is"),
     "dtype of another size": (_set("parameters", 0, "dtype", "float64"), "'mean/b' is F32 of shape .3,.; F64 of shape"),
 }  # fmt: skip
 
@@ -504,7 +564,10 @@ LOW_RANK_VALUES = {
     "infinite basis": (_edit("basis/w", _put((0, 0, 0), np.inf)), "basis at 'w' has 1 non-finite of 40 values"),
     "half precision": (_edit("mean/b", lambda x: x.astype(np.float16)), "'mean/b' is F16 of shape .3,.; F32 of shape"),
     "integers": (_edit("diagonal/w", lambda x: x.astype(np.int32)), "'diagonal/w' is I32 .*F32 or F64 of shape"),
-    "another shape": (_edit("diagonal/w", lambda x: np.ones(20, np.float32)), r"shape \(20,\); .* \(\) or \(4, 5\) is"),
+    "another shape": (
+        _edit("diagonal/w", lambda x: np.ones(20, np.float32)),
+        r"shape \(20,\); .* one that broadcasts to \(4, 5\) is",
+    ),
     "a tensor more": (lambda h, t: t.update(other=np.ones(2)), r"missing \[\], not announced \['other'\]"),
     "a tensor less": (lambda h, t: t.pop("eigenvalues"), r"missing \['eigenvalues'\], not announced \[\]"),
 }
@@ -543,11 +606,11 @@ def test_lost_rank_is_no_mistake(path):
     turn = jnp.array([[0.6, 0.8], [-0.8, 0.6]])
     mixed = {"w": turn @ jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])}
     for basis, lam in (({"w": g.basis["w"].at[0].set(0)}, jnp.array([0.0, 2.0])), (mixed, jnp.zeros(2))):
-        lost = gaussians.LowRank(g.mean, g.diagonal, basis, lam)
+        lost = gaussians.LowRank(g.base, basis, lam)
         gaussians.save(path, lost)
         assert _equal(gaussians.load(path), lost)
     # A zero column under an eigenvalue that counts would make the determinant wrong.
-    wrong = gaussians.LowRank(g.mean, g.diagonal, {"w": g.basis["w"].at[0].set(0)}, jnp.array([1.0, 2.0]))
+    wrong = gaussians.LowRank(g.base, {"w": g.basis["w"].at[0].set(0)}, jnp.array([1.0, 2.0]))
     with pytest.raises(ValueError, match="the columns of basis are not orthonormal"):
         gaussians.save(path, wrong)
 
@@ -558,7 +621,7 @@ def test_nothing_is_unpickled():
     from pathlib import Path
 
     folder = Path(gaussians.__file__).parent
-    for name in ("_io", "_header", "_containers", "_stored", "_target"):
+    for name in ("_io", "_header", "_header_1", "_containers", "_stored", "_storable", "_target"):
         nodes = ast.walk(ast.parse((folder / f"{name}.py").read_text()))
         imported = {a.name for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names}
         assert not imported & {"pickle", "marshal", "shelve", "joblib", "importlib"}

@@ -10,10 +10,9 @@ import pytest
 from gaussian_cases import BY_NAME, compiled, draw_problem, flat, flat_rows
 
 from bayestl import gaussians
-from bayestl.gaussians._base import Dual
 
 NAMES = ["isotropic leaves", "diagonal", "low rank", "low rank negative", "dense", "blocks", "kronecker"]
-NAMES += ["low rank update", "low rank update of kronecker"]
+NAMES += ["low rank on kronecker", "broadcast", "low rank broadcast"]
 TREE = "nnx"
 
 
@@ -123,7 +122,7 @@ def test_kronecker_asks_for_no_quadratic_form_per_parameter():
         raise AssertionError("a quadratic form of the precision was asked for")
 
     for p in priors:
-        trace = q.trace(p.precision_diagonal(), never, Dual(p.precision_trace, p.num_directions))
+        trace = q.trace(p.precision_diagonal(), never, gaussians.Dual(p.precision_trace, p.num_directions))
         every = q.trace(p.precision_diagonal(), p.precision_quadratic)
         np.testing.assert_allclose(trace, every, rtol=1e-5)  # float32, D = 20
 
@@ -136,9 +135,11 @@ def test_float32_of_a_posterior_from_its_sharp_prior():
     lam, mean = np.array([1e8, 1e4, 2.0]), {"w": jnp.zeros((rows, columns))}
     factors = [np.linalg.qr(rng.normal(size=(n, n)))[0] for n in (rows, columns)]
     r, c = (f @ np.diag(rng.uniform(0.2, 1.0, len(f))) @ f.T for f in factors)
-    p = gaussians.LowRank(mean, {"w": jnp.float32(1e-8)}, {"w": jnp.asarray(q, jnp.float32)}, jnp.asarray(lam))
+    p = gaussians.LowRank(
+        gaussians.Diagonal(mean, {"w": jnp.float32(1e-8)}), {"w": jnp.asarray(q, jnp.float32)}, jnp.asarray(lam)
+    )
     base = gaussians.kronecker(mean, {"w": 1e-8 * r}, {"w": c})
-    posterior = gaussians.LowRankUpdate(base, p.basis, jnp.asarray(0.5 * lam))
+    posterior = gaussians.LowRank(base, p.basis, jnp.asarray(0.5 * lam))
     flat_q = np.asarray(p.basis["w"], np.float64).reshape(3, 24)
     prior_covariance = 1e-8 * (np.eye(24) + flat_q.T @ np.diag(lam) @ flat_q)
     root = np.asarray(jax.vmap(base.unwhiten)({"w": jnp.eye(24).reshape(24, rows, columns)})["w"]).reshape(24, 24)

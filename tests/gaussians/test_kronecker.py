@@ -204,7 +204,7 @@ def test_it_is_found_again_in_other_containers(tmp_path):
         (lambda m: m.update(steps=[["sort", [4, 6]]]), "are not the steps to a matrix"),
         (lambda m: m.update(bias=None), "a matrix is of other parameters"),
         (lambda m: m.update(steps=[["reshape", [1, 8, 3]]]), r"a bias of shape \(6,\) is no row"),
-        (lambda m: m.pop("bias"), "is not a matrix"),
+        (lambda m: m.pop("bias"), r"has the settings \['steps', 'weights'\], not"),
     ],
 )
 def test_files_that_are_not_right_are_refused(tmp_path, change, message):
@@ -214,7 +214,7 @@ def test_files_that_are_not_right_are_refused(tmp_path, change, message):
     with safe_open(path, framework="np") as file:
         metadata = file.metadata()
     header = json.loads(metadata["header"])
-    change(header["structure"]["matrix"])
+    change(header["structure"]["settings"])
     save_file(load_file(path), path, {**metadata, "header": json.dumps(header)})
     with pytest.raises(ValueError, match=message):
         gaussians.load(path)

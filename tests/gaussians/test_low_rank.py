@@ -94,7 +94,9 @@ def test_the_posterior_under_a_linear_likelihood_is_low_rank_again(negative):
 
     def program(columns, middle):
         basis, found = canonical(columns, middle)
-        posterior = gaussians.LowRank(split(jnp.asarray(posterior_mean)), split(a), basis, -found / (1 + found))
+        posterior = gaussians.LowRank(
+            gaussians.Diagonal(split(jnp.asarray(posterior_mean)), split(a)), basis, -found / (1 + found)
+        )
         covariance = jax.vmap(posterior.covariance_mv)(split(jnp.eye(size)))
         return posterior.eigenvalues, covariance, posterior.log_det_covariance(), posterior.log_prob(params)
 
@@ -177,7 +179,7 @@ def test_cost_of_queries_is_linear():
     """Ten times the parameters take ten times the operations, not a hundred times."""
 
     def flops(size: int) -> float:
-        g = gaussians.LowRank(jnp.zeros(size), jnp.ones(size), jnp.ones((4, size)), jnp.ones(4))
+        g = gaussians.LowRank(gaussians.Diagonal(jnp.zeros(size), jnp.ones(size)), jnp.ones((4, size)), jnp.ones(4))
         cost = jax.jit(lambda g, x: g.log_prob(x)).lower(g, jnp.ones(size)).compile().cost_analysis()
         return cost["flops"]
 

@@ -32,7 +32,7 @@ def _blocks() -> gaussians.Gaussian:
 
 def _update() -> gaussians.Gaussian:
     blocks = gaussians.by_path({"a": gaussians.isotropic(_params(), 1.0), "**": gaussians.isotropic(_params(), 2.0)})
-    return gaussians.LowRankUpdate(blocks, _factor(), jnp.ones(RANK))
+    return gaussians.LowRank(blocks, _factor(), jnp.ones(RANK))
 
 
 STRUCTURES = {
@@ -40,7 +40,7 @@ STRUCTURES = {
     "diagonal": lambda: gaussians.diagonal(_params(), jax.tree.map(lambda x: x + 1, _params())),
     "low rank": lambda: gaussians.low_rank(_params(), 1.0, _factor()),
     "blocks": _blocks,
-    "low rank update": _update,
+    "low rank on blocks": _update,
 }
 METHODS = {
     "log_prob": lambda g, x: g.log_prob(x),

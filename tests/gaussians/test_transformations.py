@@ -11,7 +11,7 @@ from gaussian_cases import BY_NAME, compiled, draw_problem, flat, flat_rows, ful
 from bayestl import gaussians
 
 TREE = "nnx"
-STRUCTURES = ["isotropic leaves", "low rank", "low rank negative", "dense", "blocks"]
+STRUCTURES = ["isotropic leaves", "broadcast", "low rank", "low rank negative", "dense", "blocks"]
 RTOL = 1e-9
 
 

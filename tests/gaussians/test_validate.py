@@ -73,7 +73,7 @@ def test_scales(scale, message):
         (0.0, "diagonal at 'body/kernel' has 1 of 1 values <= 0"),
         (
             _with("head", jnp.ones(5)),
-            r"diagonal and mean differ at 'head': \(5,\) against \(4,\); give both the same tree",
+            r"diagonal and mean differ at 'head': \(5,\) against \(4,\), to which it does not broadcast; .*one per row",
         ),
         ({"body": PARAMS["body"]}, r"'head' of shape \(4,\) is in mean and not in diagonal, which has 'body/kernel'"),
         ({**PARAMS, "neck": 1.0}, r"'neck' of shape \(\) is in diagonal and not in mean"),
@@ -149,7 +149,7 @@ def gaussian(request) -> gaussians.Gaussian:
     return {
         "diagonal": lambda: gaussians.diagonal(PARAMS, 1.0),
         "low rank": lambda: gaussians.LowRank(
-            PARAMS, jax.tree.map(jnp.ones_like, PARAMS), jax.tree.map(lambda x: 0 * x[None], PARAMS), jnp.zeros(1)
+            gaussians.diagonal(PARAMS, 1.0), jax.tree.map(lambda x: 0 * x[None], PARAMS), jnp.zeros(1)
         ),
         "dense": lambda: gaussians.Dense(PARAMS, jnp.eye(10)),
         "blocks": lambda: gaussians.by_path(dict.fromkeys(("head", "**"), gaussians.diagonal(PARAMS, 1.0))),
@@ -162,8 +162,11 @@ def gaussian(request) -> gaussians.Gaussian:
         (0.0, "c has 1 of 1 values <= 0"),
         (jnp.ones(4), r"c has shape \(4,\); give a scalar, or one number per leaf"),
         ({"body": {"kernel": 1.0}, "head": np.nan}, "c at 'head' has 1 non-finite"),
-        ({"body": {"kernel": 1.0}}, "is in the leaves of mean and not in c"),
-        (PARAMS, r"c and the leaves of mean differ at 'body/kernel': \(2, 3\) against \(\)"),
+        ({"body": {"kernel": 1.0}}, "is in mean and not in c"),
+        (
+            {"body": {"kernel": jnp.ones(2)}, "head": 1.0},
+            r"c and mean differ at 'body/kernel': \(2,\) against \(2, 3\), to which it does not broadcast",
+        ),
     ],
 )
 def test_rescaling(gaussian, c, message):

@@ -129,7 +129,7 @@ STRUCTURES = [
         "low rank, negative",
         _canonical,
         _canonical_covariance,
-        lambda mean, x: btl.gaussians.LowRank(mean, tree(x[0]), rows(x[1]), x[2]),
+        lambda mean, x: btl.gaussians.LowRank(btl.gaussians.Diagonal(mean, tree(x[0])), rows(x[1]), x[2]),
     ),
     Structure("dense", _dense, lambda x: x, btl.gaussians.dense),
     Structure("blocks", lambda rng, size: (np.exp(rng.normal()), _dense(rng, size)), _blocks_covariance, _build_blocks),

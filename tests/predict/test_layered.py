@@ -105,7 +105,7 @@ def test_a_laplace_posterior_with_joined_biases_and_with_a_part():
         # A layer with its bias is one block, B diag(lam) B^T with B = diag(d) Q_in (x) Q_out, bias last.
         wanted = 0
         jac = btl.tree.by_paths(jax.jacrev(lambda p: net(p, inputs))(params))
-        for block in gaussian.blocks:
+        for block in gaussian.blocks():
             kernel, bias = (np.asarray(jac[path]).reshape(5, 2, -1) for path in block.layout.paths)
             scale = np.broadcast_to(block.scale, block.inputs.shape[1])
             basis = np.kron(scale[:, None] * np.asarray(block.inputs[0]), np.asarray(block.outputs[0]))

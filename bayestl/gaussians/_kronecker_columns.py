@@ -1,4 +1,4 @@
-"""A prior with a low-rank part under a curvature for whose posterior only the rest of the prior has a closed form.
+"""A prior with a low-rank part under a precision for whose posterior only the rest of the prior has a closed form.
 
 With S0 the root of the rest, ``Sigma0 = S0 (I + Q diag(lam) Q^T) S0^T``, and ``B = power S0^T H S0``: the posterior of
 the rest is ``P = S0 (I + B)^-1 S0^T = S S^T``, and that of the whole ``S (I + C0 K C0^T) S^T`` with
@@ -18,55 +18,14 @@ import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 
-from bayestl import _tree, gaussians
+from bayestl import _tree
 from bayestl._types import Params
+from bayestl.gaussians._base import Gaussian
+from bayestl.gaussians._low_rank import LowRank
+from bayestl.gaussians._matrices import Columns
+from bayestl.gaussians._white import above_minus_one
 
-
-class Columns(NamedTuple):
-    """The low-rank part of a prior: ``I + Q diag(lam) Q^T`` as the rest of the prior sees it.
-
-    Attributes:
-        basis: Q, leaves (k, *shape), over all parameters.
-        eigenvalues: lam, (k,).
-    """
-
-    basis: Params
-    eigenvalues: jax.Array
-
-
-def split(prior: gaussians.Gaussian, paths: set[str]) -> tuple[gaussians.Gaussian, Columns | None]:
-    """The prior without the low-rank parts that touch ``paths``, and these."""
-    parts = _flattened(prior)
-    touched = [isinstance(p, gaussians.LowRank) and not paths.isdisjoint(_tree.paths(p.mean)) for p in parts]
-    if not any(touched):
-        return prior, None
-    rest, found = [], []
-    for part, low_rank in zip(parts, touched, strict=True):
-        if low_rank and isinstance(part, gaussians.LowRank):
-            rest.append(gaussians.Diagonal(part.mean, part.diagonal))
-            found.append(part)
-        else:
-            rest.append(part)
-    total, start, bases = sum(part.rank for part in found), 0, []
-    for part in found:
-        bases.append(jax.tree.map(lambda q, at=start: _zeros(total, q[0]).at[at : at + len(q)].set(q), part.basis))
-        start += part.rank
-    zeros = jax.tree.map(lambda m: _zeros(total, m), prior.mean)
-    basis = _tree.merge(*bases, zeros)
-    return gaussians.Blocks(tuple(rest)), Columns(basis, jnp.concatenate([part.eigenvalues for part in found]))
-
-
-def _flattened(gaussian: gaussians.Gaussian) -> list[gaussians.Gaussian]:
-    if isinstance(gaussian, gaussians.Blocks):
-        return [inner for block in gaussian.blocks for inner in _flattened(block)]
-    return [gaussian]
-
-
-def _zeros(count: int, like: jax.Array) -> jax.Array:
-    return jnp.zeros((count, *like.shape), like.dtype)
-
-
-# ---------------------------------------------------------------- the curvature
+# ---------------------------------------------------------------- the precision
 
 
 class OfLayer(NamedTuple):
@@ -92,7 +51,7 @@ class OfLayer(NamedTuple):
         """``V^T x`` for x (..., g, I, O) and V the eigenvectors."""
         return _matmul(_matmul(self.input_vectors.mT, x), self.output_vectors)
 
-    def seen(self, x: jax.Array) -> jax.Array:
+    def remaining(self, x: jax.Array) -> jax.Array:
         """``(I + B)^-1/2 x``, in the basis V."""
         return self.along(x) * jax.lax.rsqrt(1 + self.values)
 
@@ -111,7 +70,7 @@ class OfLayer(NamedTuple):
 
 
 class OfDiagonal(NamedTuple):
-    """B of a parameter with a diagonal curvature under a diagonal prior.
+    """B of a parameter with a diagonal precision under a diagonal prior.
 
     Attributes:
         values: the diagonal of B, in the shape of the parameter.
@@ -119,7 +78,7 @@ class OfDiagonal(NamedTuple):
 
     values: jax.Array
 
-    def seen(self, x: jax.Array) -> jax.Array:
+    def remaining(self, x: jax.Array) -> jax.Array:
         """``(I + B)^-1/2 x``."""
         return x * jax.lax.rsqrt(1 + self.values)
 
@@ -139,9 +98,7 @@ class OfDiagonal(NamedTuple):
 # ---------------------------------------------------------------- the posterior
 
 
-def with_columns(
-    base: gaussians.Gaussian, columns: Columns, seen: Params, measured: Sequence[jax.Array]
-) -> gaussians.LowRankUpdate:
+def with_columns(base: Gaussian, columns: Columns, remaining: Params, measured: Sequence[jax.Array]) -> LowRank:
     """The posterior under the whole prior.
 
     In the basis V of the right singular vectors of Y, C0 V has orthogonal columns, of lengths c beside the singular
@@ -151,14 +108,14 @@ def with_columns(
     Args:
         base: the posterior under the rest of the prior.
         columns: of the prior.
-        seen: C0, in the structure of ``columns.basis``.
+        remaining: C0, in the structure of ``columns.basis``.
         measured: Y in pieces, each (k, ...).
     """
     missing = jnp.eye(len(columns.eigenvalues)) - _tree.columns_gram(columns.basis, columns.basis)
     # Zero columns count as if the data had said all of them. What else there is, is rounding.
     missing = jnp.where(jnp.abs(missing) < jnp.finfo(missing.dtype).eps ** 0.5, 0, missing)
     _, sines, turn = jnp.linalg.svd(jnp.concatenate([_triangular(measured), missing]), full_matrices=False)
-    turned = _tree.columns_mv(seen, turn)
+    turned = _tree.columns_mv(remaining, turn)
     cosines = jnp.sqrt(jax.vmap(_tree.squared_norm)(turned))
     lengths = jnp.where(cosines > 0, cosines, 1)
     turned = jax.vmap(_tree.scale)(1 / lengths, turned)
@@ -166,16 +123,15 @@ def with_columns(
     root = jnp.concatenate([jnp.diag(sines), weights.astype(sines.dtype)])
     _, values, rotation = jnp.linalg.svd(root, full_matrices=False)
     basis = _tree.columns_mv(turned, _matmul(rotation, _inverse_root(_tree.columns_gram(turned, turned))))
-    eigenvalues = jnp.maximum(1 / values**2 - 1, -1 + jnp.finfo(values.dtype).eps)
-    return gaussians.LowRankUpdate(base, basis, eigenvalues)
+    return LowRank(base, basis, above_minus_one(1 / values**2 - 1))
 
 
 def _inverse_root(gram: jax.Array) -> jax.Array:
     """Of a Gram matrix that is the identity but for rounding, and for columns that are zero or that are all of another:
     with it columns become the nearest orthonormal ones."""
     values, vectors = jnp.linalg.eigh(gram)
-    keep = values > 0.1
-    return _matmul(vectors * jnp.where(keep, jax.lax.rsqrt(jnp.where(keep, values, 1)), 0), vectors.T)
+    full = values > 0.1
+    return _matmul(vectors * jnp.where(full, jax.lax.rsqrt(jnp.where(full, values, 1)), 0), vectors.T)
 
 
 def _triangular(measured: Sequence[jax.Array]) -> jax.Array:

@@ -1,0 +1,207 @@
+"""What a Gaussian becomes when a Kronecker-factored precision comes in for every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl import _tree
+from bayestl._types import Params
+from bayestl.gaussians._base import Gaussian
+from bayestl.gaussians._blocks import Blocks, side_by_side
+from bayestl.gaussians._diagonal import from_diagonal_precision
+from bayestl.gaussians._kronecker import Kronecker
+from bayestl.gaussians._kronecker_columns import OfDiagonal, OfLayer, log_det, with_columns
+from bayestl.gaussians._matrices import Columns, KroneckerFactors, KroneckerPrecision
+from bayestl.gaussians._matrix_layout import MatrixLayout
+
+
+class Eigen(NamedTuple):
+    """``D A D = Q_in diag(a) Q_in^T`` with D = diag(scale), and ``G = Q_out diag(g) Q_out^T``."""
+
+    scale: jax.Array
+    inputs: jax.Array
+    outputs: jax.Array
+    input_values: jax.Array
+    output_values: jax.Array
+
+    @property
+    def values(self) -> jax.Array:
+        """Of the Kronecker product, (g, I, O)."""
+        return self.input_values[:, :, None] * self.output_values[:, None, :]
+
+
+def add(prior: Gaussian, precision: KroneckerPrecision) -> Gaussian:
+    """See :meth:`Gaussian.add_kronecker_precision`."""
+    rest, columns = _split(prior, precision)
+    eigens = [eigen(layer, rest) for layer in precision.layers]
+    blocks: list[Gaussian] = [
+        posterior_of_layer(layer, of, prior.mean, 1 / (1 + of.values))
+        for layer, of in zip(precision.layers, eigens, strict=True)
+    ]
+    if jax.tree.leaves(precision.diagonal):
+        blocks.append(rest.restrict(precision.diagonal).add_diagonal_precision(precision.diagonal))
+    base = Blocks(tuple(blocks))
+    if columns is None:
+        return base
+    pieces = _pieces(precision, eigens, rest, columns)
+    remaining = _tree.merge(*(place(of.remaining(q)) for of, q, place in pieces))
+    return with_columns(base, columns, remaining, [of.root(q) for of, q, _ in pieces])
+
+
+def log_det_ratio(prior: Gaussian, precision: KroneckerPrecision) -> jax.Array:
+    """See :meth:`Gaussian.kronecker_log_det_ratio`."""
+    rest, columns = _split(prior, precision)
+    eigens = [eigen(layer, rest) for layer in precision.layers]
+    result = _tree.total(jnp.sum(jnp.log1p(of.values)) for of in eigens)
+    if jax.tree.leaves(precision.diagonal):
+        result += rest.restrict(precision.diagonal).diagonal_log_det_ratio(precision.diagonal)
+    if columns is not None:
+        pieces = _pieces(precision, eigens, rest, columns)
+        result += log_det([of for of, _, _ in pieces], [q for _, q, _ in pieces], columns.eigenvalues)
+    return result
+
+
+def from_kronecker_precision(mean: Params, precision: KroneckerPrecision) -> Blocks:
+    """The Gaussian of a Kronecker-factored precision alone, as under a flat prior.
+
+    Works under jit, where values are not looked at: it is NaN where the precision has no inverse, up to rounding.
+
+    Args:
+        mean: pytree of floating-point arrays.
+        precision: a Kronecker product for every layer, a diagonal for all other leaves.
+
+    Example:
+        >>> layout = btl.gaussians.MatrixLayout("w", btl.gaussians.Rearrangement((2, 3), (("reshape", (1, 2, 3)),)))
+        >>> layer = btl.gaussians.KroneckerFactors(4 * jnp.eye(2)[None], jnp.eye(3)[None], layout)
+        >>> precision = btl.gaussians.KroneckerPrecision((layer,), {"w": None})
+        >>> print(btl.gaussians.from_kronecker_precision({"w": jnp.zeros((2, 3))}, precision).variance()["w"][0])
+        [0.25 0.25 0.25]
+    """
+    blocks: list[Gaussian] = []
+    for layer in precision.layers:
+        of = eigen(layer, None)
+        blocks.append(posterior_of_layer(layer, of, mean, 1 / _resolved(of)))
+    if jax.tree.leaves(precision.diagonal):
+        blocks.append(from_diagonal_precision(_tree.like_selection(mean, precision.diagonal), precision.diagonal))
+    return Blocks(tuple(blocks))
+
+
+def _resolved(of: Eigen) -> jax.Array:
+    """The eigenvalues, NaN where those of a factor are lost in its rounding."""
+    values = of.values
+    for each in (of.input_values, of.output_values):
+        least = each.shape[-1] * jnp.finfo(each.dtype).eps * each[:, -1]
+        values = jnp.where(jnp.all(each[:, 0] > least), values, jnp.nan)
+    return jnp.where(values > 0, values, jnp.nan)
+
+
+def posterior_of_layer(layer: KroneckerFactors, of: Eigen, mean: Params, spectrum: jax.Array) -> Kronecker:
+    """The Gaussian of one layer in the basis of its precision, ``None`` at all leaves of ``mean`` outside."""
+    part = _tree.select_where(mean, lambda path: path in layer.layout.paths)
+    return Kronecker(part, of.scale, of.inputs, of.outputs, spectrum, layer.layout)
+
+
+def _split(prior: Gaussian, precision: KroneckerPrecision) -> tuple[Gaussian, Columns | None]:
+    """The prior without the low-rank parts that reach into layers, and these."""
+    paths = {path for layer in precision.layers for path in layer.layout.paths}
+    blocks = prior.blocks()
+    touched = [not paths.isdisjoint(_tree.paths(block.mean)) for block in blocks]
+    each = [block.without_columns() if inside else (block, None) for block, inside in zip(blocks, touched, strict=True)]
+    bases, columns = zip(*each, strict=True)
+    together = side_by_side(bases, columns)
+    return (prior, None) if together is None else (Blocks(bases), together)
+
+
+def _pieces(precision: KroneckerPrecision, eigens: list[Eigen], rest: Gaussian, columns: Columns) -> list[_Piece]:
+    """The precision in independent parts, each with what the columns have there."""
+    pieces: list[_Piece] = []
+    for layer, of_layer in zip(precision.layers, eigens, strict=True):
+        rows = of_layer.scale[:, None] if of_layer.scale.ndim else of_layer.scale
+        # Derivatives of eigenvectors do not exist where eigenvalues are equal; none is asked for.
+        vectors = jax.lax.stop_gradient((of_layer.inputs, of_layer.outputs, of_layer.values))
+        of = OfLayer(rows, layer.inputs, layer.outputs, *vectors)
+        q = jax.vmap(layer.layout.matrix)(columns.basis)
+        pieces.append((of, q, partial(_columns_of, layer, columns.basis)))
+    if jax.tree.leaves(precision.diagonal):
+        variance = rest.restrict(precision.diagonal).variance()
+        gained = jax.tree.map(lambda h, a: h * a, precision.diagonal, variance)
+        for path, values in _tree.by_paths(gained).items():
+            q = _tree.by_paths(columns.basis)[path]
+            pieces.append((OfDiagonal(values), q, partial(_alone, columns.basis, path)))
+    return pieces
+
+
+_Piece = tuple[OfLayer | OfDiagonal, jax.Array, Callable[[jax.Array], Params]]
+"""Of the curvature, of Q (k, ...), and how to put columns (k, ...) back to where they are among the parameters."""
+
+
+def _columns_of(layer: KroneckerFactors, basis: Params, matrices: jax.Array) -> Params:
+    part = _tree.select_where(basis, lambda path: path in layer.layout.paths)
+    return jax.vmap(layer.layout.tree)(matrices, part)
+
+
+def _alone(basis: Params, path: str, columns: jax.Array) -> Params:
+    return _tree.restructure({path: columns}, basis)
+
+
+def eigen(layer: KroneckerFactors, prior: Gaussian | None) -> Eigen:
+    """The precision of a layer as the prior sees it; None for the flat prior.
+
+    Raises:
+        ValueError: a prior that correlates the layer, or has more than one variance in a row.
+    """
+    scale = jnp.ones((), layer.inputs.dtype) if prior is None else _scale(layer, prior)
+    rows = scale[:, None] if scale.ndim else scale
+    input_values, inputs = jnp.linalg.eigh(rows * layer.inputs * rows.mT if scale.ndim else scale**2 * layer.inputs)
+    output_values, outputs = jnp.linalg.eigh(layer.outputs)
+    # Squares have no negative eigenvalues but by rounding.
+    return Eigen(scale, inputs, outputs, jnp.maximum(input_values, 0), jnp.maximum(output_values, 0))
+
+
+def _scale(layer: KroneckerFactors, prior: Gaussian) -> jax.Array:
+    """The prior's standard deviations of a layer: one number for each row of its matrix, or one for all."""
+    layout, dtype = layer.layout, layer.inputs.dtype
+    weights = jnp.sqrt(_variances(layout.weights, prior)).astype(dtype)
+    shape = _tree.by_paths(prior.mean)[layout.weights].shape
+    inside = layer.inputs.shape[-1] - (layout.bias is not None)
+    rows = 0 if weights.size == 1 else _rows(layout, weights.shape, shape)
+    weights = weights.reshape(-1)[rows]
+    if layout.bias is None:
+        return weights
+    bias = jnp.sqrt(_variances(layout.bias, prior)).astype(dtype)
+    if bias.size > 1:
+        raise ValueError(_refusal(layout.bias, "has a variance for each of its numbers"))
+    return jnp.append(jnp.broadcast_to(weights, (inside,)), bias.reshape(()))
+
+
+def _variances(path: str, prior: Gaussian) -> jax.Array:
+    """The prior variances of a parameter, in a shape that broadcasts to it."""
+    owner = next(block for block in prior.blocks() if path in _tree.paths(block.mean))
+    variances = owner.independent_variances()
+    if variances is None:
+        raise ValueError(_refusal(path, f"belongs to a {type(owner).__name__} Gaussian"))
+    return jnp.asarray(_tree.by_paths(variances)[path])
+
+
+def _rows(layout: MatrixLayout, shape: tuple[int, ...], full: tuple[int, ...]) -> np.ndarray:
+    """For every row of a layer's matrix, (I,), the place of its variance in an array of ``shape``."""
+    places = np.broadcast_to(np.arange(np.prod(shape)).reshape(shape), full)
+    matrix = np.asarray(layout.rearrangement(places))
+    if np.any(matrix != matrix[:1, :, :1]):
+        raise ValueError(_refusal(layout.weights, "has more than one variance in a row of its matrix"))
+    return matrix[0, :, 0]
+
+
+def _refusal(path: str, what: str) -> str:
+    return (
+        "Kronecker-factored curvature has a closed form only under priors with one variance per parameter or per row, "
+        f"with a low-rank part or without, and {path!r} {what}; give it a gaussians.isotropic prior (by path) or a "
+        "gaussians.low_rank one with one number per parameter as its diagonal, or another curvature: diagonal() goes "
+        "with diagonal, low-rank and dense priors, low_rank(r), dual() and dense() with every prior"
+    )

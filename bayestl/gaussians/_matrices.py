@@ -1,0 +1,65 @@
+"""Symmetric matrices beside a covariance, by what Gaussians need of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from bayestl._types import Params
+from bayestl.gaussians._matrix_layout import MatrixLayout
+
+
+class Dual(NamedTuple):
+    """A symmetric matrix A by the traces that it has with others: the other way to ``tr(A B)``.
+
+    Attributes:
+        trace: ``(diagonal, quadratic) -> tr(A B)`` for a symmetric B known by its diagonal and by
+            ``quadratic(v) = v^T B v``.
+        num_directions: how often that asks for ``quadratic``.
+    """
+
+    trace: Callable[[Params, Any], jax.Array]
+    num_directions: int
+
+
+class Columns(NamedTuple):
+    """``I + Q diag(lam) Q^T``: the low-rank part of a Gaussian, in the coordinates that the rest of it whitens to.
+
+    Attributes:
+        basis: Q, leaves (k, *shape), orthonormal columns, or zero ones.
+        eigenvalues: lam > -1, (k,).
+    """
+
+    basis: Params
+    eigenvalues: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KroneckerFactors:
+    """The precision of one layer, ``A (x) G``: that of ``sum_ij sum_oq M_io A_ij G_oq M_jq`` for its matrix M.
+
+    Attributes:
+        inputs: A, (g, I, I).
+        outputs: G, (g, O, O).
+        layout: which parameters are M (g, I, O).
+    """
+
+    inputs: Any
+    outputs: Any
+    layout: MatrixLayout = dataclasses.field(metadata={"static": True})
+
+
+class KroneckerPrecision(NamedTuple):
+    """A Kronecker product for every layer, and a diagonal for all other parameters.
+
+    Attributes:
+        layers: the factors.
+        diagonal: h of the parameters in no layer, None at all others.
+    """
+
+    layers: tuple[KroneckerFactors, ...]
+    diagonal: Params

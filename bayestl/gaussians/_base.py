@@ -81,7 +81,7 @@ class Gaussian(Storable, abc.ABC):
 
     @abc.abstractmethod
     def inflate(self, eps: Scalar) -> Gaussian:
-        """``Sigma + eps I``."""
+        """``Sigma + eps I`` for a number ``eps`` >= 0."""
 
     @abc.abstractmethod
     def restrict(self, selection: Any) -> Gaussian:

@@ -19,7 +19,7 @@ from bayestl._types import Params, Scalar
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
-from bayestl.gaussians._validate import checked_mean, factors
+from bayestl.gaussians._validate import check_added, check_real, checked_mean, factors
 
 
 def _flat(tree: Params) -> jax.Array:
@@ -125,6 +125,7 @@ class Dense(Gaussian, kind="dense"):
 
     def inflate(self, eps: Scalar) -> Dense:
         """See :meth:`Gaussian.inflate`."""
+        check_added(eps)
         covariance = self.covariance()
         return Dense(
             self.mean, jnp.linalg.cholesky(covariance + eps * jnp.eye(len(covariance), dtype=covariance.dtype))
@@ -244,6 +245,7 @@ def dense(mean: Params, covariance: jax.Array) -> Dense:
         [ 2. -1.]
     """
     mean = checked_mean(mean)
+    check_real("covariance", covariance)
     covariance = jnp.asarray(covariance, jnp.result_type(*jax.tree.leaves(mean)))
     wanted = (_tree.size(mean), _tree.size(mean))
     if covariance.shape != wanted:

@@ -14,7 +14,7 @@ from bayestl._types import Params, Scalar
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
-from bayestl.gaussians._validate import checked_mean, checked_variances, factors, leafwise
+from bayestl.gaussians._validate import check_added, checked_mean, checked_variances, factors, leafwise
 
 
 def sum_over(values: Params, mean: Params) -> jax.Array:
@@ -81,6 +81,7 @@ class Diagonal(Gaussian, kind="diagonal"):
 
     def inflate(self, eps: Scalar) -> Diagonal:
         """See :meth:`Gaussian.inflate`."""
+        check_added(eps)
         return Diagonal(self.mean, jax.tree.map(lambda a: a + eps, self.diagonal))
 
     def restrict(self, selection: Any) -> Diagonal:

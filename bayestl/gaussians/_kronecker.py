@@ -18,7 +18,7 @@ from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
 from bayestl.gaussians._matrix_layout import MatrixLayout, steps_from_json
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
-from bayestl.gaussians._validate import leafwise
+from bayestl.gaussians._validate import check_added, leafwise
 
 _COLUMNS_AT_ONCE = 32
 
@@ -131,6 +131,7 @@ class Kronecker(Gaussian, kind="kronecker"):
         Raises:
             ValueError: a bias in the layer whose prior variance differs from that of the weights.
         """
+        check_added(eps)
         scale = self.scale
         if scale.ndim:
             if not (_tree.is_concrete(scale) and bool(jnp.all(scale == scale[0]))):

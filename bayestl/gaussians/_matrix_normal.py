@@ -13,7 +13,7 @@ from bayestl._types import Params
 from bayestl.gaussians._blocks import Blocks
 from bayestl.gaussians._kronecker import Kronecker
 from bayestl.gaussians._matrix_layout import MatrixLayout
-from bayestl.gaussians._validate import checked_mean
+from bayestl.gaussians._validate import check_real, checked_mean
 
 
 def kronecker(mean: Params, rows: Params, columns: Params) -> Blocks:
@@ -64,6 +64,7 @@ def _decomposed(name: str, tree: Params, path: str, size: int, dtype: Any) -> tu
     if path not in matrices or jnp.shape(matrices[path]) != (size, size):
         have = f"has shape {jnp.shape(matrices[path])}" if path in matrices else "is missing"
         raise ValueError(f"{where} {have}; a covariance of shape {(size, size)} is wanted for this leaf of mean")
+    check_real(name, {path: matrices[path]})
     matrix = jnp.asarray(matrices[path], dtype)
     _tree.check_finite(name, {path: matrix})
     values, vectors = jnp.linalg.eigh(matrix)

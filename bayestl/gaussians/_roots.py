@@ -143,8 +143,8 @@ class IndependentRoot(Root):
 
     def inflated(self, columns: Columns, eps: Scalar) -> tuple[Gaussian, Params]:
         """See :meth:`Root.inflated`."""
-        scaled = jax.tree.map(lambda q, a: q * jnp.sqrt(a / (a + eps)), columns.basis, self.variances)
-        return self.base.inflate(eps), scaled
+        base = self.base.inflate(eps)
+        return base, jax.tree.map(lambda q, a: q * jnp.sqrt(a / (a + eps)), columns.basis, self.variances)
 
     def restricted(self, columns: Columns, part: Params) -> tuple[Gaussian, Params]:
         """See :meth:`Root.restricted`."""

@@ -26,11 +26,31 @@ def checked_mean(mean: Params) -> Params:
 def checked_variances(name: str, value: Any, mean: Params, floor: str) -> Params:
     """Positive numbers as a tree: one for all, or for each leaf an array that broadcasts to it."""
     if jax.tree.structure(value) == jax.tree.structure(0) and jnp.ndim(value) == 0:
+        check_real(name, value)
         value = jax.tree.map(lambda m: jnp.asarray(value, m.dtype), mean)
+    check_real(name, value)
     check_broadcasting(name, value, "mean", mean, _SAME)
     value = jax.tree.map(lambda v, m: jnp.asarray(v, jnp.result_type(m, jnp.float32)), value, mean)
     _tree.check_positive(name, value, floor)
     return value
+
+
+def check_real(name: str, tree: Params) -> None:
+    """Raise a ``TypeError`` where a leaf holds truth values or complex numbers, which would be converted in silence."""
+    for path, leaf in _tree.by_paths(tree).items():
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.complexfloating):
+            where = f"{name} at {path!r}" if path else name
+            raise TypeError(f"{where} has dtype {dtype}; real numbers are needed: convert with astype(float), or .real")
+
+
+def check_added(eps: Any) -> None:
+    """Raise unless ``eps``, where its value is known, may be added to variances."""
+    check_real("eps", eps)
+    if jnp.ndim(eps) != 0:
+        raise ValueError(f"eps has shape {jnp.shape(eps)}; inflate adds one number to all variances")
+    if _tree.is_concrete(eps) and not 0 <= float(eps) < float("inf"):
+        raise ValueError(f"eps is {float(eps):.4g}; inflate adds it to all variances, so it must be >= 0 and finite")
 
 
 def check_broadcasting(name: str, value: Params, other: str, mean: Params, fix: str) -> None:
@@ -59,6 +79,7 @@ def leafwise(c: Any, like: Params, name: str = "c") -> Params:
         ValueError: a tree that differs from ``like``, a leaf that is not a single number, or one that is not positive.
     """
     fix = "give a scalar, or one number per leaf"
+    check_real(name, c)
     _check_alone(c, name, fix)
     if jax.tree.structure(c) == jax.tree.structure(0):
         _tree.check_positive(name, c, f"{name} must be positive")
@@ -76,6 +97,7 @@ def factors(c: Any, like: Params) -> Params:
         ValueError: a tree that differs from ``like``, a leaf that does not broadcast, or one that is not positive.
     """
     fix = "give a scalar, or one number per leaf"
+    check_real("c", c)
     alone = jax.tree.structure(0)
     if jax.tree.structure(c) == alone and jnp.ndim(c) == 0:
         _tree.check_positive("c", c, "c must be positive")

@@ -138,7 +138,7 @@ def test_a_prior_without_a_closed_form_is_named():
     with pytest.raises(TypeError, match="diagonal precision on top of a Kronecker Gaussian has no closed form"):
         btl.infer.laplace(KEY, joint, params, data, curvature=curvature.diagonal())
     found: Any = curvature.diagonal()(KEY, joint, params, data, curvature.ggn, 2)
-    with pytest.raises(TypeError, match="diagonal curvature under a Kronecker prior has no closed form"):
+    with pytest.raises(TypeError, match="diagonal precision on top of a Kronecker Gaussian has no closed form"):
         found.log_det_ratio(prior, 1.0)
 
 

@@ -175,6 +175,42 @@ def test_rescaling(gaussian, c, message):
 
 
 @pytest.mark.parametrize(
+    ("eps", "error", "message"),
+    [
+        (-1, ValueError, "eps is -1; inflate adds it to all variances, so it must be >= 0 and finite"),
+        (-1e-9, ValueError, "eps is -1e-09; inflate"),
+        (np.nan, ValueError, "eps is nan; inflate"),
+        (np.inf, ValueError, "eps is inf; inflate"),
+        (jnp.ones(4), ValueError, r"eps has shape \(4,\); inflate adds one number"),
+        (1j, TypeError, "eps has dtype complex64; real numbers are needed"),
+        (True, TypeError, "eps has dtype bool; real numbers are needed"),
+    ],
+)
+def test_inflating(gaussian, eps, error, message):
+    with pytest.raises(error, match=message):
+        gaussian.inflate(eps)
+
+
+@pytest.mark.parametrize("dtype", [bool, complex])
+def test_numbers_that_are_not_real(dtype):
+    """Converted in silence, a truth value would be a variance of 1 and a complex number lose a part."""
+    one, name = dtype(1), jnp.result_type(dtype(1))
+    head = _with("head", jnp.ones(4, dtype))
+    for given, where in ((one, "diagonal"), (head, "diagonal at 'head'")):
+        for build in (gaussians.diagonal, lambda mean, a: gaussians.low_rank(mean, a, FACTOR)):
+            with pytest.raises(TypeError, match=f"{where} has dtype {name}; real numbers are needed"):
+                build(PARAMS, given)
+    with pytest.raises(TypeError, match=f"scale has dtype {name}; real numbers are needed"):
+        gaussians.isotropic(PARAMS, one)
+    with pytest.raises(TypeError, match=f"c has dtype {name}; real numbers are needed"):
+        gaussians.isotropic(PARAMS, 1.0).rescale(one)
+    with pytest.raises(TypeError, match=f"covariance has dtype {name}; real numbers are needed"):
+        gaussians.dense(PARAMS, jnp.eye(10, dtype=dtype))
+    with pytest.raises(TypeError, match=f"rows at 'w' has dtype {name}; real numbers are needed"):
+        gaussians.kronecker({"w": jnp.ones((2, 3))}, {"w": jnp.eye(2, dtype=dtype)}, {"w": jnp.eye(3)})
+
+
+@pytest.mark.parametrize(
     ("selection", "message"),
     [
         ("tail/**", "pattern 'tail/\\*\\*' matches no parameter; the paths are 'body/kernel', 'head'"),

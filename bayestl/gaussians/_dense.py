@@ -247,10 +247,10 @@ def dense(mean: Params, covariance: jax.Array) -> Dense:
     mean = checked_mean(mean)
     check_real("covariance", covariance)
     covariance = jnp.asarray(covariance, jnp.result_type(*jax.tree.leaves(mean)))
-    wanted = (_tree.size(mean), _tree.size(mean))
-    if covariance.shape != wanted:
+    square = (_tree.size(mean), _tree.size(mean))
+    if covariance.shape != square:
         raise ValueError(
-            f"covariance has shape {covariance.shape}; mean has {wanted[0]} parameters, so {wanted} is wanted"
+            f"covariance has shape {covariance.shape}; mean has {square[0]} parameters, so {square} is needed"
         )
     _tree.check_finite("covariance", covariance)
     cholesky = jnp.linalg.cholesky(covariance)

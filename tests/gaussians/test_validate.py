@@ -125,7 +125,7 @@ def test_factors(factor, error, message):
 @pytest.mark.parametrize(
     ("covariance", "message"),
     [
-        (jnp.eye(9), r"covariance has shape \(9, 9\); mean has 10 parameters, so \(10, 10\) is wanted"),
+        (jnp.eye(9), r"covariance has shape \(9, 9\); mean has 10 parameters, so \(10, 10\) is needed"),
         (jnp.ones(10), r"covariance has shape \(10,\)"),
         (jnp.eye(10).at[0, 1].set(0.5), r"not symmetric: it differs from its transpose by 0.5; pass \(C \+ C.T\) / 2"),
         (jnp.eye(10).at[3, 3].set(-2.0), "not positive definite: its smallest eigenvalue is -2; add a floor"),

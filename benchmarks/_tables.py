@@ -19,14 +19,14 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 def of(rows: Sequence[dict[str, Any]], field: str, **key: Any) -> np.ndarray:
     """One field of the rows with this key, in order of seed."""
-    found = [row for row in rows if all(row[name] == value for name, value in key.items())]
-    return np.array([row[field] for row in sorted(found, key=lambda row: row["seed"])], float)
+    matching = [row for row in rows if all(row[name] == value for name, value in key.items())]
+    return np.array([row[field] for row in sorted(matching, key=lambda row: row["seed"])], float)
 
 
 def bins_of(rows: Sequence[dict[str, Any]], **key: Any) -> list[btl.metrics.ReliabilityBins]:
     """The reliability bins of the rows with this key."""
-    found = [row["bins"] for row in rows if all(row[name] == value for name, value in key.items())]
-    return [btl.metrics.ReliabilityBins(**{name: jnp.asarray(v) for name, v in bins.items()}) for bins in found]
+    matching = [row["bins"] for row in rows if all(row[name] == value for name, value in key.items())]
+    return [btl.metrics.ReliabilityBins(**{name: jnp.asarray(v) for name, v in bins.items()}) for bins in matching]
 
 
 def cell(values: np.ndarray, digits: int = 3, sign: bool = False) -> str:

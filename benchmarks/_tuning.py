@@ -125,11 +125,11 @@ def _run_seed(
     method: Method, joint: btl.LogJoint, make: Any, score: Any, seed: int, places: np.ndarray, progress: bool
 ) -> dict[str, Any]:
     train, num = method.view.train(places), len(next(iter(method.grid.values())))
-    found: list[tuple[int, Any, Any]] = []
+    snapshots: list[tuple[int, Any, Any]] = []
 
     def snapshot(event: btl.Progress) -> None:
         if event.step in method.read_at:
-            found.append((event.step, event.posterior(), event.state.net_state))
+            snapshots.append((event.step, event.posterior(), event.state.net_state))
 
     fitted = btl.fit_many(
         jnp.repeat(jax.random.fold_in(jax.random.key(3), seed)[None], num),
@@ -147,10 +147,10 @@ def _run_seed(
     )
 
     def chosen(step: int, setting: int) -> tuple[btl.LogJoint, Any]:
-        posterior, state = next((posterior, state) for at, posterior, state in found if at == step)
+        posterior, state = next((posterior, state) for at, posterior, state in snapshots if at == step)
         return joint.replace(state=_member(state, setting)), _member(posterior, setting)
 
-    candidates = [(step, setting) for step, _, _ in found for setting in range(num)]
+    candidates = [(step, setting) for step, _, _ in snapshots for setting in range(num)]
     on_validation = np.array([float(score(*chosen(*c), method.view.validation)) for c in candidates])
     step, setting = candidates[int(np.nanargmin(on_validation))]
     return {

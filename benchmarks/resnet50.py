@@ -39,9 +39,9 @@ def rows(repeats: int, batch_size: int, size: int, steps: int) -> list[dict[str,
         by_fit(work, map_under(work, prior, 1e-4), transform=SCALED, chunk_size=steps)
         for prior in (low_rank_prior(net, RANK), None)
     )
-    found = alternate(with_prior, without, repeats)
-    row = show(f"(h) ResNet-50, bfloat16, batch {batch_size}: MAP with rank-{RANK} prior / without", found, 1.02)
-    per_second = batch_size / found["a"]
+    times = alternate(with_prior, without, repeats)
+    row = show(f"(h) ResNet-50, bfloat16, batch {batch_size}: MAP with rank-{RANK} prior / without", times, 1.02)
+    per_second = batch_size / times["a"]
     operations = 3 * forward_operations(net, size)
     kind = jax.devices()[0].device_kind
     peak = next((value for name, value in PEAKS.items() if name in kind), None)

@@ -133,13 +133,13 @@ def _frozen(value: Any) -> Any:
 
 def _data_dir(given: Path | None) -> Path:
     """The directory of published weights and pictures."""
-    found = given or os.environ.get("BAYESTL_DATA_DIR")
-    if found is None or not Path(found).is_dir():
+    directory = given or os.environ.get("BAYESTL_DATA_DIR")
+    if directory is None or not Path(directory).is_dir():
         raise SystemExit(
-            f"the data directory is {found}; give the folder of weights and pictures as --data-dir, or set "
+            f"the data directory is {directory}; give the folder of weights and pictures as --data-dir, or set "
             "BAYESTL_DATA_DIR"
         )
-    return Path(found)
+    return Path(directory)
 
 
 def _shown(path: Path) -> str:

@@ -159,21 +159,21 @@ def alternate(a: Callable[[], float], b: Callable[[], float], repeats: int) -> d
     }
 
 
-def show(name: str, found: dict[str, Any], target: float | None) -> dict[str, Any]:
+def show(name: str, times: dict[str, Any], target: float | None) -> dict[str, Any]:
     """Print one comparison and give it back as a row."""
     verdict = (
         ""
         if target is None
         else f"; target {target}: "
-        + ("met" if found["ratio"] <= target else "within the spread" if found["low"] <= target else "missed")
+        + ("met" if times["ratio"] <= target else "within the spread" if times["low"] <= target else "missed")
     )
     print(
-        f"{name}: ratio {found['ratio']:.3f} ({found['low']:.3f} to {found['high']:.3f}){verdict}; "
-        f"{found['a'] * 1e3:.3f} ms against {found['b'] * 1e3:.3f} ms; first runs, with compilation, "
-        f"{found['first_a']:.1f} s and {found['first_b']:.1f} s",
+        f"{name}: ratio {times['ratio']:.3f} ({times['low']:.3f} to {times['high']:.3f}){verdict}; "
+        f"{times['a'] * 1e3:.3f} ms against {times['b'] * 1e3:.3f} ms; first runs, with compilation, "
+        f"{times['first_a']:.1f} s and {times['first_b']:.1f} s",
         flush=True,
     )
-    return {"name": name, "target": target, **found}
+    return {"name": name, "target": target, **times}
 
 
 def loop(repeats: int) -> list[dict[str, Any]]:
@@ -269,9 +269,9 @@ def streamed(repeats: int) -> list[dict[str, Any]]:
                 by_fit(Workload(name, net, data, batch_size, steps), inference, transform=btl.data.normalize(0.5, 0.5))
                 for data in (streams, resident)
             )
-            found = alternate(ours, theirs, repeats)
-            row = show(f"(g) {name}, batch {batch_size}: streamed / on the device", found, None)
-            rates = {"streamed_per_second": batch_size / found["a"], "resident_per_second": batch_size / found["b"]}
+            times = alternate(ours, theirs, repeats)
+            row = show(f"(g) {name}, batch {batch_size}: streamed / on the device", times, None)
+            rates = {"streamed_per_second": batch_size / times["a"], "resident_per_second": batch_size / times["b"]}
             print(
                 f"(g) {name}: {rates['streamed_per_second']:.0f} against {rates['resident_per_second']:.0f} pictures/s"
             )
@@ -312,11 +312,11 @@ def imports(repeats: int) -> list[dict[str, Any]]:
         code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
         return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
-    found = alternate(partial(seconds, "bayestl"), partial(seconds, "jax"), repeats)
+    times = alternate(partial(seconds, "bayestl"), partial(seconds, "jax"), repeats)
     heavy = ("tensorflow", "tensorflow_datasets", "matplotlib", "keras", "torch", "sklearn", "flax", "orbax")
     code = f"import bayestl, sys; print(*[m for m in {heavy!r} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    row = show("(d) import bayestl / import jax", found, None)
+    row = show("(d) import bayestl / import jax", times, None)
     print(f"(d) of {', '.join(heavy)} it loads: {', '.join(loaded) or 'none'}")
     return [{**row, "loads": loaded}]
 
@@ -379,10 +379,10 @@ def _run_here(arguments: argparse.Namespace) -> None:
     origin = provenance(f"python -m benchmarks.speed {part} --repeats {arguments.repeats}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     names = {row["name"] for row in rows}
-    kept = arguments.out.read_text().splitlines() if arguments.out.exists() else []
-    kept = [line for line in kept if json.loads(line)["name"] not in names]
+    other_rows = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    other_rows = [line for line in other_rows if json.loads(line)["name"] not in names]
     with arguments.out.open("w") as file:
-        file.writelines(line + "\n" for line in kept)
+        file.writelines(line + "\n" for line in other_rows)
         file.writelines(json.dumps({**row, "repeats": arguments.repeats, **origin}) + "\n" for row in rows)
 
 

@@ -43,12 +43,12 @@ def augmented(repeats: int) -> list[dict[str, Any]]:
     ours = by_fit(work, inference, transform=btl.data.compose(AUGMENT, network.normalize))
     ready = network.normalize.apply(jnp.asarray(pictures[:BATCH])), data.targets[:BATCH]
     bare = bare_steps(net, *ready, STEPS)
-    found = alternate(ours, bare, repeats)
+    times = alternate(ours, bare, repeats)
     alone = bare_steps(btl.nets.from_nnx(plain), *ready, None)
     alone()
     seconds = float(np.median([alone() for _ in range(repeats)]))
     name = f"(i) MobileNet, {SIZE} pixels, batch {BATCH}: fit from bytes with augmentation / bare steps"
-    row = show(name, found, 1.15)
+    row = show(name, times, 1.15)
     print(f"(i) the bare step with XLA's convolutions, compiled by itself: {seconds * 1e3:.0f} ms")
     return [{**row, "step_with_convolutions": seconds}]
 
@@ -94,9 +94,9 @@ def forward(repeats: int) -> list[dict[str, Any]]:
     model = torchvision.models.resnet50(weights=None).eval()
     given = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
-        found = alternate(ours, timed(lambda: model(given)), repeats)
+        times = alternate(ours, timed(lambda: model(given)), repeats)
     versions = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    return [{**show(f"(j) ResNet-50, batch {RESNET_BATCH}: forward / torch", found, None), "peer": versions}]
+    return [{**show(f"(j) ResNet-50, batch {RESNET_BATCH}: forward / torch", times, None), "peer": versions}]
 
 
 def decode(repeats: int) -> list[dict[str, Any]]:
@@ -114,8 +114,8 @@ def decode(repeats: int) -> list[dict[str, Any]]:
 
         def drain() -> None:
             with streamed.open(jax.random.key(0), BATCH, batches) as window:
-                found = window(0)
-                jax.block_until_ready(found.gather(found.indices(jax.random.key(0), 0, batches, BATCH)[-1]).inputs)
+                times = window(0)
+                jax.block_until_ready(times.gather(times.indices(jax.random.key(0), 0, batches, BATCH)[-1]).inputs)
 
         rates = {}
         for name, run, num in (("loaded", load, len(records)), ("streamed", timed(drain), batches * BATCH)):

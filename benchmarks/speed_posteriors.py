@@ -28,10 +28,10 @@ SIZES, BATCH, STEPS = (1024, 256, 10), 64, 300
 
 def rows(repeats: int) -> list[dict[str, Any]]:
     """(l) curvature, (m) linearised predictions, (n) steps of SGHMC and VI, (o) an ensemble."""
-    found = [*curvature(repeats), *steps(repeats), *ensembles(repeats)]
+    rows = [*curvature(repeats), *steps(repeats), *ensembles(repeats)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of this process, peers included: {peak:.2f} GiB")
-    return [{**row, "peak_memory_gib": peak} for row in found]
+    return [{**row, "peak_memory_gib": peak} for row in rows]
 
 
 def beside(name: str, ours: Callable[[], Any], theirs: Callable[[], Any] | None, target: float, repeats: int) -> Any:
@@ -98,7 +98,7 @@ def curvature(repeats: int) -> list[dict[str, Any]]:
     """(l) and (m)."""
     joint, params, inputs, labels = pictures()
     data, torch, laplace = btl.data.arrays(inputs, labels), peer("torch"), peer("laplace")
-    found = []
+    rows = []
     # The trial that set the targets: fits at most as long as BackPACK's, the Kronecker predictive a third.
     for name, structure, predict_target in (
         ("diag", btl.curvature.diagonal(), 1.0),
@@ -110,11 +110,11 @@ def curvature(repeats: int) -> list[dict[str, Any]]:
         their_fit, their_predict = None, None
         if torch is not None and laplace is not None:
             their_fit, their_predict = their_laplace(torch, laplace, params, inputs, labels, name)
-        found.append(beside(f"(l) {name} GGN of {PICTURES} pictures / BackPACK", fit, their_fit, 1.0, repeats))
+        rows.append(beside(f"(l) {name} GGN of {PICTURES} pictures / BackPACK", fit, their_fit, 1.0, repeats))
         ours = functools.partial(predict, inputs[:TO_PREDICT])
         words = f"(m) {name} GLM predictive of {TO_PREDICT} pictures / laplace-torch"
-        found.append(beside(words, ours, their_predict, predict_target, repeats))
-    return found
+        rows.append(beside(words, ours, their_predict, predict_target, repeats))
+    return rows
 
 
 def their_laplace(torch: Any, laplace: Any, params: Any, inputs: Any, labels: Any, structure: str) -> Any:
@@ -126,15 +126,15 @@ def their_laplace(torch: Any, laplace: Any, params: Any, inputs: Any, labels: An
     )
 
     def fit() -> Any:
-        found = laplace.Laplace(
+        rows = laplace.Laplace(
             model,
             "classification",
             subset_of_weights="all",
             hessian_structure=structure,
             backend=laplace.curvature.BackPackGGN,
         )
-        found.fit(loader)
-        return found
+        rows.fit(loader)
+        return rows
 
     fitted = fit()
 
@@ -155,7 +155,7 @@ def steps(repeats: int) -> list[dict[str, Any]]:
     data = btl.data.arrays(inputs, rng.integers(0, SIZES[-1], 2048))
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=2048)
     torch, posteriors = peer("torch"), peer("posteriors")
-    found = []
+    rows = []
     for name, method in (
         ("SGHMC", btl.infer.sghmc(joint, 1e-6, num_samples=1, every=10_000)),
         ("mean-field VI", btl.infer.mean_field_vi(joint, optax.adam(RATE))),
@@ -172,8 +172,8 @@ def steps(repeats: int) -> list[dict[str, Any]]:
         theirs = None
         if torch is not None and posteriors is not None:
             theirs = their_steps(torch, posteriors, net.params, prior, data, name)
-        found.append(beside(f"(n) {STEPS} steps of {name} / posteriors", ours, theirs, 1 / 6, repeats))
-    return found
+        rows.append(beside(f"(n) {STEPS} steps of {name} / posteriors", ours, theirs, 1 / 6, repeats))
+    return rows
 
 
 def their_steps(torch: Any, posteriors: Any, params: Any, prior: Any, data: Any, name: str) -> Callable[[], Any]:

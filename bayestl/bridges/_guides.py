@@ -55,16 +55,16 @@ def reads_data(guide: Callable) -> bool:
 def check_guide(guide: Callable, model: NumPyroModel, key: Key, batch: Batch | None) -> None:
     """Raise when the guide leaves a site out, or samples it in another shape. Sets the guide up on the model."""
     trace = handlers.trace(handlers.seed(guide, key)).get_trace(batch)
-    found = {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
-    wanted = [f"{model.sites.described(name)} of shape ({size},)" for name, size in model.sites.sizes.items()]
+    samples = {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
+    expected = [f"{model.sites.described(name)} of shape ({size},)" for name, size in model.sites.sizes.items()]
     for name, size in model.sites.sizes.items():
-        if name not in found:
+        if name not in samples:
             raise ValueError(
-                f"guide misses the site {model.sites.described(name)}; the model has {', '.join(wanted)}, the guide "
-                f"samples {sorted(found)}. A guide must sample every site: put several together with AutoGuideList"
+                f"guide misses the site {model.sites.described(name)}; the model has {', '.join(expected)}, the guide "
+                f"samples {sorted(samples)}. A guide must sample every site: put several together with AutoGuideList"
             )
-        if jnp.shape(found[name]) != (size,):
+        if jnp.shape(samples[name]) != (size,):
             raise ValueError(
-                f"guide samples the site {model.sites.described(name)} in shape {jnp.shape(found[name])}; the model "
+                f"guide samples the site {model.sites.described(name)} in shape {jnp.shape(samples[name])}; the model "
                 f"has it in shape ({size},): its leaves one after another, as model.to_values(params) gives them"
             )

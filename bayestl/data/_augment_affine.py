@@ -66,8 +66,8 @@ class Affine:
             *(uniform(key, -most, most) for key, most in zip(keys[:4], half, strict=True)),
             *(uniform(key, low, high) for key in keys[4:6]),
             *(
-                jax.random.bernoulli(key, 0.5 * wanted, num)
-                for key, wanted in zip(keys[6:], (self.horizontal_flip, self.vertical_flip), strict=True)
+                jax.random.bernoulli(key, 0.5 * flips, num)
+                for key, flips in zip(keys[6:], (self.horizontal_flip, self.vertical_flip), strict=True)
             ),
         )
 

@@ -48,11 +48,11 @@ def warp(
 
     fold = _FOLDS[fill_mode]
     channels = jax.vmap(plane, in_axes=(2, None, None), out_axes=2)
-    found = jax.vmap(channels)(pictures, fold(rows, height), fold(columns, width))
+    resampled = jax.vmap(channels)(pictures, fold(rows, height), fold(columns, width))
     if fill_mode != "constant":
-        return found
+        return resampled
     outside = _outside(rows, height) | _outside(columns, width)
-    return jnp.where(outside[..., None], jnp.asarray(fill_value, found.dtype), found)
+    return jnp.where(outside[..., None], jnp.asarray(fill_value, resampled.dtype), resampled)
 
 
 def _outside(x: jax.Array, size: int) -> jax.Array:

@@ -29,10 +29,10 @@ def common_length(inputs: Any, targets: Any) -> int:
     """
     lengths = {}
     for name, tree in (("inputs", inputs), ("targets", targets)):
-        found = _tree.by_paths(tree)
-        if not found:
+        leaves = _tree.by_paths(tree)
+        if not leaves:
             raise ValueError(f"{name} holds no arrays; give an array, or a pytree of arrays, with one row per example")
-        lengths |= {_at(name, path): leaf.shape[0] for path, leaf in found.items()}
+        lengths |= {_at(name, path): leaf.shape[0] for path, leaf in leaves.items()}
     first, num_examples = next(iter(lengths.items()))
     for where, length in lengths.items():
         if length != num_examples:

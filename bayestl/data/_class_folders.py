@@ -42,8 +42,8 @@ def class_folders(path: Path, root: str | None) -> Iterator[ClassFolders]:
 
 def _in_folder(path: Path) -> list[str]:
     """Files, and folders with a final slash, relative to ``path``."""
-    found = sorted(path.rglob("*"))
-    return [f"{item.relative_to(path).as_posix()}{'/' if item.is_dir() else ''}" for item in found]
+    items = sorted(path.rglob("*"))
+    return [f"{item.relative_to(path).as_posix()}{'/' if item.is_dir() else ''}" for item in items]
 
 
 @contextlib.contextmanager
@@ -89,9 +89,9 @@ def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _sorted_out(where: str, paths: list[str], root: str | None, read: Callable[[str], bytes]) -> ClassFolders:
     """Classes and their files from all paths; files whose names begin with a dot are left aside."""
-    seen = [path for path in paths if not any(part.startswith((".", "__MACOSX")) for part in path.split("/"))]
-    prefix = f"{root.strip('/')}/" if root else _common_root(where, seen)
-    inside = [path[len(prefix) :] for path in seen if path.startswith(prefix) and path != prefix]
+    visible = [path for path in paths if not any(part.startswith((".", "__MACOSX")) for part in path.split("/"))]
+    prefix = f"{root.strip('/')}/" if root else _common_root(where, visible)
+    inside = [path[len(prefix) :] for path in visible if path.startswith(prefix) and path != prefix]
     if not inside:
         raise ValueError(f"{where} holds no files{f' under {root}' if root else ''}; give a folder of class folders")
     names: dict[str, list[str]] = {}

@@ -53,13 +53,13 @@ class Examples:
         stacked = [np.empty((len(rows), *leaf.shape), leaf.dtype) for leaf in self.leaves]
         for position, row in enumerate(map(int, rows)):
             pair = read_pair(self.source, self.example, row, rng_of(position) if self.takes_rng else None)
-            found = jax.tree.leaves(pair)
+            values = jax.tree.leaves(pair)
             if jax.tree.structure(pair) != self.treedef:
                 first = ", ".join(leaf.where for leaf in self.leaves)
                 raise ValueError(
                     f"row {row} has {_paths(pair)} and row 0 has {first}; return one structure for all examples"
                 )
-            for out, leaf, value in zip(stacked, self.leaves, found, strict=True):
+            for out, leaf, value in zip(stacked, self.leaves, values, strict=True):
                 out[position] = _alike(row, leaf, np.asarray(value))
         for out, leaf in zip(stacked, self.leaves, strict=True):
             _check_finite(rows, leaf, out)

@@ -97,13 +97,13 @@ def _import(folders: ClassFolders, target: Path, where: str, skip_bad: bool, gra
     bad = dict(_unusable(folders, gray_to_rgb))
     if bad and not skip_bad:
         raise ValueError(_complaint(where, bad, sum(map(len, folders.names.values()))))
-    kept = {label: [name for name in names if name not in bad] for label, names in folders.names.items()}
-    for label, names in kept.items():
+    usable = {label: [name for name in names if name not in bad] for label, names in folders.names.items()}
+    for label, names in usable.items():
         if not names:
             raise ValueError(f"class {label!r} of {where} has no usable picture left; add some, or remove its folder")
     unfinished = target.with_name(f"{target.name}-unfinished-{uuid.uuid4().hex[:8]}")
     try:
-        _write(kept, folders.read, unfinished, gray_to_rgb)
+        _write(usable, folders.read, unfinished, gray_to_rgb)
         (unfinished / _REPORT).write_text(json.dumps({"source": where, "skipped": sorted(bad)}))
         with contextlib.suppress(OSError):  # another process may have been faster; what it wrote is the same
             unfinished.rename(target)
@@ -132,7 +132,7 @@ def _complaint(where: str, bad: dict[str, str], total: int) -> str:
     )
 
 
-def _write(kept: dict[str, list[str]], read: Callable[[str], bytes], data_dir: Path, gray_to_rgb: bool) -> None:
+def _write(usable: dict[str, list[str]], read: Callable[[str], bytes], data_dir: Path, gray_to_rgb: bool) -> None:
     """Pictures as they are encoded, their labels and names, as an array_record data set of TFDS."""
     import tensorflow_datasets as catalogue
 
@@ -144,7 +144,7 @@ def _write(kept: dict[str, list[str]], read: Callable[[str], bytes], data_dir: P
         def _info(self) -> Any:
             features = {
                 "image": catalogue.features.Image(shape=(None, None, 3)),
-                "label": catalogue.features.ClassLabel(names=list(kept)),
+                "label": catalogue.features.ClassLabel(names=list(usable)),
                 "name": catalogue.features.Text(),
             }
             described = catalogue.features.FeaturesDict(features)
@@ -154,7 +154,7 @@ def _write(kept: dict[str, list[str]], read: Callable[[str], bytes], data_dir: P
             return {"train": self._generate_examples()}
 
         def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-            pairs = ((label, name) for label, names in kept.items() for name in names)
+            pairs = ((label, name) for label, names in usable.items() for name in names)
             for number, (label, name) in enumerate(pairs):
                 encoded = read(name)
                 if gray_to_rgb and opened(encoded).mode in GRAY:

@@ -48,11 +48,11 @@ class Records:
             raise ValueError(f"the records have no feature {name!r}; they have {', '.join(sorted(self.features))}")
         skip = catalogue.decode.SkipDecoding()
         decoders = {other: skip for other in self.features if other != name}
-        found = [
+        column = [
             self.features.deserialize_example_np(self._raw[self._at(row)], decoders=decoders)[name]
             for row in range(len(self))
         ]
-        return np.asarray(found)
+        return np.asarray(column)
 
     def take(self, rows: Any) -> Records:
         """Only the records in ``rows``, in their order.
@@ -109,9 +109,9 @@ def _check_channels(name: str, feature: Any, value: Any) -> None:
 
     if isinstance(feature, catalogue.features.Image) and isinstance(value, np.ndarray):
         declared: Any = feature.shape
-        wanted = declared[-1]
-        if value.ndim == 3 and wanted is not None and value.shape[-1] != wanted:
+        num_channels = declared[-1]
+        if value.ndim == 3 and num_channels is not None and value.shape[-1] != num_channels:
             raise ValueError(
-                f"{name!r} has shape {value.shape}, and the data set declares {wanted} channels; decode it yourself: "
-                f"decoders={{{name!r}: tfds.decode.SkipDecoding()}} and data.decode_picture"
+                f"{name!r} has shape {value.shape}, and the data set declares {num_channels} channels; decode it "
+                f"yourself: decoders={{{name!r}: tfds.decode.SkipDecoding()}} and data.decode_picture"
             )

@@ -46,7 +46,7 @@ def macro_accuracy(predictive: Predictive, targets: Any, mask: Any = None) -> ja
     weights = example_weights(mask, labels.shape[0])
     correct = jnp.argmax(probs, axis=-1) == labels
     empty = jnp.zeros(probs.shape[1], weights.dtype)
-    have = empty.at[labels].add(weights)
-    found = empty.at[labels].add(jnp.where(correct, weights, 0))
-    occurs = have > 0
-    return jnp.sum(jnp.where(occurs, found / jnp.where(occurs, have, 1), 0)) / jnp.sum(occurs)
+    num_examples = empty.at[labels].add(weights)
+    num_correct = empty.at[labels].add(jnp.where(correct, weights, 0))
+    occurs = num_examples > 0
+    return jnp.sum(jnp.where(occurs, num_correct / jnp.where(occurs, num_examples, 1), 0)) / jnp.sum(occurs)

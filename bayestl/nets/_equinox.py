@@ -142,5 +142,5 @@ def _statistics(state: Any, norms: list[Any]) -> set[str]:
     """Paths of what the layers keep in the state, whose first keys count its markers."""
     names = ("ema_first_time_index", "ema_state_index", "batch_counter", "batch_state_index")
     indices = [index for norm in norms for name in names if (index := getattr(norm, name)) is not None]
-    markers, wanted = state.tree_flatten()[1], {index.marker for index in indices}
-    return {path for path in _tree.paths(state) if markers[int(path.split("/")[0])] in wanted}
+    markers, state_markers = state.tree_flatten()[1], {index.marker for index in indices}
+    return {path for path in _tree.paths(state) if markers[int(path.split("/")[0])] in state_markers}

@@ -141,13 +141,13 @@ def _check(model: Any, takes_training: bool, variables: dict[str, Any]) -> None:
 
 def _by_path(model: Any) -> dict[str, Any]:
     """Path to variable, without the name of the model, which Keras counts up from one model to the next."""
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for variable in model.variables:
         path = variable.path.removeprefix(f"{model.name}/")
-        if path in found:
+        if path in variables:
             raise ValueError(f"model {model.name!r} has two variables at {path!r}; give its layers names of their own")
-        found[path] = variable
-    return found
+        variables[path] = variable
+    return variables
 
 
 def _is_seed(path: str) -> bool:

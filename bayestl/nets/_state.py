@@ -134,14 +134,14 @@ def reestimate_state(key: Key, net: Net | LogJoint, params: Params, data: Data, 
     data.check_batch_size(batch_size)
     apply = _with_policy(net.apply, Policy.BATCH)
     key_order, key_noise = jax.random.split(key)
-    mean, seen = net.state, 0
+    mean, num_read = net.state, 0
     for step in range(-(-data.num_examples // batch_size)):
         # The last batch is filled up with examples that were seen already.
-        size = min(batch_size, data.num_examples - seen)
+        size = min(batch_size, data.num_examples - num_read)
         inputs = jax.tree.map(lambda x: x[:size], data.batch(key_order, step, batch_size).inputs)  # noqa: B023
-        seen += size
+        num_read += size
         state = _batch_state(apply, params, net.state, inputs, jax.random.fold_in(key_noise, step))
-        mean = state if step == 0 else jax.tree.map(partial(_moved, size / seen), mean, state)
+        mean = state if step == 0 else jax.tree.map(partial(_moved, size / num_read), mean, state)
     return mean
 
 
@@ -164,9 +164,9 @@ def updated(policy: Policy, state: Any, new: Any, statistics: set[str], library:
             f"the network has no batch normalisation of {library}'s, so that nothing can be re-estimated; its state "
             f"holds {_tree.shown(_tree.paths(state))}"
         )
-    found = _tree.by_paths(new)
+    new_leaves = _tree.by_paths(new)
     return jax.tree_util.tree_map_with_path(
-        lambda path, old: found[name] if (name := _tree.path_string(path)) in statistics else old, state
+        lambda path, old: new_leaves[name] if (name := _tree.path_string(path)) in statistics else old, state
     )
 
 

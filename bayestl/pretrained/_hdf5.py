@@ -44,14 +44,14 @@ def datasets(root: Any) -> dict[str, Any]:
     import h5py
     import h5py.h5o
 
-    found: dict[str, Any] = {}
-    seen = set()
+    datasets_by_path: dict[str, Any] = {}
+    visited = set()
 
     def visit(group: Any, prefix: str, depth: int) -> None:
         address = h5py.h5o.get_info(group.id).addr
-        if address in seen or depth > _DEEPEST:
+        if address in visited or depth > _DEEPEST:
             raise ValueError(f"group {prefix[:200]!r} is reached in two ways, or lies deeper than {_DEEPEST} groups")
-        seen.add(address)
+        visited.add(address)
         for name in group:
             path = f"{prefix}{name}"
             link = group.get(name, getlink=True)
@@ -64,10 +64,10 @@ def datasets(root: Any) -> dict[str, Any]:
             if isinstance(item, h5py.Group):
                 visit(item, f"{path}/", depth + 1)
             elif isinstance(item, h5py.Dataset):
-                found[path] = item
+                datasets_by_path[path] = item
 
     visit(root, "", 0)
-    return found
+    return datasets_by_path
 
 
 def size(name: str, dataset: Any) -> int:

@@ -36,21 +36,21 @@ def fetch(repository: str, filename: str | None, revision: str | None) -> Path:
         ImportError: huggingface_hub is not installed.
         FileNotFoundError: it is not in the cache and cannot be downloaded; the message says where to put it.
     """
-    wanted = (filename,) if filename else _CANDIDATES
-    hub = _library(repository, wanted[0], revision)
-    for name in wanted:
-        found = hub.try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(found, str):
-            return Path(found)
+    names = (filename,) if filename else _CANDIDATES
+    hub = _library(repository, names[0], revision)
+    for name in names:
+        cached = hub.try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
     if hub.constants.HF_HUB_OFFLINE:
-        _missing(hub, repository, wanted[0], revision, "and HF_HUB_OFFLINE forbids to look for it")
-    _ask_once(hub, repository, wanted[0], revision)
-    for name in wanted:
+        _missing(hub, repository, names[0], revision, "and HF_HUB_OFFLINE forbids to look for it")
+    _ask_once(hub, repository, names[0], revision)
+    for name in names:
         try:
             return Path(hub.hf_hub_download(repository, name, revision=revision, etag_timeout=_TIMEOUT))
         except hub.errors.LocalEntryNotFoundError as error:
             reason = f"and the hub cannot be reached ({type(error.__cause__ or error).__name__})"
-            _missing(hub, repository, wanted[0], revision, reason, error)
+            _missing(hub, repository, names[0], revision, reason, error)
         except hub.errors.EntryNotFoundError:
             continue
         except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
@@ -60,7 +60,7 @@ def fetch(repository: str, filename: str | None, revision: str | None) -> Path:
             ) from error
         except (OSError, hub.errors.HfHubHTTPError) as error:
             _missing(hub, repository, name, revision, f"and downloading it failed ({type(error).__name__})", error)
-    raise FileNotFoundError(f"repository {repository!r} has no {' or '.join(wanted)}; name the file with filename=")
+    raise FileNotFoundError(f"repository {repository!r} has no {' or '.join(names)}; name the file with filename=")
 
 
 def _library(repository: str, name: str, revision: str | None) -> Any:

@@ -26,23 +26,23 @@ def read_archive(archive: Archive, ask: Ask) -> Found:
     for name in ("metadata.json", "config.json"):
         if name in archive.members:
             metadata[name.removesuffix(".json")] = _json(name, bytes(archive.member(name, most)))
-    found = _read(View(archive.member(WEIGHTS, most)), archive.num_bytes, ask)
-    return Found(found.arrays, "keras", metadata | found.metadata)
+    weights = _read(View(archive.member(WEIGHTS, most)), archive.num_bytes, ask)
+    return Found(weights.arrays, "keras", metadata | weights.metadata)
 
 
 def _read(file: Any, file_bytes: int, ask: Ask) -> Found:
     with _hdf5.opened(file) as root:
-        found, layers = _hdf5.datasets(root), _legacy_layers(root)
+        datasets, layers = _hdf5.datasets(root), _legacy_layers(root)
         if layers is not None:
-            kind, stored = "keras-legacy-h5", _legacy_names(root, layers, found)
-        elif any(path.startswith("vars/") or "/vars/" in path for path in found):
-            kind, stored = "keras-h5", {path: path for path in found if not path.startswith("optimizer/")}
+            kind, stored = "keras-legacy-h5", _legacy_names(root, layers, datasets)
+        elif any(path.startswith("vars/") or "/vars/" in path for path in datasets):
+            kind, stored = "keras-h5", {path: path for path in datasets if not path.startswith("optimizer/")}
         else:
-            kind, stored = "hdf5", {path: path for path in found}
-        sizes = {name: _hdf5.size(name, found[path]) for name, path in stored.items()}
+            kind, stored = "hdf5", {path: path for path in datasets}
+        sizes = {name: _hdf5.size(name, datasets[path]) for name, path in stored.items()}
         names = ask.choose(sizes, file_bytes)
-        arrays = {short: _hdf5.array(name, found[stored[name]]) for name, short in names.items()}
-        metadata = {"left_out": sorted(set(found) - set(stored.values())), **_said(root)}
+        arrays = {short: _hdf5.array(name, datasets[stored[name]]) for name, short in names.items()}
+        metadata = {"left_out": sorted(set(datasets) - set(stored.values())), **_said(root)}
         if kind == "keras-h5":
             metadata["layers"] = _layer_names(root, stored)
     return Found(arrays, kind, metadata)
@@ -54,7 +54,7 @@ def _legacy_layers(root: Any) -> Any:
     return next((group for group in groups if _hdf5.attribute(group, "layer_names") is not None), None)
 
 
-def _legacy_names(root: Any, layers: Any, found: dict[str, Any]) -> dict[str, str]:
+def _legacy_names(root: Any, layers: Any, datasets: dict[str, Any]) -> dict[str, str]:
     """``layer/weight`` and its path in the file, in the order of the layers.
 
     Keras writes a weight's name in several ways: ``conv1/kernel:0``, ``model/conv1/kernel``, ``kernel:0``. Here it
@@ -66,7 +66,7 @@ def _legacy_names(root: Any, layers: Any, found: dict[str, Any]) -> dict[str, st
         for layer in _hdf5.attribute(layers, "layer_names"):
             for weight in _hdf5.attribute(layers[layer], "weight_names") or []:
                 path = "/".join(filter(None, [folder, layer, weight]))
-                if path not in found:
+                if path not in datasets:
                     raise ValueError(f"weight {weight[:200]!r} of layer {layer[:200]!r} is listed but not there")
                 _, within, rest = f"/{weight}".partition(f"/{layer}/")
                 short = rest if within else weight

@@ -95,8 +95,8 @@ def load(
 
 def _names_of(missing: Sequence[str], table: Table) -> str:
     """Under which names the missing arrays were looked for."""
-    wanted = [name for name, entry in table.items() if entry and entry.path in missing]
-    return f"\nthe missing arrays would be named {_tree.shown(wanted, most=4)}" if wanted else ""
+    names = [name for name, entry in table.items() if entry and entry.path in missing]
+    return f"\nthe missing arrays would be named {_tree.shown(names, most=4)}" if names else ""
 
 
 def _taken_apart(net: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -133,13 +133,13 @@ def _kept(leaves: Mapping[str, Any], new: Sequence[str]) -> tuple[str, ...]:
 
 
 def _matched(
-    arrays: Mapping[str, np.ndarray], table: Table, leaves: Mapping[str, Any], kept: tuple[str, ...]
+    arrays: Mapping[str, np.ndarray], table: Table, leaves: Mapping[str, Any], new: tuple[str, ...]
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Path to value, and the report."""
     values: dict[str, np.ndarray] = {}
     mapped: dict[str, str] = {}
     mismatched: list[Mismatch] = []
-    fates = _fates(arrays, table, leaves, kept)
+    fates = _fates(arrays, table, leaves, new)
     for name in fates["wanted"]:
         path, layout = table[name] or ("", AS_IS)
         if path in values:
@@ -149,11 +149,11 @@ def _matched(
             mismatched.append(Mismatch(name, path, np.shape(arrays[name]), leaves[path].shape))
         else:
             values[path], mapped[name] = _checked(name, value, leaves[path].dtype), path
-    settled = {*values, *kept, *(mismatch.path for mismatch in mismatched)}
+    settled = {*values, *new, *(mismatch.path for mismatch in mismatched)}
     return values, Report(
         mapped,
         {name: entry.layout.name for name in mapped if (entry := table[name]) and entry.layout.name},
-        kept,
+        new,
         fates["left out"],
         fates["ignored"],
         fates["unused"],
@@ -163,7 +163,7 @@ def _matched(
 
 
 def _fates(
-    arrays: Mapping[str, np.ndarray], table: Table, leaves: Mapping[str, Any], kept: tuple[str, ...]
+    arrays: Mapping[str, np.ndarray], table: Table, leaves: Mapping[str, Any], new: tuple[str, ...]
 ) -> dict[str, tuple[str, ...]]:
     """Which names are wanted, left out, ignored and unused."""
     stages = {path.split("/")[0] for path in leaves}
@@ -172,7 +172,7 @@ def _fates(
         entry = table.get(name)
         if entry is None:
             return "ignored" if name in table else "unused"
-        if entry.path in kept or entry.path.split("/")[0] not in stages:
+        if entry.path in new or entry.path.split("/")[0] not in stages:
             return "left out"
         return "wanted" if entry.path in leaves else "unused"
 

@@ -30,8 +30,8 @@ def read(path: Path, ask: Ask) -> Found:
         used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         names = ask.choose(sizes, used)
         as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        wanted = jax.tree.map(lambda leaf: as_numpy if hasattr(leaf, "shape") else ocp.RestoreArgs(), described)
-        tree = checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=wanted))
+        restore_args = jax.tree.map(lambda leaf: as_numpy if hasattr(leaf, "shape") else ocp.RestoreArgs(), described)
+        tree = checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=restore_args))
     except (OSError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(
             f"it cannot be read as an Orbax checkpoint: incomplete or damaged ({_short(error)})"

@@ -87,9 +87,9 @@ class _Machine:
     def take(self, count: int) -> list[Any]:
         if len(self.stack) < count:
             raise IndexError("the stack is empty")
-        taken = self.stack[-count:]
+        items = self.stack[-count:]
         del self.stack[-count:]
-        return taken
+        return items
 
     def to_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.below.pop()

@@ -60,12 +60,12 @@ class ConvProduct(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...]
         height, width = kernel.shape[:2]
-        seen = _slices(x, (height, width), self.strides, self.padding)
+        slices = _slices(x, (height, width), self.strides, self.padding)
         if self.depthwise:
-            each = zip(seen, kernel.reshape(-1, kernel.shape[-1]), strict=True)
+            each = zip(slices, kernel.reshape(-1, kernel.shape[-1]), strict=True)
             y = functools.reduce(jnp.add, [part * weights for part, weights in each])
         else:
-            y = jnp.concatenate(seen, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+            y = jnp.concatenate(slices, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
         return y if self.bias is None else y + self.bias[...]
 
 

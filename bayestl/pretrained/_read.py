@@ -74,8 +74,8 @@ def read(
         raise ValueError(f"filename {filename!r} leads out of {text}; give a path below it")
     path, beside, label = _located(text, filename, revision)
     with _blamed(label):
-        found = _read_path(path, Ask(key, max_bytes), beside)
-    return Weights(found.arrays, found.format, label, found.metadata)
+        content = _read_path(path, Ask(key, max_bytes), beside)
+    return Weights(content.arrays, content.format, label, content.metadata)
 
 
 def _located(source: str, filename: str | None, revision: str | None) -> tuple[Path, Callable[[str], Path], str]:

@@ -15,17 +15,17 @@ class Mismatch(NamedTuple):
     Attributes:
         name: of the array.
         path: of the parameter.
-        found: shape of the array, as it is in the checkpoint.
-        wanted: shape of the parameter.
+        array_shape: shape of the array, as it is in the checkpoint.
+        parameter_shape: shape of the parameter.
     """
 
     name: str
     path: str
-    found: tuple[int, ...]
-    wanted: tuple[int, ...]
+    array_shape: tuple[int, ...]
+    parameter_shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"{self.name!r} of shape {self.found} does not fit {self.path!r} of shape {self.wanted}"
+        return f"{self.name!r} of shape {self.array_shape} does not fit {self.path!r} of shape {self.parameter_shape}"
 
 
 class Report(NamedTuple):
@@ -34,8 +34,8 @@ class Report(NamedTuple):
     Attributes:
         mapped: name of an array -> path of the parameter or running statistic that it filled.
         reshaped: name -> change of memory layout, of those mapped arrays that needed one.
-        kept: paths that were named as new and keep their values.
-        left_out: names of arrays that nobody asked for: for stages that were cut off, or for what is kept.
+        new: paths that were named as new and keep their values.
+        left_out: names of arrays that nobody asked for: for stages that were cut off, or for what is new.
         ignored: names of arrays that no network needs, such as counts of batches.
         unused: names of arrays without a place here.
         missing: paths that no array filled.
@@ -44,7 +44,7 @@ class Report(NamedTuple):
 
     mapped: dict[str, str]
     reshaped: dict[str, str]
-    kept: tuple[str, ...]
+    new: tuple[str, ...]
     left_out: tuple[str, ...]
     ignored: tuple[str, ...]
     unused: tuple[str, ...]
@@ -60,14 +60,14 @@ class Report(NamedTuple):
         mismatched = [str(mismatch) for mismatch in self.mismatched]
         rows = {
             "mapped": f"{len(self.mapped)} arrays, {len(self.reshaped)} of them in another memory layout",
-            "kept": _counted(self.kept),
+            "new": _counted(self.new),
             "left out": _counted(self.left_out),
             "ignored": _counted(self.ignored),
             "unused": _counted(self.unused),
             "missing": _counted(self.missing),
             "mismatched": f"{len(mismatched)}: {'; '.join(mismatched[:4]) or 'none'}",
         }
-        optional = {name for name in ("kept", "left out", "ignored") if rows[name] == _counted(())}
+        optional = {name for name in ("new", "left out", "ignored") if rows[name] == _counted(())}
         return "\n".join(f"{name}: {row}" for name, row in rows.items() if name not in optional)
 
 

@@ -30,13 +30,13 @@ def read_zip(archive: Archive, ask: Ask) -> Found:
     tree = interpret(file, _torch_pickle.known_names(), _torch_pickle.storage)
 
     def content(storage: Storage) -> memoryview:
-        found = archive.member(f"{folder}data/{storage.key}", most)
-        if len(found) != storage.start + storage.num_bytes:
+        storage_bytes = archive.member(f"{folder}data/{storage.key}", most)
+        if len(storage_bytes) != storage.start + storage.num_bytes:
             raise ValueError(
-                f"storage {storage.key[:40]!r} has {len(found):,} bytes, where {storage.num_bytes:,} are announced: "
-                "the file is damaged"
+                f"storage {storage.key[:40]!r} has {len(storage_bytes):,} bytes, where {storage.num_bytes:,} are "
+                "announced: the file is damaged"
             )
-        return found
+        return storage_bytes
 
     return _found(tree, ask, archive.num_bytes, content, order != b"big", "torch")
 

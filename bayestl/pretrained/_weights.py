@@ -104,12 +104,12 @@ def flatten(tree: Any) -> Iterator[tuple[str, Any]]:
     Raises:
         ValueError: nested too deeply (or in itself), too large, or a key that is neither text nor an integer.
     """
-    seen = 0
+    num_nodes = 0
 
     def visit(prefix: str, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
-        nonlocal seen
-        seen += 1
-        if depth > _DEEPEST or seen > _MOST_NODES:
+        nonlocal num_nodes
+        num_nodes += 1
+        if depth > _DEEPEST or num_nodes > _MOST_NODES:
             raise ValueError(f"its contents are nested deeper than {_DEEPEST} or have more than {_MOST_NODES:,} parts")
         if isinstance(node, dict):
             children = node.items()
@@ -158,8 +158,8 @@ def numeric(name: str, dtype: np.dtype) -> np.dtype:
 
 def native(array: np.ndarray) -> np.ndarray:
     """The array as JAX takes it: aligned, in the byte order of the machine; a copy only where that differs."""
-    wanted = array.dtype.newbyteorder("=")
-    array = array.view(wanted) if array.dtype.isnative else array.astype(wanted)
+    native = array.dtype.newbyteorder("=")
+    array = array.view(native) if array.dtype.isnative else array.astype(native)
     return array if array.flags.aligned else array.copy()
 
 

@@ -142,14 +142,14 @@ def from_iterates(
     if rank < 2:
         raise ValueError(f"rank is {rank}; at least 2 iterates are needed for a low-rank part")
     iterates = iterates if isinstance(iterates, Iterates) else _accumulate(iterates, rank)
-    kept = min(int(iterates.count), iterates.last.capacity)
+    num_stored = min(int(iterates.count), iterates.last.capacity)
     if int(iterates.count) < 2:
         raise ValueError(
             f"from_iterates needs at least 2 iterates and got {int(iterates.count)}; use sources.point for one"
         )
-    if rank > kept:
+    if rank > num_stored:
         raise ValueError(
-            f"rank is {rank}, but only {kept} iterates were kept; collect with keep={rank}, or lower the rank"
+            f"rank is {rank}, but only {num_stored} iterates were kept; collect with keep={rank}, or lower the rank"
         )
     coefficients = convention(scale, eps, rank)
     diagonal = jax.tree.map(lambda v: coefficients.variance * v + coefficients.floor, iterates.variance())
@@ -169,12 +169,14 @@ def _no_more_than_parameters(deviations: Params, mean: Params) -> Params:
 def _accumulate(iterates: Any, rank: int) -> Iterates:
     if not isinstance(iterates, list | tuple) and not hasattr(iterates, "__next__"):
         iterates = _unstack(iterates)
-    found: Iterates | None = None
+    accumulated: Iterates | None = None
     for params in iterates:
-        found = (Iterates.empty(params, rank) if found is None else found).update(_tree.at_least_float32(params))
-    if found is None:
+        if accumulated is None:
+            accumulated = Iterates.empty(params, rank)
+        accumulated = accumulated.update(_tree.at_least_float32(params))
+    if accumulated is None:
         raise ValueError("from_iterates needs at least 2 iterates and got 0; use sources.point for one set of weights")
-    return found
+    return accumulated
 
 
 def _unstack(stacked: Params) -> Iterable[Params]:

@@ -83,7 +83,7 @@ def match(
     weights = _tree.by_paths(source)
     fresh = _tree.select(target, list(new)) if new else {}
     new_paths = tuple(_tree.paths(fresh))
-    taken = {}
+    reused = {}
     for path, leaf in _tree.by_paths(target).items():
         if path in new_paths:
             continue
@@ -92,21 +92,21 @@ def match(
                 f"target parameter {path!r} of shape {jnp.shape(leaf)} is not in the source, which has "
                 f"{_tree.shown(list(named))}; name it in new=[...] if it is new, or map names with rename"
             )
-        found = weights[named[path]]
-        if jnp.shape(found) != jnp.shape(leaf):
+        weight = weights[named[path]]
+        if jnp.shape(weight) != jnp.shape(leaf):
             raise ValueError(
-                f"source and target differ at {path!r}: {jnp.shape(found)} against {jnp.shape(leaf)}; name it in "
+                f"source and target differ at {path!r}: {jnp.shape(weight)} against {jnp.shape(leaf)}; name it in "
                 "new=[...] if the target's is a new one"
             )
-        if not jnp.issubdtype(jnp.result_type(found), jnp.floating):
+        if not jnp.issubdtype(jnp.result_type(weight), jnp.floating):
             raise TypeError(
-                f"source parameter {named[path]!r} has dtype {jnp.result_type(found)}; weights must be floating point: "
-                "undo their quantisation, or convert with astype(float)"
+                f"source parameter {named[path]!r} has dtype {jnp.result_type(weight)}; weights must be floating "
+                "point: undo their quantisation, or convert with astype(float)"
             )
-        taken[path] = jnp.asarray(found).astype(jnp.result_type(leaf))
-    kept = {path: leaf for path, leaf in _tree.by_paths(target).items() if path in new_paths}
-    unused = tuple(original for name, original in named.items() if name not in taken)
-    result = Match(_tree.restructure({**taken, **kept}, target), tuple(taken), new_paths, unused)
+        reused[path] = jnp.asarray(weight).astype(jnp.result_type(leaf))
+    fresh_leaves = {path: leaf for path, leaf in _tree.by_paths(target).items() if path in new_paths}
+    unused = tuple(original for name, original in named.items() if name not in reused)
+    result = Match(_tree.restructure({**reused, **fresh_leaves}, target), tuple(reused), new_paths, unused)
     if verbose:
         print(result)
     return result

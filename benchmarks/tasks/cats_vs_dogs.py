@@ -77,7 +77,7 @@ class Task(NamedTuple):
 
     config: Config
     source: Source
-    seen: Views
+    views: Views
     head: str
     places: Any
 
@@ -154,7 +154,7 @@ def on_head(task: Task, name: str, grid: Any, make: Any, read_at: Any, num_draws
     def start(seed: int) -> Any:
         return head_net(task.config, task.hidden, seed).params
 
-    return Method(name, task.seen.features, head_net(task.config, task.hidden), start, grid, make, read_at, num_draws)
+    return Method(name, task.views.features, head_net(task.config, task.hidden), start, grid, make, read_at, num_draws)
 
 
 def on_tail(task: Task, name: str, grid: Any, make: Any, read_at: Any, num_draws: int = 1) -> Method:
@@ -166,7 +166,7 @@ def on_tail(task: Task, name: str, grid: Any, make: Any, read_at: Any, num_draws
         return btl.tree.restructure({**btl.tree.by_paths(params), **btl.tree.by_paths(head)}, params)
 
     net = tail_net(task.config, task.source, task.hidden)
-    return Method(name, task.seen.maps, net, start, grid, make, read_at, num_draws)
+    return Method(name, task.views.maps, net, start, grid, make, read_at, num_draws)
 
 
 def head_mode(task: Task, seed: int) -> Any:
@@ -178,7 +178,7 @@ def head_mode(task: Task, seed: int) -> Any:
         jax.random.fold_in(jax.random.key(10), seed),
         btl.infer.proximal_map(joint, optax.cosine_decay_schedule(HEAD_RATE, HEAD_STEPS), momentum=HEAVY_BALL),
         net.params,
-        task.seen.features.train(places),
+        task.views.features.train(places),
         steps=HEAD_STEPS,
         batch_size=min(len(places), BATCH_SIZE),
         progress=False,
@@ -198,7 +198,7 @@ def recipe(task: Task) -> Method:
     net = whole_net(config, task.source, task.hidden)
     grid, read_at = product(learning_rate=(RECIPE_RATE,)), (config.recipe_steps,)
     return Method(
-        RECIPE, task.seen.pictures, net, start, grid, make, read_at, 1, RECIPE_BATCH, vectorize=btl.sequentially
+        RECIPE, task.views.pictures, net, start, grid, make, read_at, 1, RECIPE_BATCH, vectorize=btl.sequentially
     )
 
 
@@ -214,40 +214,40 @@ def from_scratch(task: Task) -> Method:
 
     net, third = fresh_net(config, task.hidden), config.scratch_steps // 3
     grid, read_at = product(learning_rate=config.scratch_rates), (third, 2 * third, 3 * third)
-    return Method(SCRATCH, task.seen.pictures, net, start, grid, make, read_at, vectorize=btl.sequentially)
+    return Method(SCRATCH, task.views.pictures, net, start, grid, make, read_at, vectorize=btl.sequentially)
 
 
 def cells(config: Config) -> list[tuple[int, str, str]]:
     """Number of labels, head, method, of all that is run."""
-    found = []
+    listed = []
     for n in config.num_labels:
         here = [name for name in METHODS if name in config.methods and (name != SCRATCH or n in config.scratch_at)]
-        found.extend((n, LINEAR, name) for name in here if name != RECIPE)
+        listed.extend((n, LINEAR, name) for name in here if name != RECIPE)
         dense = config.dense_methods if n in config.dense_at else ()
-        found.extend((n, DENSE, name) for name in here if name in dense and name != RECIPE)
-        found.extend((n, DENSE, name) for name in here if name == RECIPE and n in config.recipe_at)
-    return found
+        listed.extend((n, DENSE, name) for name in here if name in dense and name != RECIPE)
+        listed.extend((n, DENSE, name) for name in here if name == RECIPE and n in config.recipe_at)
+    return listed
 
 
 def run(config: Config, rows: Rows, data_dir: Path, cache: Path, progress: bool = True) -> Photographs:
     """Run what is missing in ``rows``: a cell is one method with one head at one number of labels, for all seeds."""
     photos, origin = photographs(config, data_dir, cache), provenance(command_line())
-    wanted = cells(config)
-    missing = [(n, head, name) for n, head, name in wanted if not rows.have(method=name, n=n, head=head)]
+    all_cells = cells(config)
+    missing = [(n, head, name) for n, head, name in all_cells if not rows.have(method=name, n=n, head=head)]
     if not missing:
         return photos
     print("features of the published network, and the shape of a prior around it", flush=True)
-    found = source(config, photos, data_dir, cache, progress)
-    seen = views(config, photos, found.body, found.tail)
+    published = source(config, photos, data_dir, cache, progress)
+    shown = views(config, photos, published.body, published.tail)
     labels = photos.labels[photos.split.train]
-    for number, (n, head, name) in enumerate(wanted, 1):
-        print(f"[{number}/{len(wanted)}] {n} photographs, {head} head, {name}", flush=True)
+    for number, (n, head, name) in enumerate(all_cells, 1):
+        print(f"[{number}/{len(all_cells)}] {n} photographs, {head} head, {name}", flush=True)
         if (n, head, name) not in missing:
             continue
         places = [btl.data.few_shot(labels, n // 2, seed) for seed in range(config.seeds)]
-        method = methods(Task(config, found, seen, head, places))[name]()
+        method = methods(Task(config, published, shown, head, places))[name]()
         shared = {"task": "cats_vs_dogs", "n": n, "head": head, "method": name}
-        told = {"kappa": 1.0, "temperature": 1.0, "source_seconds": found.seconds, **origin}
+        told = {"kappa": 1.0, "temperature": 1.0, "source_seconds": published.seconds, **origin}
         result = run_method(method, btl.likelihoods.bernoulli(), places, progress)
         rows.add([{**shared, **row, **told} for row in result])
     return photos

@@ -36,18 +36,18 @@ def head_net(config: Config, hidden: int | None, seed: int = 0) -> btl.Net:
     return btl.nets.from_nnx(btl.pretrained.Backbone({"head": new_head(config, hidden, seed)}))
 
 
-def tail_net(config: Config, found: Source, hidden: int | None, seed: int = 0) -> btl.Net:
+def tail_net(config: Config, origin: Source, hidden: int | None, seed: int = 0) -> btl.Net:
     """Tail and head, on maps of the body."""
     pool = {"pool": btl.pretrained.global_average, "head": new_head(config, hidden, seed)}
-    return btl.nets.from_nnx(btl.pretrained.Backbone({**stages(found.tail), **pool}))
+    return btl.nets.from_nnx(btl.pretrained.Backbone({**stages(origin.tail), **pool}))
 
 
-def whole_net(config: Config, found: Source, hidden: int | None, seed: int = 0) -> btl.Net:
+def whole_net(config: Config, origin: Source, hidden: int | None, seed: int = 0) -> btl.Net:
     """Body, tail and head on pictures; the body is constant."""
     pool = {"pool": btl.pretrained.global_average, "head": new_head(config, hidden, seed)}
-    net = btl.nets.from_nnx(btl.pretrained.Backbone({**stages(found.body), **stages(found.tail), **pool}))
+    net = btl.nets.from_nnx(btl.pretrained.Backbone({**stages(origin.body), **stages(origin.tail), **pool}))
     with_parameters = {path.split("/")[0] for path in btl.tree.paths(net.params)}
-    return btl.nets.freeze(net, [f"{name}/**" for name in found.body.stages if name in with_parameters])
+    return btl.nets.freeze(net, [f"{name}/**" for name in origin.body.stages if name in with_parameters])
 
 
 def fresh_net(config: Config, hidden: int | None, seed: int = 0) -> btl.Net:

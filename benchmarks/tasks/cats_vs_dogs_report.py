@@ -133,7 +133,7 @@ def _mark(ax: Any, config: Config, rows: Rows, field: str, points: Sequence[tupl
     """Methods that are run at some numbers of labels only: name, head and marker."""
     for name, head, marker in points:
         values = {n: _of(rows, field, n, head, name) for n in config.num_labels}
-        means = {n: found.mean() for n, found in values.items() if len(found)}
+        means = {n: scores.mean() for n, scores in values.items() if len(scores)}
         if means and name not in lines:
             label = f"{name} ({head} head)"
             ax.plot(list(means), list(means.values()), f"k{marker}", markersize=10, zorder=4, label=label)

@@ -131,6 +131,7 @@ def iterates_prior(iterates: Any, centre: Any, scale: Any) -> Any:
     variances = btl.tree.select_where(iterates.variance(), lambda path: not path.startswith("head/"))
     average = sum(x.sum() for x in jax.tree.leaves(variances)) / btl.tree.size(variances)
     prior = btl.sources.from_iterates(iterates, rank=RANK, scale=scale**2 / average, eps=ITERATES_FLOOR * scale**2)
-    # The shape is what is taken; a temporary head has no say in where the weights should lie.
-    taken = {path: x for path, x in btl.tree.by_paths(centre).items() if not path.startswith("head/")}
-    return dataclasses.replace(prior, mean=btl.tree.restructure({**btl.tree.by_paths(prior.mean), **taken}, prior.mean))
+    # Only the shape of the temporary network's posterior is used; its mean stays at the published weights.
+    weights = {path: x for path, x in btl.tree.by_paths(centre).items() if not path.startswith("head/")}
+    mean = btl.tree.restructure({**btl.tree.by_paths(prior.mean), **weights}, prior.mean)
+    return dataclasses.replace(prior, mean=mean)

@@ -84,14 +84,14 @@ def views(config: Config, photos: Photographs, body: Any, tail: Any) -> Views:
     pictures = View(train, 1, *held_out, transform=augment)
     copies = [_augmented(augment, train, jax.random.key(8 + number)) for number in range(config.copies)]
     # Copies of one picture lie side by side.
-    seen = np.stack([btl.data.precompute(body, copy) for copy in copies], axis=1)
-    seen = seen.reshape(-1, *seen.shape[2:])
-    pool = btl.data.arrays(seen, np.repeat(np.asarray(train.targets), config.copies))
+    feature_maps = np.stack([btl.data.precompute(body, copy) for copy in copies], axis=1)
+    feature_maps = feature_maps.reshape(-1, *feature_maps.shape[2:])
+    pool = btl.data.arrays(feature_maps, np.repeat(np.asarray(train.targets), config.copies))
     held_out = [data_of(btl.data.precompute(body, np.asarray(part.inputs)), part) for part in held_out]
-    maps = View(pool, config.copies, *held_out)
+    feature_maps = View(pool, config.copies, *held_out)
     last = Features(tail)
     features = [data_of(btl.data.precompute(last, np.asarray(part.inputs)), part) for part in (pool, *held_out)]
-    return Views(pictures, maps, View(features[0], config.copies, *features[1:]))
+    return Views(pictures, feature_maps, View(features[0], config.copies, *features[1:]))
 
 
 def data_of(inputs: Any, like: Any) -> Any:

@@ -159,12 +159,12 @@ def views(shown: Pictures, body: Any, tail: Any) -> Views:
     """The pictures as maps, features and logits."""
     blocks, head = tail.split("pool")
     inputs = [np.asarray(NORMALIZE.apply(jnp.asarray(shown.pictures[rows]))) for rows in shown.split]
-    found = []
+    three = []
     for module in (body, blocks, head):
         inputs = [btl.data.precompute(module, each) for each in inputs]
         parts = [btl.data.arrays(each, shown.classes[rows]) for each, rows in zip(inputs, shown.split, strict=True)]
-        found.append(View(parts[0], 1, parts[1], parts[2]))
-    return Views(*found)
+        three.append(View(parts[0], 1, parts[1], parts[2]))
+    return Views(*three)
 
 
 class Temperature(nnx.Module):
@@ -177,7 +177,7 @@ class Temperature(nnx.Module):
         return logits * jnp.exp(-self.log_temperature[...])
 
 
-def methods(config: Config, tail: Any, seen: Views, fisher: Any) -> dict[str, Any]:
+def methods(config: Config, tail: Any, inputs: Views, fisher: Any) -> dict[str, Any]:
     """Name to function that makes the method; all have equally many settings."""
     scales, rates = np.array(config.scales), np.array(config.rates)
     whole, parts = (config.steps,), (config.steps // 2, config.steps)
@@ -199,7 +199,7 @@ def methods(config: Config, tail: Any, seen: Views, fisher: Any) -> dict[str, An
         def make(joint: btl.LogJoint, setting: Any) -> btl.Inference:
             return infer(joint if prior is None else joint.replace(prior=prior(net.params, setting["scale"])), setting)
 
-        return Method(name, getattr(seen, view), net, lambda seed: net.params, settings, make, at, num_draws)
+        return Method(name, getattr(inputs, view), net, lambda seed: net.params, settings, make, at, num_draws)
 
     def with_fisher(centre: Any, scale: Any) -> Any:
         blocks = {"head/**": btl.sources.point(centre, scale), "**": fisher_prior(fisher(), centre, scale)}
@@ -215,7 +215,7 @@ def methods(config: Config, tail: Any, seen: Views, fisher: Any) -> dict[str, An
             blocks = {"temperature/**": log_temperature, "**": point(net.params, setting["scale"])}
             return proximal(joint.replace(prior=btl.gaussians.by_path(blocks, like=net.params)), setting)
 
-        return Method(BOTH, seen.maps, net, lambda seed: net.params, grid, make, whole)
+        return Method(BOTH, inputs.maps, net, lambda seed: net.params, grid, make, whole)
 
     point = btl.sources.point
     return {
@@ -233,21 +233,21 @@ def methods(config: Config, tail: Any, seen: Views, fisher: Any) -> dict[str, An
 def run(config: Config, rows: Rows, data_dir: Path, cache: Path, progress: bool = True) -> Pictures:
     """Run what is missing in ``rows``: a cell is one method at one number of labels, for all seeds."""
     shown, origin = pictures(config, data_dir, cache), provenance(command_line())
-    wanted = [(n, name) for n in config.num_labels for name in METHODS if name in config.methods]
-    missing = [(n, name) for n, name in wanted if not rows.have(method=name, n=n)]
+    cells = [(n, name) for n in config.num_labels for name in METHODS if name in config.methods]
+    missing = [(n, name) for n, name in cells if not rows.have(method=name, n=n)]
     if not missing:
         return shown
     body, tail = source(config, data_dir)
-    seen = views(shown, body, tail)
-    fisher = functools.cache(lambda: fisher_diagonal(btl.nets.from_nnx(tail), seen.maps.pool, jax.random.key(7)))
-    made, likelihood = methods(config, tail, seen, fisher), btl.likelihoods.categorical()
+    inputs = views(shown, body, tail)
+    fisher = functools.cache(lambda: fisher_diagonal(btl.nets.from_nnx(tail), inputs.maps.pool, jax.random.key(7)))
+    made, likelihood = methods(config, tail, inputs, fisher), btl.likelihoods.categorical()
     pool = shown.classes[shown.split.train]
-    for number, (n, name) in enumerate(wanted, 1):
-        print(f"[{number}/{len(wanted)}] {n} labels per class, {name}", flush=True)
+    for number, (n, name) in enumerate(cells, 1):
+        print(f"[{number}/{len(cells)}] {n} labels per class, {name}", flush=True)
         if (n, name) not in missing:
             continue
         if name == SOURCE_AS_IS:
-            scored_rows = run_fixed(btl.nets.from_nnx(tail), likelihood, seen.maps, config.seeds)
+            scored_rows = run_fixed(btl.nets.from_nnx(tail), likelihood, inputs.maps, config.seeds)
         else:
             places = [btl.data.few_shot(pool, n, seed) for seed in range(config.seeds)]
             scored_rows = run_method(made[name](), likelihood, places, progress)

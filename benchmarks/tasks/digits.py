@@ -221,8 +221,8 @@ def head_net(source: Source) -> btl.Net:
 def features(task: Target, source: Source) -> Target:
     """The task with its pictures replaced by what the source's body makes of them."""
     identity = {"kernel": jnp.eye(SIZES[-2]), "bias": jnp.zeros(SIZES[-2])}
-    seen = source.net({**source.net.params, "head": identity}, task.pool.inputs)
-    return task._replace(pool=btl.data.arrays(seen, task.pool.targets))
+    features = source.net({**source.net.params, "head": identity}, task.pool.inputs)
+    return task._replace(pool=btl.data.arrays(features, task.pool.targets))
 
 
 def run_method(
@@ -389,11 +389,11 @@ def run(config: Config, rows: Rows, progress: bool = True) -> None:
         if rows.have(method=name, n=n):
             continue
         if name == SOURCE_AS_IS:
-            found = run_source(tasks, source, config)
+            scored_rows = run_source(tasks, source, config)
         elif name == HEAD_NUTS:
             tuned = [row for row in rows.rows if (row["method"], row["n"]) == (HEAD_VI, n)]
-            found = run_nuts(tasks, source, n, config, tuned)
+            scored_rows = run_nuts(tasks, source, n, config, tuned)
         else:
-            found = run_method(trained[name], tasks, source, n, config, progress)
+            scored_rows = run_method(trained[name], tasks, source, n, config, progress)
         tempers = {"kappa": 1.0, "temperature": 1.0, "source_seconds": source.seconds}
-        rows.add([{"task": "digits", "n": n, "method": name, **row, **tempers, **origin} for row in found])
+        rows.add([{"task": "digits", "n": n, "method": name, **row, **tempers, **origin} for row in scored_rows])

@@ -90,8 +90,8 @@ def figure(config: Config, rows: Rows, path: Path) -> None:
 
 def _nll(rows: Rows, config: Config, **key: Any) -> np.ndarray:
     """Test NLL per seed; nan where the method was not run."""
-    found = of(rows.rows, "nll", **key)
-    return found if len(found) else np.full(config.seeds, np.nan)
+    values = of(rows.rows, "nll", **key)
+    return values if len(values) else np.full(config.seeds, np.nan)
 
 
 def _clip(ax: Any, nll: dict[str, np.ndarray]) -> None:

@@ -134,8 +134,8 @@ def sharpness(problem: Problem, params: Any) -> float:
     """The largest eigenvalue of ``I + Sigma0 H`` at the mode."""
     passes: Any = btl.passes.batches(problem.train, None)
     build: Any = btl.curvature.dual()
-    found = build(jax.random.key(0), problem.joint, params, passes, btl.curvature.ggn, passes.batch_size)
-    return 1 + float(found.spectrum(problem.joint.prior).max())
+    curvature = build(jax.random.key(0), problem.joint, params, passes, btl.curvature.ggn, passes.batch_size)
+    return 1 + float(curvature.spectrum(problem.joint.prior).max())
 
 
 def mean_field(joint: btl.LogJoint, rate: float, config: Config) -> btl.Inference:
@@ -272,11 +272,11 @@ def total_variation(problem: Problem, predictive: Any, reference: Any) -> float:
     return float(0.5 * step * np.abs(p - q).sum(-1).mean())
 
 
-def density(problem: Problem, found: Any) -> np.ndarray:
+def density(problem: Problem, predictive: Any) -> np.ndarray:
     """Class probabilities (B, C), or densities at the grid (B, G)."""
     if problem.grid is None:
-        return np.asarray(found.probs, np.float64)
-    at = jax.lax.map(lambda y: found.log_prob(jnp.full(problem.test[1].shape, y)), jnp.asarray(problem.grid))
+        return np.asarray(predictive.probs, np.float64)
+    at = jax.lax.map(lambda y: predictive.log_prob(jnp.full(problem.test[1].shape, y)), jnp.asarray(problem.grid))
     return np.exp(np.asarray(at, np.float64)).T
 
 
@@ -312,23 +312,25 @@ def run_seed(problem: Problem, names: list[str], seed: int, config: Config) -> I
     params = mode(problem, jax.random.fold_in(key, 0), config)
     began = time.perf_counter()
     (reference,) = nuts(problem, params, jax.random.fold_in(key, 1), config)
-    found = {NUTS: [reference]}
+    candidates = {NUTS: [reference]}
     for name in names:
         if name != NUTS:
             began = time.perf_counter()
             try:
                 # Of its own, so that a run that goes on draws what one never stopped would have drawn.
                 own_key = jax.random.fold_in(key, 3 + list(METHODS).index(name))
-                found[name] = list(METHODS[name](problem, params, own_key, config))
+                candidates[name] = list(METHODS[name](problem, params, own_key, config))
             except ValueError as error:
                 print(f"  {name}: not possible here: {error}", flush=True)
                 continue
         seconds = time.perf_counter() - began
-        nlls = [float(btl.metrics.nll(c.predict(problem.validation[0]), problem.validation[1])) for c in found[name]]
+        nlls = [
+            float(btl.metrics.nll(c.predict(problem.validation[0]), problem.validation[1])) for c in candidates[name]
+        ]
         if not np.isfinite(nlls).any():
             print(f"  {name}: no setting came through", flush=True)
             continue
-        best = found[name][int(np.nanargmin(nlls))]
+        best = candidates[name][int(np.nanargmin(nlls))]
         yield {
             "method": name,
             **row_scores(best.predict(problem.test[0]), problem),
@@ -336,7 +338,7 @@ def run_seed(problem: Problem, names: list[str], seed: int, config: Config) -> I
             "agreement": agreement(problem, best.predict, reference.predict),
             "setting": best.setting,
             "validation_nll": float(np.nanmin(nlls)),
-            "settings_tried": len(found[name]),
+            "settings_tried": len(candidates[name]),
             "parameters": btl.tree.size(problem.start),
             "seconds": seconds,
             "kappa": 1.0,

@@ -70,7 +70,7 @@ def test_every_number_goes_to_its_place(arrays):
     assert report.mapped == {name: entry.path for name, entry in TABLE.items() if entry}
     assert report.reshaped == {"conv.weight": "OIHW -> HWIO", "fc.weight": "OI -> IO"}
     assert report.ignored == ("bn.num_batches_tracked",)
-    assert (report.kept, report.left_out, report.unused, report.missing, report.mismatched) == ((),) * 5
+    assert (report.new, report.left_out, report.unused, report.missing, report.mismatched) == ((),) * 5
     assert "mapped: 8 arrays, 2 of them in another memory layout\nignored: 1: 'bn.num" in str(report)
 
 
@@ -100,7 +100,7 @@ def test_what_was_cut_off_or_is_new_is_left_out(arrays):
     net = make(outputs=2)
     found, report = pretrained.load(net, arrays, TABLE, new=["head/**"])
     assert report.left_out == ("fc.weight", "fc.bias")
-    assert report.kept == ("head/bias", "head/kernel")
+    assert report.new == ("head/bias", "head/kernel")
     np.testing.assert_array_equal(found.head.kernel[...], net.head.kernel[...])
     without = {name: array for name, array in arrays.items() if not name.startswith("fc")}
     assert pretrained.load(net, without, TABLE, new="head/**").report.left_out == ()
@@ -123,7 +123,7 @@ def test_not_strict_loads_what_fits_and_says_what_did_not(arrays):
     found, report = pretrained.load(net, arrays, TABLE, strict=False)
     assert not report.complete
     assert (report.missing, report.unused) == (("body/bias",), ("more.weight",))
-    assert [(m.name, m.path, m.found, m.wanted) for m in report.mismatched] == [
+    assert [(m.name, m.path, m.array_shape, m.parameter_shape) for m in report.mismatched] == [
         ("fc.weight", "head/kernel", (5, 4), (4, 2)),
         ("fc.bias", "head/bias", (5,), (2,)),
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import logging
+import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import _tree
+from bayestl.training._identity import OtherRun, compare, describe_run, digest
+from bayestl.training._lock import Lock
 
-_FORMAT = 1
+__all__ = ["Checkpoint", "Saved", "Saver", "describe_run", "opened"]
 
 
 class Checkpoint(NamedTuple):
@@ -23,7 +25,11 @@ class Checkpoint(NamedTuple):
 
     The step, the method's state and the history are saved; keys and the order of the data follow from the step. The
     result has the same bits as that of a run never stopped. Saving goes on in the background; what is written becomes
-    visible all at once, so that a killed run leaves the checkpoint before.
+    visible all at once, so that a killed run leaves the checkpoint before. A checkpoint that cannot be written is a
+    warning, and the next is tried; one whose numbers are not those that were written is passed over for the one before.
+
+    It belongs to one run: to the key, the data, the start, the numbers of the method and the traced program of its
+    step. Two runs are not in one directory at a time.
 
     Attributes:
         directory: a directory of this run's own; made when missing.
@@ -50,47 +56,42 @@ class Saved(NamedTuple):
     history: dict[str, np.ndarray]
 
 
-def describe_run(dynamic: Any, state: Any, key: Any, data: Any, batch_size: int) -> dict[str, Any]:
-    """What must be the same for a run to go on from a checkpoint, in words that JSON can hold."""
-    from bayestl import __version__
-
-    arrays = [np.asarray(x) for x in dynamic if _tree.is_concrete(x) and getattr(x, "is_fully_addressable", True)]
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return {
-        "format": _FORMAT,
-        "version": __version__,
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "method": f"{type(state).__module__}.{type(state).__qualname__}",
-        "state": {path: [list(x.shape), str(x.dtype)] for path, x in _tree.by_paths(state).items()},
-        "numbers": digest.hexdigest(),
-        "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
-        "num_examples": int(data.num_examples),
-        "batch_size": int(batch_size),
-    }
-
-
 class Saver:
-    """One run's checkpoints.
+    """One run's checkpoints. A save that fails is a warning, and is tried again at the next.
 
     Args:
         checkpoint: where and how often.
         run: from :func:`describe_run`.
+
+    Raises:
+        ValueError: settings out of range, or a directory that another run is in.
+        OSError: a directory that cannot be written.
     """
 
     def __init__(self, checkpoint: Checkpoint, run: dict[str, Any]):
-        import orbax.checkpoint as ocp
-
         if checkpoint.every < 1 or checkpoint.keep < 1:
             raise ValueError(
                 f"checkpoint has every={checkpoint.every} and keep={checkpoint.keep}; both must be 1 or more"
             )
-        self._ocp, self._every, self._run = ocp, checkpoint.every, run
+        self._every, self._keep, self._run = checkpoint.every, checkpoint.keep, run
         self._directory = Path(checkpoint.directory).absolute()
-        self._options = ocp.CheckpointManagerOptions(max_to_keep=checkpoint.keep, create=True)
-        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+        _check_writable(self._directory)
+        self._lock = Lock(self._directory)
+        logging.getLogger("absl").addFilter(_not_of_orbax)
+        try:
+            self._manager = self._opened()
+        except BaseException:
+            self._released()
+            raise
         self._last = 0
+        self._unsaved: Saved | None = None
+
+    def _opened(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
+        return ocp.CheckpointManager(self._directory, options=options)
 
     def restore(self, state: Any, steps: int) -> Saved | None:
         """The latest checkpoint that can be read, in the structure and on the devices of ``state``; None when new.
@@ -103,7 +104,7 @@ class Saver:
         for step in saved_steps:
             try:
                 saved = self._read(step, state)
-            except _OtherRun as other:
+            except OtherRun as other:
                 raise ValueError(str(other)) from None
             except Exception as error:  # a file cut short raises whatever its reader happens to trip over
                 self._set_aside(step, error)
@@ -125,60 +126,29 @@ class Saver:
     def _read(self, step: int, state: Any) -> Saved:
         args = self._ocp.args
         run = self._manager.restore(step, args=args.Composite(run=args.JsonRestore()))["run"]
-        self._compare(run, step)
+        compare(run, self._run, f"the checkpoint of step {step} in {self._directory.name}")
         leaves, treedef = jax.tree.flatten(state)
         target = {str(i): _storable(leaf) for i, leaf in enumerate(leaves)}
-        found = self._manager.restore(
+        arrays = self._manager.restore(
             step, args=args.Composite(state=args.StandardRestore(target), history=args.StandardRestore())
         )
-        restored = [_as_before(found["state"][str(i)], leaf) for i, leaf in enumerate(leaves)]
-        history = {name: np.asarray(values) for name, values in (found["history"] or {}).items()}
+        history = {name: np.asarray(values) for name, values in (arrays["history"] or {}).items()}
+        _check_digests(run["digests"], _digests(arrays["state"], history))
+        restored = [_as_before(arrays["state"][str(i)], leaf) for i, leaf in enumerate(leaves)]
         return Saved(step, jax.tree.unflatten(treedef, restored), history)
 
-    def _compare(self, run: dict[str, Any], step: int) -> None:
-        where = f"the checkpoint of step {step} in {self._directory.name}"
-        fix = "give this run a directory of its own, or the arguments of the one that was saved"
-        if run["format"] > _FORMAT:
-            raise _OtherRun(
-                f"{where} has format {run['format']}, and this version of bayestl reads {_FORMAT}; upgrade it"
-            )
-        if run["method"] != self._run["method"]:
-            raise _OtherRun(f"{where} is of another method: {run['method']} against {self._run['method']}; {fix}")
-        differing = [
-            p for p in {**run["state"], **self._run["state"]} if run["state"].get(p) != self._run["state"].get(p)
-        ]
-        if differing:
-            path = differing[0]
-            raise _OtherRun(
-                f"{where} is of another model: at {path!r} it has {run['state'].get(path)}, this run has "
-                f"{self._run['state'].get(path)}, and {len(differing)} arrays differ in all; {fix}"
-            )
-        for name, what in (
-            ("key", "was started with another key, which orders the data"),
-            ("num_examples", "saw another number of examples"),
-            ("batch_size", "used another batch size"),
-            ("numbers", "had other numbers in its method (prior, likelihood, tempers, rates)"),
-        ):
-            if run[name] != self._run[name]:
-                detail = "" if name in ("key", "numbers") else f": {run[name]} against {self._run[name]}"
-                raise _OtherRun(f"{where} {what}{detail}; {fix}")
-        for name in ("version", "devices"):
-            if run[name] != self._run[name]:
-                warnings.warn(
-                    f"{where} was written by {name} {run[name]}, and this is {self._run[name]}; the run goes on, but "
-                    "its last bits may differ from those of a run never stopped",
-                    RuntimeWarning,
-                    stacklevel=5,
-                )
-
     def _set_aside(self, step: int, error: Exception) -> None:
+        target, number = self._directory / f"unreadable-{step}", 1
+        while target.exists():
+            number += 1
+            target = self._directory / f"unreadable-{step}-{number}"
+        (self._directory / str(step)).rename(target)
         warnings.warn(
-            f"the checkpoint of step {step} in {self._directory.name} cannot be read ({type(error).__name__}); it was "
-            f"renamed unreadable-{step}, and the run falls back to the one before",
+            f"the checkpoint of step {step} in {self._directory.name} cannot be read ({_first_line(error)}); it was "
+            f"renamed {target.name}, and the run falls back to the one before",
             RuntimeWarning,
             stacklevel=4,
         )
-        (self._directory / str(step)).rename(self._directory / f"unreadable-{step}")
         self._manager.reload()
 
     def due(self, step: int) -> bool:
@@ -186,31 +156,109 @@ class Saver:
         return step - self._last >= self._every
 
     def save(self, step: int, state: Any, history: dict[str, np.ndarray]) -> None:
-        """Save; returns when the arrays have been copied, the writing goes on."""
+        """Save; returns when the arrays have been copied, the writing goes on.
+
+        Warns:
+            RuntimeWarning: this save, or the one before, could not be written.
+        """
         if step <= self._last:
             return
+        self._finish()
+        self._unsaved, self._last = Saved(step, state, history), step
+        try:
+            self._start(self._unsaved)
+        except Exception as error:  # whatever the file system makes the writer raise
+            self._failed(error)
+
+    def _start(self, saved: Saved) -> None:
         args = self._ocp.args
-        arrays = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+        arrays = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(saved.state))}
+        run = {**self._run, "digests": _digests(arrays, saved.history)}
         self._manager.save(
-            step,
+            saved.step,
             args=args.Composite(
-                run=args.JsonSave(self._run), state=args.StandardSave(arrays), history=args.StandardSave(history)
+                run=args.JsonSave(run), state=args.StandardSave(arrays), history=args.StandardSave(saved.history)
             ),
         )
-        self._last = step
+
+    def _finish(self) -> None:
+        """Wait for what is being written."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # as above; it comes from the thread that writes
+            self._failed(error)
+        else:
+            self._unsaved = None if self._unsaved is None or self._is_there(self._unsaved.step) else self._unsaved
+
+    def _is_there(self, step: int) -> bool:
+        return (self._directory / str(step)).is_dir()
+
+    def _failed(self, error: Exception) -> None:
+        step = self._unsaved.step if self._unsaved is not None else self._last
+        warnings.warn(
+            f"the checkpoint of step {step} could not be written to {self._directory.name} ({_first_line(error)}); the "
+            "run goes on, and tries again at the next checkpoint",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        # A writer that failed may keep its error, and what it had begun.
+        with contextlib.suppress(Exception):
+            self._manager.close()
+        with contextlib.suppress(Exception):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._manager = self._opened()
 
     def close(self) -> None:
-        """Wait for what is still being written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait for what is still being written; try once more what could not be."""
+        try:
+            self._finish()
+            if self._unsaved is not None:
+                try:
+                    self._start(self._unsaved)
+                except Exception as error:  # as above
+                    self._failed(error)
+                else:
+                    self._finish()
+            with contextlib.suppress(Exception):
+                self._manager.close()
+        finally:
+            self._released()
+
+    def _released(self) -> None:
+        logging.getLogger("absl").removeFilter(_not_of_orbax)
+        self._lock.release()
 
 
-class _OtherRun(Exception):
-    """A checkpoint that belongs to another run."""
+def _check_writable(directory: Path) -> None:
+    """Write and remove a file, so that what cannot be saved is known before the run."""
+    probe = directory / f".probe-{uuid.uuid4().hex}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        raise OSError(
+            f"the checkpoint directory {directory} cannot be written ({_first_line(error)}); give another one, or make "
+            "room"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says, cut when long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """A filter of the traces that Orbax logs beside what it raises: a warning of ours says what counts."""
+    return "orbax" not in record.pathname
 
 
 @contextlib.contextmanager
-def opened(checkpoint: Checkpoint | None, run: Any) -> Iterator[Saver | None]:
+def opened(checkpoint: Checkpoint | None, run: Callable[[], dict[str, Any]]) -> Iterator[Saver | None]:
     """A saver that is closed at the end, whatever happens; None without a checkpoint. ``run`` makes the description."""
     if checkpoint is None:
         yield None
@@ -220,6 +268,23 @@ def opened(checkpoint: Checkpoint | None, run: Any) -> Iterator[Saver | None]:
         yield saver
     finally:
         saver.close()
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def _digests(arrays: dict[str, Any], history: dict[str, np.ndarray]) -> dict[str, str | None]:
+    """One digest for each array; None for those of which other processes hold a part."""
+    named = {**{f"state/{i}": x for i, x in arrays.items()}, **{f"history/{name}": x for name, x in history.items()}}
+    return {name: digest([x]) if getattr(x, "is_fully_addressable", True) else None for name, x in named.items()}
+
+
+def _check_digests(saved: dict[str, str | None], read: dict[str, str | None]) -> None:
+    damaged = [name for name in read if saved.get(name) != read[name]]
+    if damaged:
+        raise ValueError(
+            f"{len(damaged)} of {len(read)} arrays are not as they were written, the first is {damaged[0]!r}"
+        )
 
 
 def _is_key(leaf: Any) -> bool:

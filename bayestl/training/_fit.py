@@ -157,7 +157,7 @@ def fit(
     state, dynamic, static, keys, layout = prepare(inference.init, inference.step, keys, params, sharding, batch_size)
 
     def description() -> dict[str, Any]:
-        return describe_run(dynamic, state, key, data, batch_size)
+        return describe_run(static.combine, dynamic, state, key, data, batch_size, transform)
 
     options = {"capacity": capacity, "batch_size": batch_size, "transform": transform, "layout": layout}
     history: list[dict[str, np.ndarray]] = []

@@ -167,7 +167,10 @@ def fit_many(
     done, stopped = 0, "finished"
 
     def description() -> dict[str, Any]:
-        return describe_run(jax.tree.leaves(settings), carry, keys, data, batch_size)
+        return describe_run(
+            lambda setting: make_inference(setting).step, settings, carry, keys, data, batch_size, transform,
+            member_state=carry.state, own_data=data_axis == 0,
+        )  # fmt: skip
 
     with opened(checkpoint, description) as saver, tqdm(**bar_options(steps, progress)) as bar:
         if saver is not None and (saved := saver.restore(carry, steps)) is not None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from bayestl.data._crc32c import masked_crc32c
+
 # A record is its length (8 bytes, little endian), a checksum of that (4), the payload, a checksum of the payload (4).
 _HEADER, _FOOTER = 12, 4
 
@@ -34,10 +36,22 @@ class TFRecords:
         return len(self.files)
 
     def __getitem__(self, row: int) -> bytes:
+        """The payload of a record.
+
+        Raises:
+            ValueError: bytes other than those that were written.
+        """
+        path, length = self.paths[self.files[row]], int(self.lengths[row])
         # Opened anew each time, so that threads and processes share nothing.
-        with open(self.paths[self.files[row]], "rb") as file:
+        with open(path, "rb") as file:
             file.seek(int(self.offsets[row]))
-            return file.read(int(self.lengths[row]))
+            payload, footer = file.read(length), file.read(_FOOTER)
+        if len(footer) < _FOOTER or masked_crc32c(payload) != struct.unpack("<I", footer)[0]:
+            raise ValueError(
+                f"the record at byte {self.offsets[row]} of {os.path.basename(path)} is damaged: its checksum is "
+                "not that of its bytes; prepare or copy the file again"
+            )
+        return payload
 
 
 def tfrecords(instructions: Iterable[Any]) -> TFRecords:
@@ -47,7 +61,8 @@ def tfrecords(instructions: Iterable[Any]) -> TFRecords:
         instructions: TFDS's ``file_instructions`` of the split: ``filename, skip, take, examples_in_shard``.
 
     Raises:
-        ValueError: a file that ends within a record, or that holds another number of records than TFDS wrote.
+        ValueError: a file that is no TFRecord file or is damaged, that ends within a record, or that holds another
+            number of records than TFDS wrote.
     """
     paths, files, offsets, lengths = [], [], [], []
     for number, part in enumerate(instructions):
@@ -75,7 +90,14 @@ def _scan(path: str) -> tuple[np.ndarray, np.ndarray]:
         while position < size:
             file.seek(position)
             header = file.read(_HEADER)
-            length = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER else 0
+            length = 0
+            if len(header) == _HEADER:
+                length, checksum = struct.unpack("<QI", header)
+                if masked_crc32c(header[:8]) != checksum:
+                    raise ValueError(
+                        f"{os.path.basename(path)} is damaged at byte {position}, or is no TFRecord file: the "
+                        "checksum of a record's length is wrong; prepare or copy it again"
+                    )
             offsets.append(position + _HEADER)
             lengths.append(length)
             position += _HEADER + length + _FOOTER

@@ -54,6 +54,23 @@ def prepared(tmp_path_factory) -> Path:
     return root
 
 
+def _masked_checksum(data: bytes) -> int:
+    """CRC-32C bit by bit, from its definition, and the mask of the TFRecord format."""
+    state = 0xFFFFFFFF
+    for byte in data:
+        state ^= byte
+        for _ in range(8):
+            state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+    state ^= 0xFFFFFFFF
+    return ((state >> 15 | state << 17) + 0xA282EAD8) % 2**32
+
+
+def _framed(payload: bytes) -> bytes:
+    length = struct.pack("<Q", len(payload))
+    checksums = (struct.pack("<I", _masked_checksum(x)) for x in (length, payload))
+    return length + next(checksums) + payload + next(checksums)
+
+
 @pytest.fixture(scope="module")
 def as_tfrecord(prepared, tmp_path_factory) -> Path:
     """The same data set as TFRecord files of 4, 4 and 3 records, in the framing that TensorFlow writes."""
@@ -63,7 +80,7 @@ def as_tfrecord(prepared, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tfrecord") / "squares" / "1.0.0"
     folder.mkdir(parents=True)
     for shard, rows in enumerate([range(4), range(4, 8), range(8, 11)]):
-        framed = [struct.pack("<QI", len(raw[row]), 7) + bytes(raw[row]) + struct.pack("<I", 7) for row in rows]
+        framed = [_framed(bytes(raw[row])) for row in rows]
         (folder / f"squares-train.tfrecord-{shard:05d}-of-00003").write_bytes(b"".join(framed))
     source = prepared / "squares" / "1.0.0"
     for path in source.iterdir():
@@ -211,6 +228,26 @@ def test_cut_files(as_tfrecord, tmp_path):
     shard.write_bytes(whole[first:])
     with pytest.raises(ValueError, match="tfrecord-00001-of-00003 holds 3 records, and its data set says 4"):
         data.tfds("squares", "train", data_dir=tmp_path)
+
+
+def test_damaged_files(as_tfrecord, tmp_path):
+    import shutil
+
+    shutil.copytree(as_tfrecord / "squares", tmp_path / "squares")
+    shard = tmp_path / "squares" / "1.0.0" / "squares-train.tfrecord-00000-of-00003"
+    whole = bytearray(shard.read_bytes())
+    payload = whole.copy()
+    payload[40] ^= 4
+    shard.write_bytes(payload)
+    source = data.tfds("squares", "train", data_dir=tmp_path)
+    assert source[1]["label"] == 1
+    with pytest.raises(ValueError, match=r"the record at byte 12 of \S+-00000-of-00003 is damaged: its checksum"):
+        source[0]
+    # 80 zero bytes look like five empty records.
+    for content in (bytes(80), bytes([whole[0] ^ 1]) + bytes(whole[1:])):
+        shard.write_bytes(content)
+        with pytest.raises(ValueError, match="tfrecord-00000-of-00003 is damaged at byte 0, or is no TFRecord file"):
+            data.tfds("squares", "train", data_dir=tmp_path)
 
 
 def test_other_formats(as_tfrecord, tmp_path):

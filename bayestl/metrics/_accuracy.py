@@ -7,27 +7,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayestl.metrics._examples import Predictive, class_probs, example_weights, masked_mean
+from bayestl.metrics._examples import Predictive, class_probs, weighted_mean
+from bayestl.metrics._metric import Metric
 
 
-def accuracy(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
+def accuracy(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
     """Share of examples whose most probable class is the target (micro average).
 
     Args:
         predictive: of classes.
         targets: integer labels (B,).
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
 
     Example:
         >>> given = btl.predict.from_probabilities(jnp.array([[0.2, 0.8], [0.6, 0.4]]))
         >>> btl.metrics.accuracy(given, jnp.array([1, 1])).item()
         0.5
     """
-    probs, labels = class_probs(predictive, targets)
-    return masked_mean((jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype), mask)
+    return ACCURACY(predictive, targets, weights)
 
 
-def macro_accuracy(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
+def macro_accuracy(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
     """Mean over classes of the share of their examples that are found, ``1/K sum_c recall_c``: balanced accuracy.
 
     Every class counts alike, however rare; the K classes are those that occur in the targets.
@@ -35,18 +35,37 @@ def macro_accuracy(predictive: Predictive, targets: Any, mask: Any = None) -> ja
     Args:
         predictive: of classes.
         targets: integer labels (B,).
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
 
     Example:
         >>> given = btl.predict.from_probabilities(jnp.array([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]]))
         >>> btl.metrics.macro_accuracy(given, jnp.array([1, 0, 1])).item()
         0.75
     """
+    return MACRO_ACCURACY(predictive, targets, weights)
+
+
+def _is_right(predictive: Predictive, targets: Any) -> jax.Array:
     probs, labels = class_probs(predictive, targets)
-    weights = example_weights(mask, labels.shape[0])
-    correct = jnp.argmax(probs, axis=-1) == labels
-    empty = jnp.zeros(probs.shape[1], weights.dtype)
-    num_examples = empty.at[labels].add(weights)
-    num_correct = empty.at[labels].add(jnp.where(correct, weights, 0))
-    occurs = num_examples > 0
-    return jnp.sum(jnp.where(occurs, num_correct / jnp.where(occurs, num_examples, 1), 0)) / jnp.sum(occurs)
+    return (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
+
+
+def _is_right_and_label(predictive: Predictive, targets: Any) -> tuple[jax.Array, jax.Array]:
+    return _is_right(predictive, targets), jnp.asarray(targets).astype(int)
+
+
+def _mean_recall(each: tuple[jax.Array, jax.Array], weights: jax.Array) -> jax.Array:
+    right, labels = each
+    # Runs of equal labels, so that the number of classes need not be known. Padding has weight 0 in any run.
+    order = jnp.argsort(labels)
+    right, labels, weights = right[order], labels[order], weights[order]
+    num = len(labels)
+    run = jnp.cumsum(jnp.concatenate([jnp.zeros(1, int), (labels[1:] != labels[:-1]).astype(int)]))
+    occurring = jax.ops.segment_sum(weights, run, num, indices_are_sorted=True)
+    right = jax.ops.segment_sum(jnp.where(weights > 0, weights * right, 0), run, num, indices_are_sorted=True)
+    occurs = occurring > 0
+    return jnp.sum(jnp.where(occurs, right / jnp.where(occurs, occurring, 1), 0)) / jnp.sum(occurs)
+
+
+ACCURACY = Metric("accuracy", _is_right, weighted_mean)
+MACRO_ACCURACY = Metric("macro_accuracy", _is_right_and_label, _mean_recall)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayestl.metrics._examples import Predictive, class_probs, example_weights
+from bayestl.metrics._examples import Predictive, class_probs
+from bayestl.metrics._metric import Metric
 
 
 class ReliabilityBins(NamedTuple):
@@ -25,13 +27,15 @@ class ReliabilityBins(NamedTuple):
     count: Float[Array, " bins"]
 
 
-def reliability_bins(predictive: Predictive, targets: Any, mask: Any = None, *, num_bins: int = 15) -> ReliabilityBins:
+def reliability_bins(
+    predictive: Predictive, targets: Any, weights: Any = None, *, num_bins: int = 15
+) -> ReliabilityBins:
     """Confidence against accuracy in bins of equal width, ``(k / M, (k + 1) / M]`` for k = 0 .. M - 1.
 
     Args:
         predictive: of classes.
         targets: integer labels (B,).
-        mask: None, or (B,), 1 for a real example and 0 for padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
         num_bins: M, at least 1.
 
     Raises:
@@ -43,12 +47,10 @@ def reliability_bins(predictive: Predictive, targets: Any, mask: Any = None, *, 
         [0.0, 0.0, 1.0, 1.0]
     """
     _check_num_bins(num_bins)
-    confidence, correct, weights = _answers(predictive, targets, mask)
-    bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    return _gather(bins, confidence, correct, weights, num_bins)
+    return Metric("reliability_bins", _answers, partial(_bins_of_equal_width, num_bins))(predictive, targets, weights)
 
 
-def ece(predictive: Predictive, targets: Any, mask: Any = None, *, num_bins: int = 15) -> jax.Array:
+def ece(predictive: Predictive, targets: Any, weights: Any = None, *, num_bins: int = 15) -> jax.Array:
     """Expected calibration error, ``sum_k n_k / n |accuracy_k - confidence_k|``, over bins of equal width.
 
     Of the predicted class alone. It depends on the number of bins and, with few examples, is biased upwards: say the
@@ -57,7 +59,7 @@ def ece(predictive: Predictive, targets: Any, mask: Any = None, *, num_bins: int
     Args:
         predictive: of classes.
         targets: integer labels (B,).
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
         num_bins: number of bins, which are those of :func:`reliability_bins`.
 
     References:
@@ -68,10 +70,11 @@ def ece(predictive: Predictive, targets: Any, mask: Any = None, *, num_bins: int
         >>> btl.metrics.ece(given, jnp.array([1, 0])).item()
         0.25
     """
-    return _expected_error(reliability_bins(predictive, targets, mask, num_bins=num_bins))
+    _check_num_bins(num_bins)
+    return Metric("ece", _answers, partial(_error_of_equal_width, num_bins))(predictive, targets, weights)
 
 
-def ece_equal_mass(predictive: Predictive, targets: Any, mask: Any = None, *, num_bins: int = 15) -> jax.Array:
+def ece_equal_mass(predictive: Predictive, targets: Any, weights: Any = None, *, num_bins: int = 15) -> jax.Array:
     """Expected calibration error over bins that hold equally many examples.
 
     The example of rank r of n by confidence (r = 0 .. n - 1, padding not counted) falls into bin ``floor(r M / n)``, so
@@ -81,7 +84,7 @@ def ece_equal_mass(predictive: Predictive, targets: Any, mask: Any = None, *, nu
     Args:
         predictive: of classes.
         targets: integer labels (B,).
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
         num_bins: M, at least 1.
 
     Raises:
@@ -97,14 +100,7 @@ def ece_equal_mass(predictive: Predictive, targets: Any, mask: Any = None, *, nu
         0.375
     """
     _check_num_bins(num_bins)
-    confidence, correct, weights = _answers(predictive, targets, mask)
-    # Padding goes behind all real examples, so that it takes no rank.
-    order = jnp.argsort(jnp.where(weights > 0, confidence, jnp.inf))
-    confidence, correct, weights = confidence[order], correct[order], weights[order]
-    correct = _shared_in_ties(confidence, correct, weights)
-    num = jnp.maximum(jnp.sum(weights > 0), 1)
-    bins = jnp.minimum(jnp.arange(confidence.shape[0]) * num_bins // num, num_bins - 1)
-    return _expected_error(_gather(bins, confidence, correct, weights, num_bins))
+    return Metric("ece_equal_mass", _answers, partial(_error_of_equal_mass, num_bins))(predictive, targets, weights)
 
 
 def _check_num_bins(num_bins: int) -> None:
@@ -112,28 +108,47 @@ def _check_num_bins(num_bins: int) -> None:
         raise ValueError(f"num_bins is {num_bins}; it must be at least 1")
 
 
-def _answers(predictive: Predictive, targets: Any, mask: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Confidence, correctness and weight of every example, (B,) each; zeros in the place of padding."""
+def _answers(predictive: Predictive, targets: Any) -> tuple[jax.Array, jax.Array]:
+    """Confidence and correctness of every example, (B,) each."""
     probs, labels = class_probs(predictive, targets)
-    weights = example_weights(mask, labels.shape[0])
-    confidence = jnp.where(weights > 0, jnp.max(probs, axis=-1), 0)
-    return confidence, (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype), weights
+    return jnp.max(probs, axis=-1), (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
 
 
-def _gather(
-    bins: jax.Array, confidence: jax.Array, correct: jax.Array, weights: jax.Array, num_bins: int
-) -> ReliabilityBins:
-    inside = bins == jnp.arange(num_bins)[:, None]
+def _bins_of_equal_width(num_bins: int, answers: tuple[jax.Array, jax.Array], weights: jax.Array) -> ReliabilityBins:
+    confidence, correct = jnp.where(weights > 0, answers[0], 0), answers[1]
+    bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    return _gather(jnp.where(bins == jnp.arange(num_bins)[:, None], weights, 0), confidence, correct)
 
-    def total(values: jax.Array) -> jax.Array:
-        # Not a segment_sum, which adds one example after another: in float32, 1e6 of 0.9 would then be 1% off.
-        return jnp.sum(jnp.where(inside, values, 0), axis=1)
 
-    count = total(weights)
+def _error_of_equal_width(num_bins: int, answers: tuple[jax.Array, jax.Array], weights: jax.Array) -> jax.Array:
+    return _expected_error(_bins_of_equal_width(num_bins, answers, weights))
+
+
+def _error_of_equal_mass(num_bins: int, answers: tuple[jax.Array, jax.Array], weights: jax.Array) -> jax.Array:
+    # Padding goes behind all real examples, so that it takes no rank.
+    order = jnp.argsort(jnp.where(weights > 0, answers[0], jnp.inf))
+    confidence, correct, weights = answers[0][order], answers[1][order], weights[order]
+    confidence = jnp.where(weights > 0, confidence, 0)
+    correct = _shared_in_ties(confidence, correct, weights)
+    # An example of weight w takes the ranks from the sum of the weights before it to w above: those of w rows.
+    above = jnp.cumsum(weights)
+    total, numbers = above[-1], jnp.arange(num_bins + 1)
+    whole = jnp.all(weights == jnp.round(weights))
+    # Bin k holds the ranks r with floor(r M / n) = k; weights that are no whole numbers are cut where bins meet.
+    edges = jnp.where(whole, -(-(numbers * jnp.round(total).astype(int)) // num_bins), numbers / num_bins * total)
+    low, high = edges[:-1, None], edges[1:, None]
+    inside = jnp.clip(jnp.minimum(above, high) - jnp.maximum(above - weights, low), 0)
+    return _expected_error(_gather(inside, confidence, correct))
+
+
+def _gather(inside: jax.Array, confidence: jax.Array, correct: jax.Array) -> ReliabilityBins:
+    """Bins from the weight with which each example lies in each, (M, B)."""
+    # Not a segment_sum, which adds one example after another: in float32, 1e6 of 0.9 would then be 1% off.
+    count = jnp.sum(inside, axis=1)
     some = jnp.where(count > 0, count, 1)
 
     def mean(values: jax.Array) -> jax.Array:
-        return jnp.where(count > 0, total(weights * values) / some, jnp.nan)
+        return jnp.where(count > 0, jnp.sum(jnp.where(inside > 0, inside * values, 0), axis=1) / some, jnp.nan)
 
     return ReliabilityBins(mean(confidence), mean(correct), count)
 
@@ -152,3 +167,7 @@ def _shared_in_ties(confidence: jax.Array, correct: jax.Array, weights: jax.Arra
 def _expected_error(bins: ReliabilityBins) -> jax.Array:
     gap = jnp.where(bins.count > 0, jnp.abs(bins.accuracy - bins.confidence), 0)
     return jnp.sum(bins.count * gap) / jnp.sum(bins.count)
+
+
+ECE = Metric("ece", _answers, partial(_error_of_equal_width, 15))
+ECE_EQUAL_MASS = Metric("ece_equal_mass", _answers, partial(_error_of_equal_mass, 15))

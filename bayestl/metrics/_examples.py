@@ -6,6 +6,10 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from bayestl import _tree
+from bayestl.passes import check_weights
 
 
 class Predictive(Protocol):
@@ -32,19 +36,16 @@ class Predictive(Protocol):
     def is_normal(self) -> bool: ...
 
 
-def example_weights(mask: Any, num: int) -> jax.Array:
-    """The mask as floats (num,); ones without a mask."""
-    if mask is None:
+def example_weights(weights: Any, num: int) -> jax.Array:
+    """The weights as floats (num,); ones where there are none."""
+    if weights is None:
         return jnp.ones(num)
-    mask = jnp.asarray(mask)
-    if mask.shape != (num,):
-        raise ValueError(f"mask has shape {mask.shape}, but must have {(num,)}, one number per example")
-    return mask.astype(float)
+    check_weights(weights, num)
+    return jnp.asarray(weights).astype(float)
 
 
-def masked_mean(each: jax.Array, mask: Any) -> jax.Array:
-    """Mean over the examples (B,) that the mask keeps; NaN when it keeps none."""
-    weights = example_weights(mask, each.shape[0])
+def weighted_mean(each: jax.Array, weights: jax.Array) -> jax.Array:
+    """Mean over the examples (B,), each counted by its weight; NaN where none counts."""
     # Padding may hold anything, a NaN too, which no weight of 0 would remove.
     return jnp.sum(jnp.where(weights > 0, weights * each, 0)) / jnp.sum(weights)
 
@@ -52,6 +53,31 @@ def masked_mean(each: jax.Array, mask: Any) -> jax.Array:
 def mean_over_outputs(values: jax.Array) -> jax.Array:
     """(B, ...) to (B,): the mean over the outputs of each example."""
     return values.reshape(values.shape[0], -1).mean(axis=1)
+
+
+def check_labels(predictive: Predictive, targets: Any, weights: Any = None) -> None:
+    """Raise on labels outside the classes, which indexing would take for others; traced ones are let through.
+
+    Examples of weight 0 may hold anything.
+
+    Raises:
+        ValueError: labels outside 0, ..., C - 1.
+    """
+    if not predictive.is_classification or not _tree.is_concrete((targets, weights)):
+        return
+    shape = jax.eval_shape(lambda given: given.probs, predictive).shape
+    num_classes = 2 if len(shape) == 1 else shape[1]
+    labels = np.asarray(targets)
+    counts = np.ones(labels.shape, bool) if weights is None else np.asarray(weights) > 0
+    if counts.shape != labels.shape or labels.dtype.kind not in "iub":
+        return  # which the metric refuses in its own words
+    outside = counts & ((labels < 0) | (labels >= num_classes))
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise ValueError(
+            f"{int(outside.sum())} of {int(counts.sum())} targets lie outside the classes 0 to {num_classes - 1}, the "
+            f"first {labels[row]} in row {row}; number the classes from 0, or give such examples the weight 0"
+        )
 
 
 def class_probs(predictive: Predictive, targets: Any) -> tuple[jax.Array, jax.Array]:

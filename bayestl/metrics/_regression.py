@@ -10,28 +10,27 @@ from jax.scipy.stats import norm
 
 from bayestl import _tree
 from bayestl._types import Scalar
-from bayestl.metrics._examples import Predictive, check_shape, masked_mean, mean_over_outputs
+from bayestl.metrics._examples import Predictive, check_shape, mean_over_outputs, weighted_mean
+from bayestl.metrics._metric import Metric
 
 
-def rmse(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
+def rmse(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
     """Root of the mean squared error of the predictive mean, over examples and outputs, in the unit of the targets.
 
     Args:
         predictive: of real numbers.
         targets: (B, ...).
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
 
     Example:
         >>> given = btl.predict.Predictive(jnp.zeros((1, 2)), btl.likelihoods.normal(1.0), jnp.zeros(1))
         >>> btl.metrics.rmse(given, jnp.array([3.0, -3.0])).item()
         3.0
     """
-    mean, targets = predictive.mean(), jnp.asarray(targets)
-    check_shape(targets, mean.shape)
-    return jnp.sqrt(masked_mean(mean_over_outputs((targets - mean) ** 2), mask))
+    return RMSE(predictive, targets, weights)
 
 
-def crps(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
+def crps(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
     """Continuous ranked probability score of a mixture of normals, exact, in the unit of the targets.
 
     ``int (F(x) - [x >= y])^2 dx = E|X - y| - 1/2 E|X - X'|``, smaller is better; for a predictive without spread it is
@@ -40,7 +39,7 @@ def crps(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
     Args:
         predictive: a mixture of normals.
         targets: (B, ...).
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
 
     Raises:
         TypeError: the predictive is not a mixture of normals.
@@ -54,28 +53,10 @@ def crps(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
         >>> print(f"{btl.metrics.crps(given, jnp.zeros(1)):.4f}")
         0.2337
     """
-    location, scale = predictive.normal_components()
-    targets = jnp.asarray(targets)
-    check_shape(targets, location.shape[1:])
-    weights = jnp.exp(predictive.log_weights).reshape(-1, *(1,) * targets.ndim)
-    to_target = jnp.sum(weights * _expected_absolute(targets - location, scale), axis=0)
-
-    def from_one(component: tuple[jax.Array, jax.Array]) -> jax.Array:
-        # One component against all at a time, since all pairs at once would be an array (S, S, B).
-        mean, deviation = component
-        return jnp.sum(weights * _expected_absolute(mean - location, jnp.hypot(deviation, scale)), axis=0)
-
-    between = jnp.sum(weights * jax.lax.map(from_one, (location, scale)), axis=0)
-    return masked_mean(mean_over_outputs(to_target - 0.5 * between), mask)
+    return CRPS(predictive, targets, weights)
 
 
-def _expected_absolute(mean: jax.Array, scale: jax.Array) -> jax.Array:
-    """``E|Z|`` for Z ~ N(mean, scale^2)."""
-    z = mean / scale
-    return 2 * scale * norm.pdf(z) + mean * (2 * norm.cdf(z) - 1)
-
-
-def interval_coverage(predictive: Predictive, targets: Any, mask: Any = None, *, level: Scalar = 0.9) -> jax.Array:
+def interval_coverage(predictive: Predictive, targets: Any, weights: Any = None, *, level: Scalar = 0.9) -> jax.Array:
     """Share of targets inside their central predictive interval; a calibrated predictive gives ``level``.
 
     The interval is from the quantile at (1 - level) / 2 to that at (1 + level) / 2 of each output alone.
@@ -84,7 +65,7 @@ def interval_coverage(predictive: Predictive, targets: Any, mask: Any = None, *,
     Args:
         predictive: of real numbers.
         targets: (B, ...).
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
         level: probability of the interval, between 0 and 1.
 
     Raises:
@@ -98,6 +79,51 @@ def interval_coverage(predictive: Predictive, targets: Any, mask: Any = None, *,
     """
     if _tree.is_concrete(level) and not 0 < float(level) < 1:
         raise ValueError(f"level is {level}; the probability of an interval lies between 0 and 1, both excluded")
-    below = predictive.cdf(jnp.asarray(targets))
-    inside = jnp.abs(below - 0.5) <= level / 2
-    return masked_mean(mean_over_outputs(inside.astype(below.dtype)), mask)
+    return coverage(level)(predictive, targets, weights)
+
+
+def coverage(level: Scalar) -> Metric:
+    """The share of targets inside their interval of probability ``level``, as a metric."""
+
+    def inside(predictive: Predictive, targets: Any) -> jax.Array:
+        below = predictive.cdf(jnp.asarray(targets))
+        return mean_over_outputs((jnp.abs(below - 0.5) <= level / 2).astype(below.dtype))
+
+    return Metric("interval_coverage", inside, weighted_mean)
+
+
+def _squared_errors(predictive: Predictive, targets: Any) -> jax.Array:
+    mean, targets = predictive.mean(), jnp.asarray(targets)
+    check_shape(targets, mean.shape)
+    return mean_over_outputs((targets - mean) ** 2)
+
+
+def _root_mean(each: jax.Array, weights: jax.Array) -> jax.Array:
+    return jnp.sqrt(weighted_mean(each, weights))
+
+
+def _ranked_probability_scores(predictive: Predictive, targets: Any) -> jax.Array:
+    location, scale = predictive.normal_components()
+    targets = jnp.asarray(targets)
+    check_shape(targets, location.shape[1:])
+    draw_weights = jnp.exp(predictive.log_weights).reshape(-1, *(1,) * targets.ndim)
+    to_target = jnp.sum(draw_weights * _expected_absolute(targets - location, scale), axis=0)
+
+    def from_one(component: tuple[jax.Array, jax.Array]) -> jax.Array:
+        # One component against all at a time, since all pairs at once would be an array (S, S, B).
+        mean, deviation = component
+        return jnp.sum(draw_weights * _expected_absolute(mean - location, jnp.hypot(deviation, scale)), axis=0)
+
+    between = jnp.sum(draw_weights * jax.lax.map(from_one, (location, scale)), axis=0)
+    return mean_over_outputs(to_target - 0.5 * between)
+
+
+def _expected_absolute(mean: jax.Array, scale: jax.Array) -> jax.Array:
+    """``E|Z|`` for Z ~ N(mean, scale^2)."""
+    z = mean / scale
+    return 2 * scale * norm.pdf(z) + mean * (2 * norm.cdf(z) - 1)
+
+
+RMSE = Metric("rmse", _squared_errors, _root_mean)
+CRPS = Metric("crps", _ranked_probability_scores, weighted_mean)
+COVERAGE = coverage(0.9)

@@ -2,44 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from bayestl.metrics._accuracy import accuracy, macro_accuracy
-from bayestl.metrics._calibration import ece, ece_equal_mass
-from bayestl.metrics._examples import Predictive
-from bayestl.metrics._regression import crps, interval_coverage, rmse
-from bayestl.metrics._scores import brier, nll
+from bayestl.metrics._accuracy import ACCURACY, MACRO_ACCURACY
+from bayestl.metrics._calibration import ECE, ECE_EQUAL_MASS
+from bayestl.metrics._examples import Predictive, check_labels
+from bayestl.metrics._metric import Metric
+from bayestl.metrics._regression import COVERAGE, CRPS, RMSE
+from bayestl.metrics._scores import BRIER, NLL
+from bayestl.passes import check_weights
 
-_CLASSIFICATION = (accuracy, macro_accuracy, nll, brier, ece, ece_equal_mass)
-_NORMAL = (nll, rmse, crps, interval_coverage)
-_OTHER = (nll, rmse)
+_CLASSIFICATION = (ACCURACY, MACRO_ACCURACY, NLL, BRIER, ECE, ECE_EQUAL_MASS)
+_NORMAL = (NLL, RMSE, CRPS, COVERAGE)
+_MOMENTS = (RMSE,)
+_OTHER = (NLL, RMSE)
 
 
-def report(predictive: Predictive, targets: Any, mask: Any = None) -> dict[str, float]:
+def report(predictive: Predictive, targets: Any, weights: Any = None) -> dict[str, float]:
     """The metrics that apply to a predictive, by name, each with its default setting.
 
     Classes: accuracy, macro_accuracy, nll, brier, ece and ece_equal_mass (15 bins). Mixtures of normals: nll, rmse,
-    crps, interval_coverage (level 0.9). Everything else: nll, rmse.
+    crps, interval_coverage (level 0.9). Means and variances without a density: rmse. Everything else: nll, rmse.
 
     Args:
         predictive: of any kind.
         targets: (B, ...).
-        mask: None, or (B,), 1 for a real example and 0 for padding.
+        weights: None, or (B,), how often each example counts, 0 for padding.
+
+    Raises:
+        ValueError: labels outside the classes; negative or non-finite weights.
+        TypeError: a predictive of all examples together.
 
     Example:
         >>> given = btl.predict.from_probabilities(jnp.array([[0.25, 0.75], [0.5, 0.5]]))
         >>> list(btl.metrics.report(given, jnp.array([1, 0])))
         ['accuracy', 'macro_accuracy', 'nll', 'brier', 'ece', 'ece_equal_mass']
     """
-    chosen = _CLASSIFICATION if predictive.is_classification else _NORMAL if predictive.is_normal else _OTHER
-    values = _evaluate(predictive, targets, mask, chosen)
-    return {metric.__name__: float(value) for metric, value in zip(chosen, values, strict=True)}
+    chosen = metrics_of(predictive)
+    if weights is not None:
+        check_weights(weights, jnp.shape(targets)[0])
+    check_labels(predictive, targets, weights)
+    values = _values(predictive, targets, weights, chosen)
+    return {metric.name: float(value) for metric, value in zip(chosen, values, strict=True)}
+
+
+def metrics_of(predictive: Predictive) -> tuple[Metric, ...]:
+    """The metrics that apply to a predictive.
+
+    Raises:
+        TypeError: a predictive of all examples together, which has no score of each.
+    """
+    if not hasattr(predictive, "is_classification"):
+        raise TypeError(
+            f"metrics score each example by itself, and a {type(predictive).__name__} is about all of them together; "
+            "give what predict.monte_carlo or predict.linearized makes, or a joint predictive's sampled(key, num)"
+        )
+    if predictive.is_classification:
+        return _CLASSIFICATION
+    if predictive.is_normal:
+        return _NORMAL
+    return _OTHER if getattr(predictive, "has_density", True) else _MOMENTS
 
 
 @partial(jax.jit, static_argnames="chosen")
-def _evaluate(predictive: Predictive, targets: Any, mask: Any, chosen: tuple[Callable, ...]) -> list[jax.Array]:
-    return [metric(predictive, targets, mask) for metric in chosen]
+def _values(predictive: Predictive, targets: Any, weights: Any, chosen: tuple[Metric, ...]) -> list[jax.Array]:
+    return [metric(predictive, targets, weights) for metric in chosen]

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayestl.metrics._examples import Predictive, class_probs, masked_mean
+from bayestl.metrics._examples import Predictive, class_probs, weighted_mean
+from bayestl.metrics._metric import Metric
 
 
-def nll(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
+def nll(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
     """Negative log likelihood of the averaged predictive, ``-1/B sum_b log sum_s w_s p(y_b | f_sb)``, nats per example.
 
     This is the score of the average that is predicted, neither the average of the samples' scores nor that of the mean
@@ -19,17 +20,17 @@ def nll(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
     Args:
         predictive: of any kind.
         targets: (B, ...); an example with several outputs counts as one.
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
 
     Example:
         >>> given = btl.predict.from_probabilities(jnp.array([[0.25, 0.75], [0.5, 0.5]]))
         >>> print(f"{btl.metrics.nll(given, jnp.array([1, 0])):.4f}")
         0.4904
     """
-    return masked_mean(-predictive.log_prob(jnp.asarray(targets)), mask)
+    return NLL(predictive, targets, weights)
 
 
-def brier(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
+def brier(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
     """Brier score, ``1/B sum_b sum_c (p_bc - [y_b = c])^2``, between 0 and 2.
 
     The sum is over all classes. A binary predictive is taken as one of two classes, so it scores ``2 (p - y)^2``: twice
@@ -38,7 +39,7 @@ def brier(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
     Args:
         predictive: of classes.
         targets: integer labels (B,).
-        mask: None, or (B,), 1 for a real example and 0 for padding; NaN comes out when all are padding.
+        weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
 
     References:
         Brier, Verification of forecasts expressed in terms of probability, 1950, equation 2.
@@ -48,6 +49,18 @@ def brier(predictive: Predictive, targets: Any, mask: Any = None) -> jax.Array:
         >>> btl.metrics.brier(given, jnp.array([1])).item()
         0.125
     """
+    return BRIER(predictive, targets, weights)
+
+
+def _surprise(predictive: Predictive, targets: Any) -> jax.Array:
+    return -predictive.log_prob(jnp.asarray(targets))
+
+
+def _squared_errors(predictive: Predictive, targets: Any) -> jax.Array:
     probs, labels = class_probs(predictive, targets)
     errors = probs - jax.nn.one_hot(labels, probs.shape[1], dtype=probs.dtype)
-    return masked_mean(jnp.sum(errors**2, axis=-1), mask)
+    return jnp.sum(errors**2, axis=-1)
+
+
+NLL = Metric("nll", _surprise, weighted_mean)
+BRIER = Metric("brier", _squared_errors, weighted_mean)

@@ -9,8 +9,9 @@ from bayestl.nets._keras import from_keras
 from bayestl.nets._linen import from_linen
 from bayestl.nets._log_scale import with_log_scale
 from bayestl.nets._nnx import from_nnx
+from bayestl.nets._reestimate import reestimate_state
 from bayestl.nets._small import conv_net, mlp
-from bayestl.nets._state import frozen_state, reestimate_state, state_policy, trained_state
+from bayestl.nets._state import frozen_state, state_policy, trained_state
 
 __all__ = [
     "Net",

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bayestl._placement import check_sharding, num_shares, put, replicate
 from bayestl._types import Batch, Data, Key
@@ -134,6 +134,13 @@ class Batches:
             if failure is None:
                 raise
             raise failure from None
+
+    def to_host(self, tree: Any) -> Any:
+        """What was computed of a batch, leaves (B, ...), as numpy arrays; on a mesh every process gets all of it."""
+        if self.sharding is not None and not self.sharding.is_fully_addressable:
+            everywhere = NamedSharding(self.sharding.mesh, PartitionSpec())
+            tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
+        return jax.tree.map(np.asarray, jax.device_get(tree))
 
     def _split(self, tree: Any) -> Any:
         """A batch, or its rows, over the devices of the mesh; where there is none, as it is."""

@@ -126,6 +126,11 @@ class AveragedMoments:
         raise TypeError("probs are for classification, but this predictive is of real targets; use mean and variance")
 
     @property
+    def has_density(self) -> bool:
+        """False: ``log_prob`` is not known."""
+        return False
+
+    @property
     def is_classification(self) -> bool:
         """False."""
         return False

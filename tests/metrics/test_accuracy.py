@@ -44,5 +44,5 @@ def test_bad_targets(probs):
         metrics.accuracy(predictive, np.zeros((60, 1), int))
     with pytest.raises(TypeError, match=r"targets have dtype float32, but labels are integers"):
         metrics.macro_accuracy(predictive, np.zeros(60))
-    with pytest.raises(ValueError, match=r"mask has shape \(60, 1\), but must have \(60,\)"):
+    with pytest.raises(ValueError, match=r"weights has shape \(60, 1\), but must have \(60,\)"):
         metrics.accuracy(predictive, np.zeros(60, int), np.ones((60, 1)))

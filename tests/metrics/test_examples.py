@@ -14,10 +14,10 @@ NUM, PADDING = 13, 5
 LOG_WEIGHTS = jnp.log(jnp.array([0.3, 0.7]))
 
 
-def errors_of_one_bin(predictive, targets, mask=None):
+def errors_of_one_bin(predictive, targets, weights=None):
     """With more bins than examples, padding would have bins of its own."""
-    return metrics.ece(predictive, targets, mask, num_bins=1) + metrics.ece_equal_mass(
-        predictive, targets, mask, num_bins=1
+    return metrics.ece(predictive, targets, weights, num_bins=1) + metrics.ece_equal_mass(
+        predictive, targets, weights, num_bins=1
     )
 
 

@@ -146,15 +146,14 @@ def test_reestimated_statistics_are_those_of_all_the_data(plain):
     jax.tree.map(np.testing.assert_array_equal, plain.left(), before)
 
 
-def test_reestimated_statistics_weight_batches_by_their_examples(plain):
-    data = btl.data.arrays(INPUTS, jnp.zeros(6))
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 5])
+def test_reestimated_statistics_are_pooled_by_the_law_of_total_variance(plain, batch_size):
+    # The features that are normalised depend on no other example, so that the pooled statistics are those of all six.
     joint = btl.LogJoint(plain.net, btl.likelihoods.normal(1.0), None, num_data=6)
-    state = nets.reestimate_state(KEY, joint, plain.net.params, data, batch_size=4)
-    order, _ = jax.random.split(KEY)
-    first, last = data.batch(order, 0, 4).inputs, data.batch(order, 1, 4).inputs[:2]
-    assert sorted(np.concatenate([first, last])[:, 0]) == sorted(np.asarray(INPUTS)[:, 0])
-    for found, one, two in zip(libraries.statistics(state), of_batch(first), of_batch(last), strict=True):
-        np.testing.assert_allclose(found, (4 * one + 2 * two) / 6, **CLOSE)
+    data = btl.data.arrays(INPUTS, jnp.zeros(6))
+    state = nets.reestimate_state(KEY, joint, plain.net.params, data, batch_size=batch_size)
+    for ours, expected in zip(libraries.statistics(state), of_batch(INPUTS), strict=True):
+        np.testing.assert_allclose(ours, expected, **CLOSE)
 
 
 def test_policies_reach_through_wrappers(plain):

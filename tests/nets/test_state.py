@@ -92,6 +92,15 @@ def test_a_backbone_freezes_and_trains():
     )
 
 
+def test_streams_and_padding_give_the_same_statistics():
+    net = nets.from_nnx(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
+    stream = btl.data.stream([*np.asarray(INPUTS)], lambda record: (record, 0))
+    padded = btl.Batch(jnp.concatenate([INPUTS, jnp.full((2, 3), jnp.nan)]), jnp.zeros(8), jnp.arange(8) < 6)
+    for given in (data(), stream, padded):
+        state = tree.by_paths(nets.reestimate_state(KEY, net, net.params, given, batch_size=2))
+        np.testing.assert_allclose(state["var"], np.asarray(INPUTS, np.float64).var(0), rtol=1e-5)  # float32 rounding
+
+
 def test_refusals():
     for function in (nets.frozen_state, nets.trained_state, nets.state_policy):
         with pytest.raises(
@@ -99,8 +108,13 @@ def test_refusals():
         ):
             function(by_hand())
     net = nets.from_nnx(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match="batch_size 7 is not between 1 and the 6 examples"):
+    with pytest.raises(ValueError, match="batch_size 7 is not between 2 and the 6 examples"):
         nets.reestimate_state(KEY, net, net.params, data(), batch_size=7)
+    with pytest.raises(ValueError, match=r"batch_size 1 is not between 2 and .* one example has no variance"):
+        nets.reestimate_state(KEY, net, net.params, data(), batch_size=1)
+    weighted = btl.Batch(INPUTS, jnp.zeros(6), jnp.array([1.0, 2.0, 1.0, 1.0, 1.0, 1.0]))
+    with pytest.raises(ValueError, match="weights of the data are other than 0 and 1"):
+        nets.reestimate_state(KEY, net, net.params, weighted, batch_size=2)
     net = nets.mlp(KEY, (3, 4, 1))
     with pytest.raises(ValueError, match="the network has no state, so that nothing can be re-estimated"):
         nets.reestimate_state(KEY, net, net.params, data(), batch_size=6)

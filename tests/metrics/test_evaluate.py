@@ -1,0 +1,114 @@
+"""A report over batches is the report on all data at once, whatever the predictive, the data and the batch size."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayestl as btl
+from bayestl import metrics
+
+KEY = jax.random.key(0)
+NUM = 37
+INPUTS = np.random.default_rng(0).normal(size=(NUM, 3)).astype(np.float32)
+WEIGHTS = np.random.default_rng(2).integers(0, 4, NUM).astype(np.float32)
+NET = btl.nets.mlp(KEY, (3, 5, 4))
+SPREAD = btl.gaussians.isotropic(NET.params, 0.3)
+
+
+def _with_dropout(params, state, inputs, key):
+    mask = 1.0 if key is None else 2.0 * jax.random.bernoulli(key, 0.5, inputs.shape)
+    return NET.apply(params, state, inputs * mask, None)
+
+
+TARGETS = {
+    "classes": np.random.default_rng(1).integers(0, 4, NUM),
+    "numbers": np.random.default_rng(1).normal(size=(NUM, 4)).astype(np.float32),
+}
+DROPPING = btl.Net(NET.params, (), _with_dropout)
+JOINTS = {
+    "classes": btl.LogJoint(DROPPING, btl.likelihoods.categorical(), None, num_data=NUM),
+    "numbers": btl.LogJoint(DROPPING, btl.likelihoods.normal(0.7), None, num_data=NUM),
+}
+PREDICT = {
+    "monte_carlo": lambda joint: btl.predict.monte_carlo(KEY, joint, SPREAD, 6),
+    "monte_carlo_average": lambda joint: btl.predict.monte_carlo_average(KEY, joint, SPREAD, 6),
+    "linearized": lambda joint: btl.predict.linearized(joint, SPREAD),
+    "mc_dropout": lambda joint: btl.predict.mc_dropout(KEY, joint, NET.params, 3),
+}
+
+
+def held(targets):
+    return btl.data.arrays(INPUTS, targets)
+
+
+def streamed(targets):
+    return btl.data.stream([*zip(INPUTS, targets, strict=True)], lambda record: record)
+
+
+CASES = [(name, kind, held) for name in PREDICT for kind in TARGETS] + [("monte_carlo", k, streamed) for k in TARGETS]
+
+
+@pytest.mark.parametrize(("name", "kind", "data"), CASES)
+def test_equals_the_report_on_all_data_at_once(name, kind, data):
+    predict, targets = PREDICT[name](JOINTS[kind]), TARGETS[kind]
+    ours = metrics.evaluate(predict, data(targets), batch_size=8)
+    at_once = metrics.report(predict(jnp.asarray(INPUTS)), targets)
+    assert list(ours) == list(at_once)
+    for metric, value in at_once.items():
+        np.testing.assert_allclose(ours[metric], value, rtol=1e-5, atol=1e-6, err_msg=metric)  # float32 rounding
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_weight_two_is_the_row_twice(kind):
+    predict, targets = PREDICT["monte_carlo"](JOINTS[kind]), TARGETS[kind]
+    weighted = btl.Batch(jnp.asarray(INPUTS), jnp.asarray(targets), jnp.asarray(WEIGHTS))
+    rows = np.repeat(np.arange(NUM), WEIGHTS.astype(int))
+    repeated = metrics.report(predict(jnp.asarray(INPUTS[rows])), targets[rows])
+    for ours in (
+        metrics.evaluate(predict, weighted, batch_size=8),
+        metrics.report(predict(weighted.inputs), targets, WEIGHTS),
+    ):
+        for metric, value in repeated.items():
+            np.testing.assert_allclose(ours[metric], value, rtol=1e-5, atol=1e-6, err_msg=metric)  # float32 rounding
+
+
+def test_no_more_than_one_batch_is_predicted_at_once():
+    sizes = []
+
+    def predict(inputs):
+        sizes.append(len(inputs))
+        return btl.predict.from_probabilities(jax.nn.softmax(inputs))
+
+    metrics.evaluate(predict, held(TARGETS["classes"] % 3), batch_size=10)
+    assert sizes == [10] * 4
+
+
+def test_a_label_outside_the_classes_is_named_in_whichever_batch():
+    targets = TARGETS["classes"].copy()
+    targets[30] = -1
+    predict = PREDICT["monte_carlo"](JOINTS["classes"])
+    for data in (held(targets), streamed(targets)):
+        with pytest.raises(ValueError, match=r"1 of 7 targets lie outside the classes 0 to 3, the first -1 in row 0"):
+            metrics.evaluate(predict, data, batch_size=10)
+    left_out = btl.Batch(jnp.asarray(INPUTS), jnp.asarray(targets), jnp.asarray(np.arange(NUM) != 30, jnp.float32))
+    assert np.isfinite(metrics.evaluate(predict, left_out)["nll"])
+
+
+def test_every_metric_refuses_labels_that_indexing_would_take_for_others():
+    given = btl.predict.from_probabilities(jnp.full((2, 3), 1 / 3))
+    for metric in (metrics.accuracy, metrics.macro_accuracy, metrics.nll, metrics.brier, metrics.ece, metrics.report):
+        for labels in ([0, -1], [3, 1]):
+            with pytest.raises(ValueError, match="1 of 2 targets lie outside the classes 0 to 2"):
+                metric(given, jnp.array(labels))
+        assert metric(given, jnp.array([0, -1]), jnp.array([1.0, 0.0]))
+        with pytest.raises(ValueError, match="weights holds 1 negative or non-finite of 2 values"):
+            metric(given, jnp.array([0, 1]), jnp.array([1.0, -1.0]))
+
+
+def test_a_predictive_of_all_examples_together_is_refused():
+    predict = btl.predict.linearized_joint(JOINTS["numbers"], SPREAD)
+    with pytest.raises(TypeError, match="a JointPredictive is about all of them together"):
+        metrics.evaluate(predict, held(TARGETS["numbers"]))  # pyright: ignore[reportArgumentType]

@@ -117,6 +117,7 @@ class ArrayData:
 
     def batch(self, key: Key, step: int | Int[Array, ""], batch_size: int) -> Batch:
         """The batch of step ``step``: a pure function of ``(key, step)``."""
+        _order.check_step(step)
         return self.gather(self.indices(key, step, 1, batch_size)[0])
 
     def take(self, rows: Any) -> ArrayData:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from bayestl import _tree
 from bayestl._types import Key
 
 
@@ -21,6 +22,12 @@ def check_batch_size(batch_size: int, num_examples: int, where: str) -> None:
             f"batch_size {batch_size} is not between 1 and the {num_examples} examples of the {where}; "
             f"give at most batch_size={num_examples}, which uses all examples in every step"
         )
+
+
+def check_step(step: int | Int[Array, ""]) -> None:
+    """Refuse a step before the first one, which would wrap around to another epoch; a traced one is let through."""
+    if _tree.is_concrete(step) and int(step) < 0:
+        raise ValueError(f"step is {int(step)}; steps of a run are numbered from 0")
 
 
 def epoch_rows(

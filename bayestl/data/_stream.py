@@ -116,6 +116,7 @@ class StreamData:
 
     def batch(self, key: Key, step: int, batch_size: int) -> Batch:
         """The batch of step ``step``, read now: a pure function of ``(key, step)``."""
+        _order.check_step(step)
         order = host_order(key, batch_size, self.num_examples)
         read = self._examples.stack(order.rows(int(step)), lambda position: order.rng(int(step), position))
         return Batch(*jax.device_put(self._examples.tree(read)))

@@ -74,3 +74,11 @@ def test_each_epoch_is_permuted_once(num_examples, batch_size, num_steps):
     touched = max(len({(start + s) // per_epoch for s in range(num_steps)}) for start in range(per_epoch))
     assert lengths == [touched]
     assert dataset.steps_per_epoch(batch_size) == per_epoch
+
+
+def test_steps_are_numbered_from_zero():
+    held = data.arrays(np.zeros((3, 1)), np.arange(3))
+    read = data.stream([(np.zeros(1), i) for i in range(3)], lambda record: record)
+    for examples in (held, read):
+        with pytest.raises(ValueError, match="step is -1; steps of a run are numbered from 0"):
+            examples.batch(jax.random.key(0), -1, 2)

@@ -84,7 +84,7 @@ def num_shares(sharding: NamedSharding) -> int:
     return math.prod(sharding.mesh.shape[name] for name in jax.tree.leaves(tuple(sharding.spec)))
 
 
-class Layout(NamedTuple):
+class MeshLayout(NamedTuple):
     """How a compiled program keeps its arrays on a mesh; hashable, so that it can be a static part of it.
 
     Attributes:
@@ -115,9 +115,9 @@ class Layout(NamedTuple):
         return jax.lax.with_sharding_constraint(infos, NamedSharding(self.batch.mesh, PartitionSpec()))
 
 
-def layout_of(sharding: NamedSharding, state: Any) -> Layout:
+def layout_of(sharding: NamedSharding, state: Any) -> MeshLayout:
     """The layout of a state that lies on the mesh."""
-    return Layout(sharding, tuple(x.sharding for x in jax.tree.leaves(state)))
+    return MeshLayout(sharding, tuple(x.sharding for x in jax.tree.leaves(state)))
 
 
 def replicate(tree: Any, mesh: Mesh | AbstractMesh) -> Any:

@@ -21,7 +21,7 @@ from bayestl.passes import whole
 from bayestl.posteriors import Chain
 
 
-class _Plan(NamedTuple):
+class _Settings(NamedTuple):
     """The static part of a run."""
 
     joint: Static
@@ -114,12 +114,12 @@ def nuts(
     model = numpyro_model(joint, like=params)
     arrays, static = partition(joint)
     _check_start(static, arrays, params, batch)
-    plan = _Plan(
+    settings = _Settings(
         static, model.sites, num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass
     )
     # A progress bar needs the loop over draws outside of a program.
     run = partial(_run, progress=True) if progress else _compiled
-    values, fields = run(plan, key, arrays, model.to_values(params), batch)
+    values, fields = run(settings, key, arrays, model.to_values(params), batch)
     draws = model.to_params({name: x.reshape(-1, x.shape[-1]) for name, x in values.items()})
     now = model.to_params({name: x[:, -1] for name, x in values.items()})
     stats = {name: x.reshape(-1) for name, x in fields.items()}
@@ -130,26 +130,32 @@ def nuts(
 
 
 def _run(
-    plan: _Plan, key: Key, arrays: list[Any], start: dict[str, jax.Array], batch: Batch, *, progress: bool = False
+    settings: _Settings,
+    key: Key,
+    arrays: list[Any],
+    start: dict[str, jax.Array],
+    batch: Batch,
+    *,
+    progress: bool = False,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Values of the sites, (chains, draws, d), and of the sampler's fields, (chains, draws)."""
 
     # The joint's arrays and the batch are arguments of the model, which makes them arguments of NumPyro's program.
     def model(arrays: list[Any], batch: Batch) -> None:
-        NumPyroModel(plan.joint.combine(arrays), plan.sites)(batch)
+        NumPyroModel(settings.joint.combine(arrays), settings.sites)(batch)
 
     kernel = numpyro_infer.NUTS(
         model,
         init_strategy=numpyro_infer.init_to_value(values=start),
-        target_accept_prob=plan.target_accept_prob,
-        max_tree_depth=plan.max_tree_depth,
-        dense_mass=plan.dense_mass,
+        target_accept_prob=settings.target_accept_prob,
+        max_tree_depth=settings.max_tree_depth,
+        dense_mass=settings.dense_mass,
     )
     mcmc = numpyro_infer.MCMC(
         kernel,
-        num_warmup=plan.num_warmup,
-        num_samples=plan.num_samples,
-        num_chains=plan.num_chains,
+        num_warmup=settings.num_warmup,
+        num_samples=settings.num_samples,
+        num_chains=settings.num_chains,
         chain_method="vectorized",
         progress_bar=progress,
         jit_model_args=True,

@@ -12,9 +12,9 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Inference, Params, Scalar
-from bayestl.infer._sampling import Plan, check_whole, checked_schedule
-from bayestl.infer._sghmc import planned_sghmc
-from bayestl.infer._sgld import planned_sgld
+from bayestl.infer._sampling import SamplerSchedule, check_whole, checked_schedule
+from bayestl.infer._sghmc import scheduled_sghmc
+from bayestl.infer._sgld import scheduled_sgld
 
 
 def cosine_cycles(peak: Scalar, cycle_length: int) -> Callable[[Any], Any]:
@@ -94,8 +94,8 @@ def cyclical_sgld(
         >>> fitted.posterior.draws["w"].shape      # two draws from each of ten cycles
         (20, 1)
     """
-    plan = _plan(step_size, "step_size", cycle_length, exploration, every)
-    return planned_sgld(joint, plan, num_samples, preconditioner)
+    schedule = _cycle_schedule(step_size, "step_size", cycle_length, exploration, every)
+    return scheduled_sgld(joint, schedule, num_samples, preconditioner)
 
 
 def cyclical_sghmc(
@@ -138,11 +138,11 @@ def cyclical_sghmc(
     Reference:
         Zhang et al. 2020 (arXiv 1902.03932), algorithm 1, with the update of :func:`sghmc`.
     """
-    plan = _plan(learning_rate, "learning_rate", cycle_length, exploration, every)
-    return planned_sghmc(joint, plan, friction, num_samples, preconditioner)
+    schedule = _cycle_schedule(learning_rate, "learning_rate", cycle_length, exploration, every)
+    return scheduled_sghmc(joint, schedule, friction, num_samples, preconditioner)
 
 
-def _plan(peak: Any, name: str, cycle_length: int, exploration: float, every: int) -> Plan:
+def _cycle_schedule(peak: Any, name: str, cycle_length: int, exploration: float, every: int) -> SamplerSchedule:
     if callable(peak):
         raise TypeError(f"{name} is a function; a cyclical sampler makes its own schedule from a number, the peak")
     checked_schedule(name, peak)
@@ -157,7 +157,7 @@ def _plan(peak: Any, name: str, cycle_length: int, exploration: float, every: in
             f"exploration {exploration} leaves none of the {cycle_length} steps of a cycle for sampling; take longer "
             "cycles, or explore less"
         )
-    return Plan(
+    return SamplerSchedule(
         schedule, Partial(_sampling, first, int(cycle_length)), Partial(_wanted, first, int(cycle_length), int(every))
     )
 

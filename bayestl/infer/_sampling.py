@@ -20,25 +20,27 @@ from bayestl.infer._checks import as_schedule
 _POWER_STEPS = 20
 
 
-class Plan(NamedTuple):
+class SamplerSchedule(NamedTuple):
     """What a sampler does at which step; functions of a step count, which may be traced.
 
     Attributes:
         step_size: steps taken -> step size.
         noisy: steps taken -> 1 where the next step has noise, 0 where it only descends.
-        wanted: steps taken -> whether the parameters after them are a draw to keep.
+        collects: steps taken -> whether the parameters after them are a draw to keep.
     """
 
     step_size: Callable[[Any], Any]
     noisy: Callable[[Any], Any]
-    wanted: Callable[[Any], Any]
+    collects: Callable[[Any], Any]
 
 
-def plain_plan(step_size: Any, name: str, every: int, start: int) -> Plan:
+def plain_schedule(step_size: Any, name: str, every: int, start: int) -> SamplerSchedule:
     """Noise at every step; one draw in ``every`` steps after the first ``start``."""
     check_whole("every", every, 1)
     check_whole("start", start, 0)
-    return Plan(checked_schedule(name, step_size), Partial(_always), Partial(_thinned, int(every), int(start)))
+    return SamplerSchedule(
+        checked_schedule(name, step_size), Partial(_always), Partial(_thinned, int(every), int(start))
+    )
 
 
 def checked_schedule(name: str, step_size: Any) -> Callable[[Any], Any]:
@@ -147,17 +149,17 @@ def mean_square(weights: Params, x: Params) -> jax.Array:
 # ---------------------------------------------------------------- stability
 
 
-def warn_unstable(joint: LogJoint, plan: Plan, preconditioner: Any, limit: Any, name: str) -> None:
+def warn_unstable(joint: LogJoint, schedule: SamplerSchedule, preconditioner: Any, limit: Any, name: str) -> None:
     """Warn where the prior alone makes a step size unstable: ``step size * curvature >= limit``.
 
     What is known before a run is the largest eigenvalue of ``P^1/2 Sigma^-1 P^1/2 / T``; the likelihood adds to it.
     """
-    if not isinstance(joint.prior, Gaussian) or not _tree.is_concrete((joint, plan, preconditioner, limit)):
+    if not isinstance(joint.prior, Gaussian) or not _tree.is_concrete((joint, schedule, preconditioner, limit)):
         return
     check_preconditioner(preconditioner, joint.prior.mean, "prior")
     curvature = float(_largest_curvature(joint.prior, preconditioner)) / float(joint.temperature)
     # A rate that warms up from 0 hides what follows.
-    largest = max(float(plan.step_size(jnp.int32(count))) for count in (0, 1, 100, 10_000))
+    largest = max(float(schedule.step_size(jnp.int32(count))) for count in (0, 1, 100, 10_000))
     if largest * curvature < float(limit):
         return
     warnings.warn(

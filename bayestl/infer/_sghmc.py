@@ -16,13 +16,13 @@ from bayestl._types import Batch, Inference, Key, Params, Scalar
 from bayestl.infer._checks import check_params
 from bayestl.infer._collected import as_chain
 from bayestl.infer._sampling import (
-    Plan,
+    SamplerSchedule,
     as_preconditioner,
     check_preconditioner,
     check_whole,
     energy,
     mean_square,
-    plain_plan,
+    plain_schedule,
     warn_unstable,
 )
 from bayestl.training import Ring
@@ -98,46 +98,54 @@ def sghmc(
         >>> print(fitted.posterior.draws["w"].mean().round(1), fitted.posterior.draws["w"].var().round(1))
         1.6 0.2
     """
-    plan = plain_plan(learning_rate, "learning_rate", every, start)
-    return planned_sghmc(joint, plan, friction, num_samples, preconditioner)
+    schedule = plain_schedule(learning_rate, "learning_rate", every, start)
+    return scheduled_sghmc(joint, schedule, friction, num_samples, preconditioner)
 
 
-def planned_sghmc(
-    joint: LogJoint, plan: Plan, friction: Scalar, num_samples: int, preconditioner: Params | None
+def scheduled_sghmc(
+    joint: LogJoint, schedule: SamplerSchedule, friction: Scalar, num_samples: int, preconditioner: Params | None
 ) -> Inference:
-    """SGHMC by a plan of learning rates, noise and draws."""
+    """SGHMC by a schedule of learning rates, noise and draws."""
     check_whole("num_samples", num_samples, 1)
     if _tree.is_concrete(friction) and not 0 < float(friction) <= 1:
         raise ValueError(f"friction is {friction}; it must lie in (0, 1], where 1 is SGLD")
-    warn_unstable(joint, plan, preconditioner, 2 * (2 - friction), "learning_rate")
+    warn_unstable(joint, schedule, preconditioner, 2 * (2 - friction), "learning_rate")
     # An array, or a whole number would become a part of the program.
     friction = jnp.asarray(friction, jnp.result_type(float))
     return Inference(
-        Partial(_init, joint, plan, preconditioner, int(num_samples)),
-        Partial(_step, joint, plan, friction, preconditioner),
+        Partial(_init, joint, schedule, preconditioner, int(num_samples)),
+        Partial(_step, joint, schedule, friction, preconditioner),
         Partial(as_chain),
         joint.check,
     )
 
 
-def _init(joint: LogJoint, plan: Plan, preconditioner: Any, num_samples: int, key: Key, params: Params) -> SGHMCState:
+def _init(
+    joint: LogJoint, schedule: SamplerSchedule, preconditioner: Any, num_samples: int, key: Key, params: Params
+) -> SGHMCState:
     check_params(joint, params)
     check_preconditioner(preconditioner, params)
     params, count = _tree.at_least_float32(params), jnp.zeros((), jnp.int32)
-    rate = jnp.asarray(plan.step_size(count))
+    rate = jnp.asarray(schedule.step_size(count))
     noise, scale = _tree.normal_like(key, params), as_preconditioner(preconditioner, params)
     velocity = jax.tree.map(lambda x, p: (jnp.sqrt(rate * p) * x).astype(x.dtype), noise, scale)
     return SGHMCState(params, velocity, Ring.empty(params, num_samples), joint.state, count)
 
 
 def _step(
-    joint: LogJoint, plan: Plan, friction: Any, preconditioner: Any, key: Key, state: SGHMCState, batch: Batch
+    joint: LogJoint,
+    schedule: SamplerSchedule,
+    friction: Any,
+    preconditioner: Any,
+    key: Key,
+    state: SGHMCState,
+    batch: Batch,
 ) -> tuple[SGHMCState, SamplerInfo]:
     key_net, key_noise = jax.random.split(key)
     found = energy(joint, state.params, batch, key_net, state.net_state)
     scale = as_preconditioner(preconditioner, state.params)
-    rate = jnp.asarray(plan.step_size(state.count), found.loss.dtype)
-    noisy = jnp.asarray(plan.noisy(state.count), rate.dtype)
+    rate = jnp.asarray(schedule.step_size(state.count), found.loss.dtype)
+    noisy = jnp.asarray(schedule.noisy(state.count), rate.dtype)
     width = jnp.sqrt(2 * friction * rate) * noisy
 
     def pushed(v: jax.Array, g: jax.Array, p: jax.Array, noise: jax.Array) -> jax.Array:
@@ -147,7 +155,7 @@ def _step(
     velocity = jax.tree.map(pushed, state.velocity, found.gradient, scale, noise)
     params = _tree.add(state.params, velocity)
     count = state.count + 1
-    collected = state.collected.add(params, plan.wanted(count))
+    collected = state.collected.add(params, schedule.collects(count))
     ratio = rate / (2 * friction) * mean_square(scale, found.gradient)
     kinetic = mean_square(jax.tree.map(jnp.reciprocal, scale), velocity) / rate
     info = SamplerInfo(found.loss, found.nll, found.log_prior, rate, ratio, kinetic, noisy)

@@ -16,13 +16,13 @@ from bayestl._types import Batch, Inference, Key, Params
 from bayestl.infer._checks import check_params
 from bayestl.infer._collected import as_chain
 from bayestl.infer._sampling import (
-    Plan,
+    SamplerSchedule,
     as_preconditioner,
     check_preconditioner,
     check_whole,
     energy,
     mean_square,
-    plain_plan,
+    plain_schedule,
     warn_unstable,
 )
 from bayestl.training import Ring
@@ -93,16 +93,18 @@ def sgld(
         >>> print(fitted.posterior.draws["w"].mean().round(1), fitted.posterior.draws["w"].var().round(1))
         1.6 0.2
     """
-    return planned_sgld(joint, plain_plan(step_size, "step_size", every, start), num_samples, preconditioner)
+    return scheduled_sgld(joint, plain_schedule(step_size, "step_size", every, start), num_samples, preconditioner)
 
 
-def planned_sgld(joint: LogJoint, plan: Plan, num_samples: int, preconditioner: Params | None) -> Inference:
-    """SGLD by a plan of step sizes, noise and draws."""
+def scheduled_sgld(
+    joint: LogJoint, schedule: SamplerSchedule, num_samples: int, preconditioner: Params | None
+) -> Inference:
+    """SGLD by a schedule of step sizes, noise and draws."""
     check_whole("num_samples", num_samples, 1)
-    warn_unstable(joint, plan, preconditioner, 4.0, "step_size")
+    warn_unstable(joint, schedule, preconditioner, 4.0, "step_size")
     return Inference(
         Partial(_init, joint, preconditioner, int(num_samples)),
-        Partial(_step, joint, plan, preconditioner),
+        Partial(_step, joint, schedule, preconditioner),
         Partial(as_chain),
         joint.check,
     )
@@ -116,13 +118,13 @@ def _init(joint: LogJoint, preconditioner: Any, num_samples: int, key: Key, para
 
 
 def _step(
-    joint: LogJoint, plan: Plan, preconditioner: Any, key: Key, state: SGLDState, batch: Batch
+    joint: LogJoint, schedule: SamplerSchedule, preconditioner: Any, key: Key, state: SGLDState, batch: Batch
 ) -> tuple[SGLDState, SamplerInfo]:
     key_net, key_noise = jax.random.split(key)
     found = energy(joint, state.params, batch, key_net, state.net_state)
     scale = as_preconditioner(preconditioner, state.params)
-    eps = jnp.asarray(plan.step_size(state.count), found.loss.dtype)
-    noisy = jnp.asarray(plan.noisy(state.count), eps.dtype)
+    eps = jnp.asarray(schedule.step_size(state.count), found.loss.dtype)
+    noisy = jnp.asarray(schedule.noisy(state.count), eps.dtype)
     width = jnp.sqrt(eps) * noisy
 
     def moved(x: jax.Array, g: jax.Array, p: jax.Array, noise: jax.Array) -> jax.Array:
@@ -131,7 +133,7 @@ def _step(
     noise = _tree.normal_like(key_noise, state.params)
     params = jax.tree.map(moved, state.params, found.gradient, scale, noise)
     count = state.count + 1
-    collected = state.collected.add(params, plan.wanted(count))
+    collected = state.collected.add(params, schedule.collects(count))
     ratio = 0.25 * eps * mean_square(scale, found.gradient)
     info = SamplerInfo(found.loss, found.nll, found.log_prior, eps, ratio, 1 + ratio, noisy)
     return SGLDState(params, collected, found.net_state, count), info

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._types import Key, Net, Params
 from bayestl.nets._state import Policy, updated
-from bayestl.nets._static import Static, checked_params
+from bayestl.nets._static import ComparedByValue, checked_params
 
 
 @dataclasses.dataclass(frozen=True)
 class _EquinoxApply:
-    module: Static
+    module: ComparedByValue
     takes_key: bool
     axis_name: str
     policy: Policy = Policy.FROZEN
@@ -86,7 +86,7 @@ def from_equinox(module: Any, state: Any = None, *, axis_name: str = "batch") ->
     return Net(
         checked_params(params),
         () if state is None else jax.tree.map(jnp.asarray, state),
-        _EquinoxApply(Static(static), takes_key, axis_name),
+        _EquinoxApply(ComparedByValue(static), takes_key, axis_name),
     )
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from bayestl._types import Key, Net, Params
-from bayestl.nets._static import Static, checked_params
+from bayestl.nets._static import ComparedByValue, checked_params
 
 
 @dataclasses.dataclass(frozen=True)
 class _FunctionApply:
-    function: Static
+    function: ComparedByValue
 
     def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
         return self.function.value(params, inputs), state
@@ -41,4 +41,4 @@ def from_function(function: Callable[[Params, Any], Any], params: Params) -> Net
     """
     if not callable(function):
         raise TypeError(f"function is {type(function).__name__}; give a callable (params, inputs) -> outputs")
-    return Net(checked_params(params), (), _FunctionApply(Static(function)))
+    return Net(checked_params(params), (), _FunctionApply(ComparedByValue(function)))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._types import Key, Net, Params
 from bayestl.nets._state import Policy, updated
-from bayestl.nets._static import Static, checked_params
+from bayestl.nets._static import ComparedByValue, checked_params
 
 _SEED = "seed_generator_state"
 
@@ -26,7 +26,7 @@ _lock = threading.RLock()
 
 @dataclasses.dataclass(frozen=True)
 class _KerasApply:
-    model: Static
+    model: ComparedByValue
     takes_training: bool
     policy: Policy = Policy.FROZEN
 
@@ -106,7 +106,9 @@ def from_keras(model: Any) -> Net:
     state = {path: x for path, x in values.items() if path not in params}
     takes_training = "training" in inspect.signature(model.call).parameters
     _check(model, takes_training, variables)
-    return Net(checked_params(_nested(params)), _nested(state) or (), _KerasApply(Static(model), takes_training))
+    return Net(
+        checked_params(_nested(params)), _nested(state) or (), _KerasApply(ComparedByValue(model), takes_training)
+    )
 
 
 def _keras() -> Any:

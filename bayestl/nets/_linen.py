@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._types import Key, Net, Params
 from bayestl.nets._state import Policy, updated
-from bayestl.nets._static import Static, call_arguments, checked_params
+from bayestl.nets._static import ComparedByValue, call_arguments, checked_params
 
 
 @dataclasses.dataclass(frozen=True)
 class _LinenApply:
-    module: Static
-    train: Static
-    evaluate: Static
+    module: ComparedByValue
+    train: ComparedByValue
+    evaluate: ComparedByValue
     streams: tuple[str, ...]
     policy: Policy = Policy.FROZEN
 
@@ -124,6 +124,6 @@ def from_linen(
         raise TypeError(f'streams is {streams!r}; give a sequence of names, such as ("dropout",)')
     state = {name: variables[name] for name in variables if name != "params"}
     apply = _LinenApply(
-        Static(module), call_arguments("train", train), call_arguments("evaluate", evaluate), tuple(streams)
+        ComparedByValue(module), call_arguments("train", train), call_arguments("evaluate", evaluate), tuple(streams)
     )
     return Net(checked_params(variables["params"]), jax.tree.map(jnp.asarray, state) or (), apply)

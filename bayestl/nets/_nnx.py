@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._types import Key, Net, Params
 from bayestl.nets._state import Policy, updated
-from bayestl.nets._static import Static, call_arguments, checked_params
+from bayestl.nets._static import ComparedByValue, call_arguments, checked_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +36,10 @@ class _RngStreams:
 
 @dataclasses.dataclass(frozen=True)
 class _NNXApply:
-    graph: Static
+    graph: ComparedByValue
     streams: _RngStreams
-    train: Static
-    evaluate: Static
+    train: ComparedByValue
+    evaluate: ComparedByValue
     policy: Policy = Policy.FROZEN
 
     def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
@@ -126,7 +126,10 @@ def from_nnx(module: Any, *, train: Mapping[str, Any] | None = None, evaluate: M
     own.eval()
     graph, params, streams, state = _split(own)
     apply = _NNXApply(
-        Static(graph), _without_values(streams), call_arguments("train", train), call_arguments("evaluate", evaluate)
+        ComparedByValue(graph),
+        _without_values(streams),
+        call_arguments("train", train),
+        call_arguments("evaluate", evaluate),
     )
     return Net(checked_params(params), state, apply)
 

@@ -9,7 +9,7 @@ from bayestl import _tree
 from bayestl._types import Params
 
 
-class Static:
+class ComparedByValue:
     """A value that equals another one when their contents do, and is equal only to itself when it cannot be hashed.
 
     Two nets made from equal modules then share one compiled program, and a module with unhashable attributes (a list,
@@ -27,14 +27,14 @@ class Static:
         return id(self.value) if self._hash is None else self._hash
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Static):
+        if not isinstance(other, ComparedByValue):
             return NotImplemented
         if self.value is other.value:
             return True
         return self._hash is not None and self._hash == other._hash and bool(self.value == other.value)
 
     def __repr__(self) -> str:
-        return f"Static({self.value!r})"
+        return f"ComparedByValue({self.value!r})"
 
 
 def checked_params(params: Params) -> Params:
@@ -50,7 +50,7 @@ def checked_params(params: Params) -> Params:
     return params
 
 
-def call_arguments(name: str, arguments: Mapping[str, Any] | None) -> Static:
+def call_arguments(name: str, arguments: Mapping[str, Any] | None) -> ComparedByValue:
     """Keyword arguments of a module's call, as a hashable value."""
     arguments = {} if arguments is None else arguments
     if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
@@ -58,4 +58,4 @@ def call_arguments(name: str, arguments: Mapping[str, Any] | None) -> Static:
             f"{name} is {arguments!r}; give the keyword arguments of the module's call as a mapping, "
             f'such as {name}={{"train": {name == "train"}}}'
         )
-    return Static(tuple(sorted(arguments.items())))
+    return ComparedByValue(tuple(sorted(arguments.items())))

@@ -66,15 +66,15 @@ def monte_carlo_average(
     num = num_of_draws(posterior, num_samples)
     joint = for_draws(joint, jax.eval_shape(lambda key: posterior.sample(key, 1), key))
     dynamic, static = partition(posterior)
-    plan = _Plan(static, joint.apply, num, 1 if sample_chunk is None else sample_chunk, batch_size)
+    settings = _Settings(static, joint.apply, num, 1 if sample_chunk is None else sample_chunk, batch_size)
 
     def predict(inputs: Any) -> AveragedClasses | AveragedMoments:
-        return _averaged(dynamic, joint.likelihood, joint.state, key, inputs, plan=plan)
+        return _averaged(dynamic, joint.likelihood, joint.state, key, inputs, settings=settings)
 
     return predict
 
 
-class _Plan(NamedTuple):
+class _Settings(NamedTuple):
     """The static part of a program."""
 
     posterior: Static
@@ -85,16 +85,16 @@ class _Plan(NamedTuple):
 
 
 # At module level, with the posterior's arrays as arguments: a second posterior of the same kind runs the same program.
-@partial(jax.jit, static_argnames="plan")
+@partial(jax.jit, static_argnames="settings")
 def _averaged(
-    dynamic: list[Any], likelihood: Any, state: Any, key: Key, inputs: Any, *, plan: _Plan
+    dynamic: list[Any], likelihood: Any, state: Any, key: Key, inputs: Any, *, settings: _Settings
 ) -> AveragedClasses | AveragedMoments:
     num = num_inputs(inputs)
-    batches = split(inputs, num if plan.batch_size is None else min(plan.batch_size, num))
-    draw, log_weights = _draw_by_chunk(plan.posterior.combine(dynamic), key, plan)
+    batches = split(inputs, num if settings.batch_size is None else min(settings.batch_size, num))
+    draw, log_weights = _draw_by_chunk(settings.posterior.combine(dynamic), key, settings)
 
     def outputs(params: Params, batch: Any) -> Any:
-        return plan.apply(params, state, batch, None)[0]
+        return settings.apply(params, state, batch, None)[0]
 
     params, batch = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], (draw(0), batches)))
     found = describe(likelihood, jax.eval_shape(outputs, params, batch))
@@ -105,7 +105,7 @@ def _averaged(
             def one(params: Params) -> Any:
                 return kind.values(likelihood(outputs(params, batch)))
 
-            if plan.sample_chunk == 1:  # no vmap over one set of weights, which would slow convolutions down
+            if settings.sample_chunk == 1:  # no vmap over one set of weights, which would slow convolutions down
                 return kind.sums(weights, jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], draws))))
             return kind.sums(weights, jax.vmap(one)(draws))
 
@@ -120,10 +120,10 @@ def _averaged(
     return kind.result(total, num, found)
 
 
-def _draw_by_chunk(posterior: Any, key: Key, plan: _Plan) -> tuple[Callable[[Any], Params], jax.Array]:
+def _draw_by_chunk(posterior: Any, key: Key, settings: _Settings) -> tuple[Callable[[Any], Params], jax.Array]:
     """Draws (chunk, ...) of a number, and log weights (number of chunks, chunk): -inf for those that are too many."""
-    size = plan.sample_chunk
-    if plan.num_samples is None:
+    size = settings.sample_chunk
+    if settings.num_samples is None:
         log_weights = jax.nn.log_softmax(posterior.log_weights)
         last = len(log_weights) - 1
 
@@ -131,7 +131,7 @@ def _draw_by_chunk(posterior: Any, key: Key, plan: _Plan) -> tuple[Callable[[Any
             rows = jnp.minimum(number * size + jnp.arange(size), last)
             return jax.tree.map(lambda x: x[rows], posterior.draws)
     else:
-        log_weights = jnp.full(plan.num_samples, -math.log(plan.num_samples))
+        log_weights = jnp.full(settings.num_samples, -math.log(settings.num_samples))
 
         def draw(number: Any) -> Params:
             return posterior.sample(jax.random.fold_in(key, number), size)

@@ -32,7 +32,7 @@ class _Moments(NamedTuple):
     noise: jax.Array
 
 
-class Kind(NamedTuple):
+class RunningAverage(NamedTuple):
     """What is averaged: of one sample, of a chunk of them, of two chunks, and what becomes of it at the end."""
 
     values: Callable[[Any], Any]
@@ -89,5 +89,5 @@ def _moment_result(total: _Moments, num: int, found: Description) -> AveragedMom
     return AveragedMoments(*(joined(x, num) for x in (total.mean, total.squares, total.noise)))
 
 
-CLASSES = Kind(class_log_probs, _class_sums, _add_classes, _no_classes, _class_result)
-MOMENTS = Kind(_moment_values, _moment_sums, _add_moments, _no_moments, _moment_result)
+CLASSES = RunningAverage(class_log_probs, _class_sums, _add_classes, _no_classes, _class_result)
+MOMENTS = RunningAverage(_moment_values, _moment_sums, _add_moments, _no_moments, _moment_result)

@@ -8,7 +8,7 @@ from bayestl.pretrained._load import Loaded, load
 from bayestl.pretrained._mobilenet import mobilenet
 from bayestl.pretrained._products import as_products
 from bayestl.pretrained._read import read
-from bayestl.pretrained._report import Mismatch, Report
+from bayestl.pretrained._report import LoadReport, Mismatch
 from bayestl.pretrained._resnet import resnet18, resnet50
 from bayestl.pretrained._vgg import vgg16
 from bayestl.pretrained._vit import vit_b16, vit_ti16
@@ -16,9 +16,9 @@ from bayestl.pretrained._weights import Weights
 
 __all__ = [
     "Backbone",
+    "LoadReport",
     "Loaded",
     "Mismatch",
-    "Report",
     "Weights",
     "as_products",
     "cifar_resnet20",

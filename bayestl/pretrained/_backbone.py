@@ -15,7 +15,7 @@ Stage = Callable[[jax.Array], jax.Array]
 """A module, or a function without parameters."""
 
 
-class Chain(nnx.Module):
+class Sequential(nnx.Module):
     """Modules and functions that are applied one after another, each an attribute under its name."""
 
     def __init__(self, parts: Mapping[str, Stage]):

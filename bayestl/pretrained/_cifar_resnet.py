@@ -11,7 +11,7 @@ from flax import nnx
 
 from bayestl._arguments import check_key
 from bayestl._types import Key
-from bayestl.pretrained._backbone import Backbone, Chain, build
+from bayestl.pretrained._backbone import Backbone, Sequential, build
 from bayestl.pretrained._layers import Layers, check_arguments, global_average
 
 
@@ -100,8 +100,8 @@ def _cifar_resnet(key: Key, depth: int, num_classes: int, include_top: bool, cut
     check_arguments(num_classes)
     make = Layers(nnx.Rngs(params=key), dtype)
 
-    def layer(inputs: int, width: int) -> Chain:
-        return Chain({str(n): Block(make, inputs if n == 0 else width, width) for n in range(depth)})
+    def layer(inputs: int, width: int) -> Sequential:
+        return Sequential({str(n): Block(make, inputs if n == 0 else width, width) for n in range(depth)})
 
     stages: dict[str, Callable[[], Any]] = {
         "stem": lambda: Stem(make),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bayestl.pretrained._weights import Ask, Found, flatten, mapped, native, numeric, unique
+from bayestl.pretrained._weights import Ask, FileContents, flatten, mapped, native, numeric, unique
 
 
-def read(path: Path, ask: Ask) -> Found:
+def read(path: Path, ask: Ask) -> FileContents:
     """The arrays of a file that ``flax.serialization`` wrote, under their paths.
 
     Msgpack knows numbers, text, lists and maps; Flax adds arrays, complex numbers and NumPy scalars, each made with
@@ -32,4 +32,4 @@ def read(path: Path, ask: Ask) -> Found:
     arrays = {name: native(array.view(numeric(name, array.dtype))) for name, array in arrays.items()}
     names = ask.choose({name: array.nbytes for name, array in arrays.items()}, len(data))
     other = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str | int | float | bool | None)}
-    return Found({short: arrays[name] for name, short in names.items()}, "flax-msgpack", {"other": other})
+    return FileContents({short: arrays[name] for name, short in names.items()}, "flax-msgpack", {"other": other})

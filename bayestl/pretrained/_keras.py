@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from bayestl.pretrained import _hdf5
-from bayestl.pretrained._weights import Ask, Found, unique
+from bayestl.pretrained._weights import Ask, FileContents, unique
 from bayestl.pretrained._zip import Archive, View
 
 WEIGHTS = "model.weights.h5"
 
 
-def read_hdf5(path: Path, ask: Ask) -> Found:
+def read_hdf5(path: Path, ask: Ask) -> FileContents:
     """The arrays of an HDF5 file, whichever Keras wrote it."""
     return _read(path, path.stat().st_size, ask)
 
 
-def read_archive(archive: Archive, ask: Ask) -> Found:
+def read_archive(archive: Archive, ask: Ask) -> FileContents:
     """The weights in a ``.keras`` archive; its configuration is kept as data, and no object is made of it."""
     most = max(ask.max_bytes, archive.num_bytes)
     metadata: dict[str, Any] = {}
@@ -27,10 +27,10 @@ def read_archive(archive: Archive, ask: Ask) -> Found:
         if name in archive.members:
             metadata[name.removesuffix(".json")] = _json(name, bytes(archive.member(name, most)))
     weights = _read(View(archive.member(WEIGHTS, most)), archive.num_bytes, ask)
-    return Found(weights.arrays, "keras", metadata | weights.metadata)
+    return FileContents(weights.arrays, "keras", metadata | weights.metadata)
 
 
-def _read(file: Any, file_bytes: int, ask: Ask) -> Found:
+def _read(file: Any, file_bytes: int, ask: Ask) -> FileContents:
     with _hdf5.opened(file) as root:
         datasets, layers = _hdf5.datasets(root), _legacy_layers(root)
         if layers is not None:
@@ -45,7 +45,7 @@ def _read(file: Any, file_bytes: int, ask: Ask) -> Found:
         metadata = {"left_out": sorted(set(datasets) - set(stored.values())), **_said(root)}
         if kind == "keras-h5":
             metadata["layers"] = _layer_names(root, stored)
-    return Found(arrays, kind, metadata)
+    return FileContents(arrays, kind, metadata)
 
 
 def _legacy_layers(root: Any) -> Any:

@@ -13,7 +13,7 @@ from flax import nnx
 from bayestl import _tree
 from bayestl._types import Net
 from bayestl.pretrained._layouts import AS_IS, Layout, Table
-from bayestl.pretrained._report import Mismatch, Report, cause
+from bayestl.pretrained._report import LoadReport, Mismatch, cause
 
 T = TypeVar("T", bound="nnx.Module | Net")
 
@@ -27,7 +27,7 @@ class Loaded(NamedTuple, Generic[T]):
     """
 
     net: T
-    report: Report
+    report: LoadReport
 
 
 def load(
@@ -134,7 +134,7 @@ def _kept(leaves: Mapping[str, Any], new: Sequence[str]) -> tuple[str, ...]:
 
 def _matched(
     arrays: Mapping[str, np.ndarray], table: Table, leaves: Mapping[str, Any], new: tuple[str, ...]
-) -> tuple[dict[str, np.ndarray], Report]:
+) -> tuple[dict[str, np.ndarray], LoadReport]:
     """Path to value, and the report."""
     values: dict[str, np.ndarray] = {}
     mapped: dict[str, str] = {}
@@ -150,7 +150,7 @@ def _matched(
         else:
             values[path], mapped[name] = _checked(name, value, leaves[path].dtype), path
     settled = {*values, *new, *(mismatch.path for mismatch in mismatched)}
-    return values, Report(
+    return values, LoadReport(
         mapped,
         {name: entry.layout.name for name in mapped if (entry := table[name]) and entry.layout.name},
         new,

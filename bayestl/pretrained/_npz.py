@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bayestl.pretrained._weights import Ask, Found, mapped, native, num_bytes, numeric
+from bayestl.pretrained._weights import Ask, FileContents, mapped, native, num_bytes, numeric
 from bayestl.pretrained._zip import Archive, View
 
 
@@ -31,15 +31,15 @@ class _Header(NamedTuple):
         return native(np.ndarray(self.shape, self.dtype, content, self.length, order=self.order))  # pyright: ignore
 
 
-def read_npy(path: Path, ask: Ask) -> Found:
+def read_npy(path: Path, ask: Ask) -> FileContents:
     """The one array of an ``.npy`` file, under the file's name."""
     data = mapped(path)
     header = _header(path.stem, data)
     names = ask.choose({path.stem: num_bytes(header.shape, header.dtype)}, len(data))
-    return Found({short: header.array(name, data) for name, short in names.items()}, "npy", {})
+    return FileContents({short: header.array(name, data) for name, short in names.items()}, "npy", {})
 
 
-def read_npz(archive: Archive, ask: Ask) -> Found:
+def read_npz(archive: Archive, ask: Ask) -> FileContents:
     """The arrays of an ``.npz`` file."""
     members = {name.removesuffix(".npy"): name for name in archive.members}
     names = ask.choose({name: archive.size(member) for name, member in members.items()}, archive.num_bytes)
@@ -48,7 +48,7 @@ def read_npz(archive: Archive, ask: Ask) -> Found:
     for name, short in names.items():
         content = archive.member(members[name], most)
         arrays[short] = _header(name, content).array(name, content)
-    return Found(arrays, "npz", {})
+    return FileContents(arrays, "npz", {})
 
 
 def _header(name: str, content: memoryview) -> _Header:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bayestl.pretrained._weights import Ask, Found, flatten, native, num_bytes, numeric, unique
+from bayestl.pretrained._weights import Ask, FileContents, flatten, native, num_bytes, numeric, unique
 
 _MARKS = ("_METADATA", "manifest.ocdbt")
 
 
-def read(path: Path, ask: Ask) -> Found:
+def read(path: Path, ask: Ask) -> FileContents:
     """The arrays of the tree that Orbax saved in a folder, as NumPy arrays on the host."""
     folder = _item(path)
     import jax
@@ -38,7 +38,9 @@ def read(path: Path, ask: Ask) -> Found:
         ) from error
     leaves = unique(flatten(tree))
     other = {name: leaf for name, leaf in leaves.items() if name not in sizes}
-    return Found({short: native(np.asarray(leaves[name])) for name, short in names.items()}, "orbax", {"other": other})
+    return FileContents(
+        {short: native(np.asarray(leaves[name])) for name, short in names.items()}, "orbax", {"other": other}
+    )
 
 
 def _item(path: Path) -> Path:

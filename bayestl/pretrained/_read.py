@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from bayestl.pretrained import _flax, _hub, _keras, _npz, _orbax, _safetensors, _shards, _torch
-from bayestl.pretrained._weights import Ask, Found, Weights
+from bayestl.pretrained._weights import Ask, FileContents, Weights
 from bayestl.pretrained._zip import Archive
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -106,7 +106,7 @@ def _blamed(label: str) -> Iterator[None]:
         raise ValueError(f"{label}: {error}") from error
 
 
-def _read_path(path: Path, ask: Ask, beside: Callable[[str], Path] | None) -> Found:
+def _read_path(path: Path, ask: Ask, beside: Callable[[str], Path] | None) -> FileContents:
     """``beside`` is None for a part of something else, which cannot have parts itself."""
     if path.is_dir():
         return _orbax.read(path, ask)
@@ -126,7 +126,7 @@ def _read_path(path: Path, ask: Ask, beside: Callable[[str], Path] | None) -> Fo
     return reader(path, ask)
 
 
-def _reader_by_content(head: bytes) -> Callable[[Path, Ask], Found] | None:
+def _reader_by_content(head: bytes) -> Callable[[Path, Ask], FileContents] | None:
     if head.startswith(_HDF5):
         return _keras.read_hdf5
     if head.startswith(b"PK\x03\x04"):
@@ -140,7 +140,7 @@ def _reader_by_content(head: bytes) -> Callable[[Path, Ask], Found] | None:
     return _flax.read if is_map else None
 
 
-def _reader_by_suffix(path: Path) -> Callable[[Path, Ask], Found] | None:
+def _reader_by_suffix(path: Path) -> Callable[[Path, Ask], FileContents] | None:
     """For files that are too short, or too damaged, to say what they are."""
     if path.suffix == ".safetensors":
         return _safetensors.read
@@ -155,7 +155,7 @@ def _reader_by_suffix(path: Path) -> Callable[[Path, Ask], Found] | None:
     return _flax.read if path.suffix == ".msgpack" else None
 
 
-def _read_zip(path: Path, ask: Ask) -> Found:
+def _read_zip(path: Path, ask: Ask) -> FileContents:
     archive = Archive(path)
     names = list(archive.members)
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):

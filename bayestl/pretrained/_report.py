@@ -28,7 +28,7 @@ class Mismatch(NamedTuple):
         return f"{self.name!r} of shape {self.array_shape} does not fit {self.path!r} of shape {self.parameter_shape}"
 
 
-class Report(NamedTuple):
+class LoadReport(NamedTuple):
     """What :func:`load` did with every array of a checkpoint and with every parameter of a network.
 
     Attributes:
@@ -76,7 +76,7 @@ def _counted(names: Iterable[str]) -> str:
     return f"{len(names)}: {_tree.shown(names, most=4)}"
 
 
-def cause(report: Report, arrays: Iterable[str], table: Table) -> str:
+def cause(report: LoadReport, arrays: Iterable[str], table: Table) -> str:
     """The most likely reason why something is unused, missing or of another shape, and what to do."""
     names = list(arrays)
     prefix = _common_prefix(names, table)

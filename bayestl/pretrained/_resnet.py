@@ -10,7 +10,7 @@ from flax import nnx
 
 from bayestl._arguments import check_key
 from bayestl._types import Key
-from bayestl.pretrained._backbone import Backbone, Chain, build
+from bayestl.pretrained._backbone import Backbone, Sequential, build
 from bayestl.pretrained._layers import Layers, check_arguments, global_average, symmetric
 
 
@@ -69,7 +69,7 @@ class Bottleneck(nnx.Module):
         return nnx.relu(y + (self.downsample(x) if hasattr(self, "downsample") else x))
 
 
-class _Plan(NamedTuple):
+class _Size(NamedTuple):
     block: type[nnx.Module]
     expansion: int
     depths: Sequence[int]
@@ -101,7 +101,7 @@ def resnet18(
         (2, 4, 4, 256)
     """
     check_key("resnet18", key)
-    return _resnet(key, _Plan(BasicBlock, 1, (2, 2, 2, 2)), num_classes, include_top, cut, dtype)
+    return _resnet(key, _Size(BasicBlock, 1, (2, 2, 2, 2)), num_classes, include_top, cut, dtype)
 
 
 def resnet50(
@@ -130,18 +130,18 @@ def resnet50(
         (2, 2048)
     """
     check_key("resnet50", key)
-    return _resnet(key, _Plan(Bottleneck, 4, (3, 4, 6, 3)), num_classes, include_top, cut, dtype)
+    return _resnet(key, _Size(Bottleneck, 4, (3, 4, 6, 3)), num_classes, include_top, cut, dtype)
 
 
-def _resnet(key: Key, plan: _Plan, num_classes: int, include_top: bool, cut: str | None, dtype: Any) -> Backbone:
+def _resnet(key: Key, size: _Size, num_classes: int, include_top: bool, cut: str | None, dtype: Any) -> Backbone:
     check_arguments(num_classes)
     make = Layers(nnx.Rngs(params=key), dtype)
     stages: dict[str, Callable[[], Any]] = {"stem": lambda: Stem(make)}
     inputs = 64
-    for number, depth in enumerate(plan.depths):
+    for number, depth in enumerate(size.depths):
         width = 64 * 2**number
-        stages[f"layer{number + 1}"] = _Layer(make, plan, inputs, width, depth, 1 if number == 0 else 2)
-        inputs = plan.expansion * width
+        stages[f"layer{number + 1}"] = _Layer(make, size, inputs, width, depth, 1 if number == 0 else 2)
+        inputs = size.expansion * width
     stages["pool"] = lambda: global_average
     stages["head"] = lambda: make.linear(inputs, num_classes)
     return build(stages, include_top, cut)
@@ -151,14 +151,14 @@ class _Layer(NamedTuple):
     """Makes the blocks at one resolution, the first of which changes it."""
 
     make: Layers
-    plan: _Plan
+    size: _Size
     inputs: int
     width: int
     depth: int
     stride: int
 
-    def __call__(self) -> Chain:
-        outputs = self.plan.expansion * self.width
+    def __call__(self) -> Sequential:
+        outputs = self.size.expansion * self.width
         sizes = [(self.inputs, self.stride)] + [(outputs, 1)] * (self.depth - 1)
-        block: Any = self.plan.block
-        return Chain({str(n): block(self.make, inputs, self.width, s) for n, (inputs, s) in enumerate(sizes)})
+        block: Any = self.size.block
+        return Sequential({str(n): block(self.make, inputs, self.width, s) for n, (inputs, s) in enumerate(sizes)})

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from bayestl.pretrained._weights import Ask, Found, mapped, native, num_bytes
+from bayestl.pretrained._weights import Ask, FileContents, mapped, native, num_bytes
 
 MAX_HEADER = 100_000_000
 _PLAIN = {
@@ -37,7 +37,7 @@ _EXTENDED = {
 }
 
 
-def read(path: Path, ask: Ask) -> Found:
+def read(path: Path, ask: Ask) -> FileContents:
     """The arrays of a safetensors file, without copying them."""
     data = mapped(path)
     if len(data) < 8:
@@ -56,7 +56,9 @@ def read(path: Path, ask: Ask) -> Found:
     _check_cover(views, len(data) - 8 - length)
     names = ask.choose({name: view.stop - view.start for name, view in views.items()}, len(data))
     start = 8 + length
-    return Found({short: views[name].array(data, start) for name, short in names.items()}, "safetensors", metadata)
+    return FileContents(
+        {short: views[name].array(data, start) for name, short in names.items()}, "safetensors", metadata
+    )
 
 
 class _View:

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from bayestl.pretrained._weights import Ask, Found
+from bayestl.pretrained._weights import Ask, FileContents
 
 _LARGEST = 100_000_000
 
 
 def read(
-    path: Path, ask: Ask, beside: Callable[[str], Path], read_file: Callable[[Path, Ask], Found]
-) -> Found:  # fmt: skip
+    path: Path, ask: Ask, beside: Callable[[str], Path], read_file: Callable[[Path, Ask], FileContents]
+) -> FileContents:  # fmt: skip
     """The arrays of all files that an index lists.
 
     Args:
@@ -38,7 +38,9 @@ def read(
     arrays = {name: shards[shard].arrays[name] for name, shard in where.items()}
     names = ask.choose(dict.fromkeys(arrays, 0), 0)
     kind = next(iter(shards.values())).format
-    return Found({short: arrays[name] for name, short in names.items()}, kind, {**metadata, "files": sorted(shards)})
+    return FileContents(
+        {short: arrays[name] for name, short in names.items()}, kind, {**metadata, "files": sorted(shards)}
+    )
 
 
 def _index(path: Path) -> tuple[dict, dict[str, str]]:

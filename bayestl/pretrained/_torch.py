@@ -9,14 +9,14 @@ from typing import Any, Literal
 from bayestl.pretrained import _torch_pickle
 from bayestl.pretrained._pickle import interpret
 from bayestl.pretrained._torch_pickle import Storage, Tensor
-from bayestl.pretrained._weights import Ask, Found, flatten, mapped, num_bytes, parts, unique
+from bayestl.pretrained._weights import Ask, FileContents, flatten, mapped, num_bytes, parts, unique
 from bayestl.pretrained._zip import Archive, View
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 
-def read_zip(archive: Archive, ask: Ask) -> Found:
+def read_zip(archive: Archive, ask: Ask) -> FileContents:
     """The state dict in a file of torch 1.6 or newer."""
     pickles = [name for name in archive.members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -41,7 +41,7 @@ def read_zip(archive: Archive, ask: Ask) -> Found:
     return _found(tree, ask, archive.num_bytes, content, order != b"big", "torch")
 
 
-def read_legacy(path: Path, ask: Ask) -> Found:
+def read_legacy(path: Path, ask: Ask) -> FileContents:
     """The state dict in a file of torch before 1.6: pickles one after the other, then the storages."""
     data, known = mapped(path), _torch_pickle.known_names()
     file = View(data)
@@ -85,7 +85,7 @@ def _legacy_contents(
 
 def _found(
     tree: Any, ask: Ask, file_bytes: int, content: Callable[[Storage], memoryview], little_endian: bool, kind: str
-) -> Found:
+) -> FileContents:
     leaves = unique(flatten(tree))
     tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
     if ask.key is None:
@@ -100,7 +100,7 @@ def _found(
             contents[tensor.storage.key] = content(tensor.storage)
         arrays[short] = tensor.array(name, contents[tensor.storage.key], little_endian)
     other = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str | int | float | bool | None)}
-    return Found(arrays, kind, {"key": ask.key, "other": other})
+    return FileContents(arrays, kind, {"key": ask.key, "other": other})
 
 
 def _only_part(tensors: dict[str, Tensor]) -> str:

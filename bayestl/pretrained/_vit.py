@@ -18,7 +18,7 @@ _PATCH = 16
 _kernel = nnx.initializers.truncated_normal(0.02)
 
 
-class _Plan(NamedTuple):
+class _Size(NamedTuple):
     """Depth, width and number of heads."""
 
     depth: int
@@ -51,10 +51,10 @@ class Embed(nnx.Module):
 class Attention(nnx.Module):
     """Self-attention, with queries, keys and values from one dense layer."""
 
-    def __init__(self, make: Layers, plan: _Plan):
-        self.heads = plan.heads
-        self.qkv = make.linear(plan.width, 3 * plan.width, _kernel)
-        self.proj = make.linear(plan.width, plan.width, _kernel)
+    def __init__(self, make: Layers, size: _Size):
+        self.heads = size.heads
+        self.qkv = make.linear(size.width, 3 * size.width, _kernel)
+        self.proj = make.linear(size.width, size.width, _kernel)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, tokens, width = x.shape
@@ -75,9 +75,9 @@ class MLP(nnx.Module):
 class Block(nnx.Module):
     """Attention and MLP, each on normalised tokens and added to them."""
 
-    def __init__(self, make: Layers, plan: _Plan):
-        self.norm1, self.attn = make.layer_norm(plan.width), Attention(make, plan)
-        self.norm2, self.mlp = make.layer_norm(plan.width), MLP(make, plan.width)
+    def __init__(self, make: Layers, size: _Size):
+        self.norm1, self.attn = make.layer_norm(size.width), Attention(make, size)
+        self.norm2, self.mlp = make.layer_norm(size.width), MLP(make, size.width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x + self.attn(self.norm1(x))
@@ -128,7 +128,7 @@ def vit_ti16(
         (2, 10)
     """
     check_key("vit_ti16", key)
-    return _vit(key, _Plan(12, 192, 3), num_classes, image_size, include_top, cut, dtype)
+    return _vit(key, _Size(12, 192, 3), num_classes, image_size, include_top, cut, dtype)
 
 
 def vit_b16(
@@ -162,18 +162,18 @@ def vit_b16(
         (2, 197, 768)
     """
     check_key("vit_b16", key)
-    return _vit(key, _Plan(12, 768, 12), num_classes, image_size, include_top, cut, dtype)
+    return _vit(key, _Size(12, 768, 12), num_classes, image_size, include_top, cut, dtype)
 
 
 def _vit(
-    key: Key, plan: _Plan, num_classes: int, image_size: int, include_top: bool, cut: str | None, dtype: Any
+    key: Key, size: _Size, num_classes: int, image_size: int, include_top: bool, cut: str | None, dtype: Any
 ) -> Backbone:
     check_arguments(num_classes, image_size=image_size)
     if image_size % _PATCH:
         raise ValueError(f"image_size is {image_size}; give a multiple of {_PATCH}, the size of a patch")
     make = Layers(nnx.Rngs(params=key), dtype)
-    stages: dict[str, Callable[[], Any]] = {"embed": lambda: Embed(make, plan.width, image_size)}
-    stages |= {f"block{n}": lambda: Block(make, plan) for n in range(plan.depth)}
-    stages["pool"] = lambda: Pool(make, plan.width)
-    stages["head"] = lambda: make.linear(plan.width, num_classes, _kernel)
+    stages: dict[str, Callable[[], Any]] = {"embed": lambda: Embed(make, size.width, image_size)}
+    stages |= {f"block{n}": lambda: Block(make, size) for n in range(size.depth)}
+    stages["pool"] = lambda: Pool(make, size.width)
+    stages["head"] = lambda: make.linear(size.width, num_classes, _kernel)
     return build(stages, include_top, cut)

@@ -43,7 +43,7 @@ class Weights:
         return f"Weights({len(self.arrays)} arrays, {self.size:,} numbers, {self.format}, {self.source!r})"
 
 
-class Found(NamedTuple):
+class FileContents(NamedTuple):
     """What one reader found in one file."""
 
     arrays: dict[str, np.ndarray]

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from tqdm.auto import tqdm
 
 from bayestl._arguments import check_key
-from bayestl._placement import Layout, check_sharding, layout_of, place_alike, replicate
+from bayestl._placement import MeshLayout, check_sharding, layout_of, place_alike, replicate
 from bayestl._static import Static, partition
 from bayestl._types import Data, Inference, Key, Params, Posterior
 from bayestl.passes import first_examples
@@ -80,7 +80,7 @@ class Prepared(NamedTuple):
     dynamic: list[Any]
     static: Static
     keys: Keys
-    layout: Layout | None
+    layout: MeshLayout | None
 
 
 def prepare(init: Callable, step: Callable, keys: Keys, params: Params, sharding: Any, batch_size: int) -> Prepared:

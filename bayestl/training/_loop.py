@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayestl._placement import Layout
+from bayestl._placement import MeshLayout
 from bayestl._types import Batch, Data, Key, Window
 from bayestl.training._ring import is_ring
 
@@ -54,7 +54,7 @@ def run_steps(
     capacity: int,
     batch_size: int,
     transform: Transform | None,
-    layout: Layout | None = None,
+    layout: MeshLayout | None = None,
 ) -> tuple[Any, Any]:
     """``span.num`` <= ``capacity`` steps of a method; the new state, and infos with a leading axis ``capacity``.
 

@@ -277,6 +277,65 @@ def test_private_names_are_seen(line: str):
     assert PRIVATE.search(line)
 
 
+# ---------------------------------------------------------------- likelihoods
+
+# Their classes; what one of them knows is asked of the likelihood, never looked up by its name.
+CONCRETE = {"Bernoulli", "Categorical", "FromFunction", "Given", "Normal"}
+
+
+def named_likelihoods(source: str) -> list[str]:
+    """Where a module asks for a likelihood or a numpyro distribution by name: imports of the classes of likelihoods,
+    and ``isinstance``, ``issubclass`` or ``is`` with a class of ``numpyro.distributions``."""
+    tree = ast.parse(source)
+    likelihoods, numpyro, errors = {"likelihoods"}, set(), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            origin = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                if origin.startswith("bayestl.likelihoods") and alias.name in CONCRETE:
+                    errors.append(f"line {node.lineno} imports {alias.name}")
+                if f"{origin}.{alias.name}".strip(".").startswith("numpyro.distributions"):
+                    numpyro.add(alias.asname or alias.name.split(".")[0])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in CONCRETE and ast.unparse(node.value) in likelihoods:
+            errors.append(f"line {node.lineno} names {ast.unparse(node)}")
+        asks = isinstance(node, ast.Call) and ast.unparse(node.func) in {"isinstance", "issubclass"}
+        compares = isinstance(node, ast.Compare) and any(isinstance(op, ast.Is | ast.IsNot) for op in node.ops)
+        if asks or compares:
+            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+            if names & numpyro:
+                errors.append(f"line {node.lineno} asks for {ast.unparse(node)}")
+    return errors
+
+
+def test_likelihoods_are_asked_and_not_named():
+    errors = [
+        f"{path.relative_to(ROOT)}: {error}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if "likelihoods" not in path.relative_to(PACKAGE).parts
+        for error in named_likelihoods(path.read_text())
+    ]
+    assert not errors, "\n".join(errors)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from bayestl.likelihoods import Normal, check",
+        "from bayestl import likelihoods\nx = isinstance(y, likelihoods.Normal)",
+        "import numpyro.distributions as dist\nx = isinstance(y, dist.Normal | dist.Poisson)",
+        "import numpyro.distributions as dist\nx = type(y) is dist.Normal",
+        "from numpyro.distributions import Normal\nx = issubclass(y, (int, Normal))",
+    ],
+)
+def test_named_likelihoods_are_seen(source: str):
+    assert len(named_likelihoods(source)) == 1
+
+
+def test_a_distribution_that_is_used_passes():
+    assert named_likelihoods("import numpyro.distributions as dist\nx = dist.Normal(0, 1).cdf(0.5)") == []
+
+
 # ---------------------------------------------------------------- files
 
 LOCAL = re.compile(

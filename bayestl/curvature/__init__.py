@@ -1,5 +1,6 @@
 """The curvature of a log likelihood in the parameters: its kinds, and the structures it is kept in."""
 
+from bayestl.curvature._clipped import clipped_share
 from bayestl.curvature._columns import ColumnsCurvature
 from bayestl.curvature._dense import DenseCurvature, dense
 from bayestl.curvature._diagonal import DiagonalCurvature, diagonal
@@ -27,6 +28,7 @@ __all__ = [
     "Eigenpairs",
     "Kind",
     "KroneckerCurvature",
+    "clipped_share",
     "dense",
     "diagonal",
     "dual",

@@ -23,7 +23,7 @@ def outputs_of(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:
 def weighted_columns(joint: LogJoint, kind: Kind, key: Key, outputs: Any, batch: Batch) -> Any:
     """The columns of ``kind`` for a batch, leaves (K, B, ...), times the root of each example's weight:
     their outer products then count it as often as it says."""
-    columns = kind(joint.likelihood, outputs, batch.targets, key)
+    columns = kind(key, joint.likelihood, outputs, batch.targets)
 
     if batch.weights is None:
         return columns
@@ -99,6 +99,6 @@ def num_columns(joint: LogJoint, kind: Kind, params: Params, batches: Batches) -
 
     def columns(params: Params) -> Any:
         batch = batches.get(0)
-        return kind(joint.likelihood, outputs_of(joint, batch.inputs)(params), batch.targets, jax.random.key(0))
+        return kind(jax.random.key(0), joint.likelihood, outputs_of(joint, batch.inputs)(params), batch.targets)
 
     return jax.tree.leaves(jax.eval_shape(columns, params))[0].shape[0]

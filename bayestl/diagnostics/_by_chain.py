@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Params
+from bayestl.likelihoods import expected_target
 from bayestl.posteriors import Chain, Samples
 
 
@@ -97,10 +97,7 @@ def expected_targets(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:
 
 
 def _expected(joint: LogJoint, inputs: Any, params: Params) -> Any:
-    distribution: Any = joint.likelihood(joint.outputs(params, inputs)[0])
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return jnp.asarray(distribution.probs if hasattr(distribution, "probs") else distribution.mean)
+    return expected_target(joint.likelihood, joint.outputs(params, inputs)[0])
 
 
 def num_draws(posterior: Any) -> int:

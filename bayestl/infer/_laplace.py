@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,16 @@ from bayestl._condition import condition
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
-from bayestl.curvature import Builder, Curvature, DenseCurvature, Kind, dense, ggn
+from bayestl.curvature import Builder, Curvature, DenseCurvature, Kind, clipped_share, dense, ggn
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import check_params
 from bayestl.passes import Batches, batches
 from bayestl.training import all_finite
 
 DENSE = dense()
+
+# Share of negative eigenvalues in the output Hessians from which on the GGN is worth a warning.
+_CLIPPED = 0.01
 
 
 def laplace(
@@ -70,11 +74,14 @@ def laplace(
         parameters and whose ``part`` is the Gaussian.
 
     Raises:
-        ValueError: a curvature that is not positive definite; a likelihood without a known output Hessian under a GGN;
-            batch statistics in training mode; more rank than parameters; an empty selection; an example that cannot be
-            read; whatever ``joint.check`` raises.
+        ValueError: a curvature that is not positive definite; batch statistics in training mode; more rank than
+            parameters; an empty selection; an example that cannot be read; whatever ``joint.check`` raises.
         TypeError: a prior that is no Gaussian, or none that the curvature goes with; data that can be passed over in
             none of these ways.
+
+    Warns:
+        RuntimeWarning: under a GGN, a likelihood whose output Hessians are far from positive semi-definite
+            (:func:`bayestl.curvature.clipped_share`).
 
     Reference:
         MacKay 1992, "A Practical Bayesian Framework for Backpropagation Networks"; Daxberger et al. 2021, "Laplace
@@ -98,12 +105,27 @@ def laplace(
         )
         return conditioned.whole(part)
     params, passes = checked(joint, params, data, batch_size)
+    _warn_of_clipping(joint, params, passes, kind)
     arrays, static = partition((joint, curvature, kind))
     posterior = passes.run(_posterior, static, arrays, key, params, passes)
     if _tree.is_concrete(posterior) and not bool(all_finite(posterior)):
         structure = passes.run(_curvature, static, arrays, key, params, passes)
         raise ValueError(_failure(joint, structure, params, posterior))
     return posterior
+
+
+def _warn_of_clipping(joint: LogJoint, params: Params, passes: Batches, kind: Kind) -> None:
+    if kind is not ggn or not _tree.is_concrete((joint, params, passes)):
+        return
+    share = clipped_share(joint, params, passes, passes.batch_size)
+    if share > _CLIPPED:
+        warnings.warn(
+            f"the log density of the likelihood is not concave in the outputs at these params: {share:.0%} of the "
+            "eigenvalues of its Hessians, by size, are negative and set to 0 by the GGN; kind=curvature.fisher(num) "
+            "clips nothing",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) -> tuple[Params, Batches]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key
 from bayestl.gaussians import Gaussian
-from bayestl.likelihoods import Normal
+from bayestl.likelihoods import target_noise
 
 
 class Randomized(NamedTuple):
@@ -59,20 +59,15 @@ def random_anchors_and_targets(key: Key, joint: LogJoint, data: Batch) -> Random
     members' modes are independent draws from the posterior, exactly; elsewhere they are draws from something near it.
 
     Raises:
-        TypeError: a prior that is no Gaussian; a likelihood without noise of a given scale (``likelihoods.normal``).
+        TypeError: a prior that is no Gaussian; a likelihood without additive noise of a given size
+            (``likelihoods.normal(scale)``).
 
     Reference:
         Bardsley, Solonen, Haario and Laine 2014, "Randomize-Then-Optimize", SIAM Journal on Scientific Computing 36.
     """
-    if not isinstance(joint.likelihood, Normal) or joint.likelihood.scale is None:
-        raise TypeError(
-            "noise on the targets needs likelihoods.normal(scale) with a given scale, and this likelihood is "
-            f"{joint.likelihood!r}; use random_anchors"
-        )
     key_anchor, key_noise = jax.random.split(key)
     targets = jnp.asarray(data.targets)
     # The likelihood counts every example kappa N / (examples here) / T times.
-    counted = joint.kappa * joint.num_data / len(targets) / joint.temperature
-    scale = joint.likelihood.scale * jnp.where(counted > 0, jax.lax.rsqrt(jnp.where(counted > 0, counted, 1.0)), 0.0)
-    noise = scale * jax.random.normal(key_noise, targets.shape, jnp.result_type(targets, jnp.float32))
+    power = joint.kappa * joint.num_data / len(targets) / joint.temperature
+    noise = target_noise(joint.likelihood, key_noise, targets, power)
     return random_anchors(key_anchor, joint, data)._replace(noise=noise)

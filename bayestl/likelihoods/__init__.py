@@ -1,12 +1,30 @@
-"""Raw outputs of a network to a numpyro distribution over its targets."""
+"""Raw outputs of a network to a numpyro distribution over its targets.
 
+A likelihood is one file: a frozen dataclass that gives a distribution, and what it knows better than automatic
+differentiation and quadrature as methods of its own (:mod:`bayestl.likelihoods._methods` lists them).
+"""
+
+from bayestl.likelihoods._base import base
 from bayestl.likelihoods._bernoulli import Bernoulli, bernoulli
 from bayestl.likelihoods._categorical import Categorical, categorical
 from bayestl.likelihoods._check import check
 from bayestl.likelihoods._check_shapes import check_shapes, check_targets_shape
-from bayestl.likelihoods._check_values import check_values
-from bayestl.likelihoods._distribution import Description, base, describe
+from bayestl.likelihoods._check_values import TargetCheck, check_real_targets, check_values, target_check
+from bayestl.likelihoods._classes import class_log_probs, class_probs, expected_target
+from bayestl.likelihoods._consistent import check_inherited, check_normalised, check_samples
+from bayestl.likelihoods._distribution import Description, describe, describe_predictive
 from bayestl.likelihoods._from_function import FromFunction, from_function
+from bayestl.likelihoods._given import Given, given
+from bayestl.likelihoods._hessian import clipped_share, hessian_root, knows_hessian, negative_and_absolute
+from bayestl.likelihoods._logits import mean_field_moderated, probit_moderated
+from bayestl.likelihoods._methods import (
+    GaussianNoise,
+    gaussian_noise,
+    has_logits,
+    own,
+    predictive_distribution,
+    target_noise,
+)
 from bayestl.likelihoods._normal import Normal, normal
 
 __all__ = [
@@ -14,15 +32,39 @@ __all__ = [
     "Categorical",
     "Description",
     "FromFunction",
+    "GaussianNoise",
+    "Given",
     "Normal",
+    "TargetCheck",
     "base",
     "bernoulli",
     "categorical",
     "check",
+    "check_inherited",
+    "check_normalised",
+    "check_real_targets",
+    "check_samples",
     "check_shapes",
     "check_targets_shape",
     "check_values",
+    "class_log_probs",
+    "class_probs",
+    "clipped_share",
     "describe",
+    "describe_predictive",
+    "expected_target",
     "from_function",
+    "gaussian_noise",
+    "given",
+    "has_logits",
+    "hessian_root",
+    "knows_hessian",
+    "mean_field_moderated",
+    "negative_and_absolute",
     "normal",
+    "own",
+    "predictive_distribution",
+    "probit_moderated",
+    "target_check",
+    "target_noise",
 ]

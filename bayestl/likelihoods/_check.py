@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from bayestl import _tree
 from bayestl._types import Likelihood
-from bayestl.likelihoods._check_shapes import check_shapes, is_array
+from bayestl.likelihoods._check_shapes import check_shapes
 from bayestl.likelihoods._check_values import check_values
 
 
@@ -34,6 +31,4 @@ def check(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask: Any = 
         >>> btl.likelihoods.check(btl.likelihoods.categorical(), outputs, jnp.zeros(32, int))
     """
     check_shapes(likelihood, outputs_shape, targets, mask)
-    if mask is not None and is_array(targets) and _tree.is_concrete((mask, targets)):
-        targets = np.asarray(targets)[np.asarray(mask) > 0]
-    check_values(likelihood, outputs_shape, targets)
+    check_values(likelihood, outputs_shape, targets, mask)

@@ -30,16 +30,16 @@ def check_shapes(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask:
         >>> labels = jax.ShapeDtypeStruct((32,), jnp.int32)
         >>> btl.likelihoods.check_shapes(btl.likelihoods.categorical(), outputs, labels)
     """
-    found = describe(likelihood, outputs_shape)
+    description = describe(likelihood, outputs_shape)
     lengths = [np.shape(leaf)[0] for leaf in jax.tree.leaves(outputs_shape) if np.shape(leaf)]
-    if len(found.batch_shape) != 1 or found.batch_shape[0] not in lengths:
-        raise ValueError(_batch_shape_message(outputs_shape, lengths, found.batch_shape))
+    if len(description.batch_shape) != 1 or description.batch_shape[0] not in lengths:
+        raise ValueError(_batch_shape_message(outputs_shape, lengths, description.batch_shape))
     if is_array(targets):
-        check_targets_shape(tuple(np.shape(targets)), found.batch_shape + found.event_shape)
-        check_targets_dtype(found, targets)
-    if mask is not None and tuple(np.shape(mask)) != found.batch_shape:
+        check_targets_shape(tuple(np.shape(targets)), description.batch_shape + description.event_shape)
+        check_targets_dtype(description, targets)
+    if mask is not None and tuple(np.shape(mask)) != description.batch_shape:
         raise ValueError(
-            f"mask has shape {tuple(np.shape(mask))}, but must have {found.batch_shape}, one number per example"
+            f"mask has shape {tuple(np.shape(mask))}, but must have {description.batch_shape}, one number per example"
         )
 
 
@@ -49,7 +49,12 @@ def is_array(targets: Any) -> bool:
 
 
 def check_targets_shape(have: tuple[int, ...], want: tuple[int, ...]) -> None:
-    """Raise unless targets of shape ``have`` are those that the likelihood is over."""
+    """Raise unless targets have the shape that the likelihood is over.
+
+    Args:
+        have: shape of the targets.
+        want: shape that the likelihood is over.
+    """
     if have == want:
         return
     fix = "give one target per example"
@@ -62,23 +67,23 @@ def check_targets_shape(have: tuple[int, ...], want: tuple[int, ...]) -> None:
     raise ValueError(f"targets have shape {have}, but the likelihood is over {want}; {fix}")
 
 
-def check_targets_dtype(found: Description, targets: Any) -> None:
+def check_targets_dtype(description: Description, targets: Any) -> None:
     """Raise on targets that are not integers where the distribution is discrete."""
     dtype = np.dtype(targets.dtype if hasattr(targets, "dtype") else np.asarray(targets).dtype)
-    if found.is_discrete and not (jnp.issubdtype(dtype, jnp.integer) or dtype.kind == "b"):
+    if description.is_discrete and not (jnp.issubdtype(dtype, jnp.integer) or dtype.kind == "b"):
         raise TypeError(
-            f"targets have dtype {dtype}, but the likelihood is {found.family.__name__}, which takes integers; convert "
-            "labels with astype(int)"
+            f"targets have dtype {dtype}, but the likelihood is {description.family.__name__}, which takes integers; "
+            "convert labels with astype(int)"
         )
 
 
 def _batch_shape_message(outputs_shape: Any, lengths: list[int], batch_shape: tuple[int, ...]) -> str:
     shapes = jax.tree.map(lambda x: tuple(np.shape(x)), outputs_shape)
-    wanted = f"({lengths[0]},)" if lengths else "(B,)"
+    one_each = f"({lengths[0]},)" if lengths else "(B,)"
     fix = "move every other axis into the event: likelihoods.from_function with .to_event(...)"
     if len(batch_shape) == 2 and batch_shape[1] == 1:
         fix = "for a network with one output per example drop the last axis: outputs[..., 0]"
     return (
-        f"the likelihood on outputs of shape {shapes} has batch shape {batch_shape}, but must have {wanted}, one per "
+        f"the likelihood on outputs of shape {shapes} has batch shape {batch_shape}, but must have {one_each}, one per "
         f"example; {fix}"
     )

@@ -2,29 +2,102 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
 from bayestl import _tree
 from bayestl._types import Likelihood
+from bayestl.likelihoods._base import base
 from bayestl.likelihoods._check_shapes import check_targets_dtype, check_targets_shape, is_array
-from bayestl.likelihoods._distribution import base, describe
+from bayestl.likelihoods._distribution import Description, describe
 
 
-def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Any) -> None:
+@dataclasses.dataclass(frozen=True)
+class TargetCheck:
+    """A check of targets, block by block, in numpy alone: it may be called while compiled programs wait for it.
+
+    Made by :func:`target_check`.
+
+    Attributes:
+        description: of the likelihood's distribution.
+        support: numpyro constraint that says of values whether they are possible, its bounds in numpy; None where it
+            is not known, or moves with the outputs.
+    """
+
+    description: Description
+    support: Any
+
+    def __call__(self, targets: Any, mask: Any = None) -> None:
+        """Raise on targets (N, ...) that the likelihood cannot give; rows with mask 0 may hold anything.
+
+        Targets that are traced, or that are not one array, are let through.
+
+        Raises:
+            ValueError: targets of another shape per example, non-finite, or outside the support (labels outside the
+                classes).
+            TypeError: float targets for a discrete distribution.
+        """
+        if not is_array(targets) or not _tree.is_concrete((targets, mask)):
+            return
+        values = _counted(np.asarray(targets), mask)
+        check_targets_shape(values.shape, values.shape[:1] + self.description.event_shape)
+        check_targets_dtype(self.description, values)
+        if not self.description.is_discrete:
+            _check_finite(values)
+        if self.support is None or not values.size:
+            return
+        # int64: an unsigned or short label must not wrap around the bounds that it is compared with.
+        inside = np.asarray(self.support(values.astype(np.int64) if self.description.is_discrete else values))
+        if not inside.all():
+            raise ValueError(_support_message(values, inside, self.description, self.support))
+
+
+def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
+    """The check that targets lie where a likelihood can give them, traced once and cheap from then on.
+
+    Memory is of the order of the targets that are checked, whatever the number of classes.
+
+    Args:
+        likelihood: outputs to a numpyro distribution.
+        outputs_shape: outputs for B examples, as arrays or ``jax.ShapeDtypeStruct``.
+
+    Example:
+        >>> outputs = jax.ShapeDtypeStruct((32, 3), jnp.float32)
+        >>> check = btl.likelihoods.target_check(btl.likelihoods.categorical(), outputs)
+        >>> check(np.array([0, 2, -1]), mask=np.array([1, 1, 0]))
+        >>> try:
+        ...     check(np.array([0, 3]))
+        ... except ValueError as error:
+        ...     print(str(error).split(";")[0])
+        1 of 2 targets lie outside the support of the likelihood: they go from 0 to 3, valid is 0 to 2
+    """
+    description = describe(likelihood, outputs_shape)
+    one = jax.tree.map(lambda x: _one_example(x, description.batch_shape), outputs_shape)
+    distribution = likelihood(one)
+    support = None if base(distribution).support is None else distribution.support
+    # Bounds that move with the outputs say nothing about targets before there are outputs.
+    if support is not None and support != likelihood(jax.tree.map(lambda x: x + 1, one)).support:
+        support = None
+    if not _tree.is_concrete(support):
+        support = None
+    return TargetCheck(description, jax.tree.map(np.asarray, support))
+
+
+def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask: Any = None) -> None:
     """The part of :func:`check` that looks at the targets' values, for a batch or for a whole data set at once.
 
     Targets that are traced, or that are not one array, are let through, and so are those of a likelihood whose
-    support depends on the outputs. Memory is of the order of ``targets``, whatever the number of classes.
+    support depends on the outputs. For many blocks of one data set make a :func:`target_check` once.
 
     Args:
         likelihood: outputs to a numpyro distribution.
         outputs_shape: outputs for B examples, as arrays or ``jax.ShapeDtypeStruct``.
         targets: (N, ...); N need not be B.
+        mask: None or (N,); rows with 0 may hold anything.
 
     Raises:
         ValueError: targets of another shape per example, non-finite, or outside the support (labels outside the
@@ -39,24 +112,32 @@ def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Any) -> No
         ...     print(str(error).split(";")[0])
         90 of 1000 targets lie outside the support of the likelihood: they go from 0 to 10, valid is 0 to 9
     """
-    if not is_array(targets) or not _tree.is_concrete(targets):
+    if is_array(targets) and _tree.is_concrete((targets, mask)):
+        target_check(likelihood, outputs_shape)(targets, mask)
+
+
+def check_real_targets(like: jax.Array, targets: Any, mask: Any = None) -> None:
+    """Raise on targets that have not the shape of ``like`` per example, or are not finite, masked rows excepted.
+
+    Raises:
+        ValueError: in these cases.
+    """
+    if not is_array(targets) or not _tree.is_concrete((targets, mask)):
         return
-    found = describe(likelihood, outputs_shape)
     values = np.asarray(targets)
-    check_targets_shape(values.shape, values.shape[:1] + found.event_shape)
-    check_targets_dtype(found, values)
-    if not found.is_discrete:
-        _check_finite(values)
-    one = jax.tree.map(lambda x: _one_example(x, found.batch_shape), outputs_shape)
-    distribution = likelihood(one)
-    support = distribution.support
-    # Bounds that move with the outputs say nothing about targets before there are outputs.
-    if support is None or support != likelihood(jax.tree.map(lambda x: x + 1, one)).support:
-        return
-    # int64: an unsigned or short label must not wrap around the bounds that it is compared with.
-    inside = np.asarray(support(values.astype(np.int64) if found.is_discrete else values))
-    if not inside.all():
-        raise ValueError(_support_message(values, inside, distribution))
+    check_targets_shape(values.shape, values.shape[:1] + tuple(like.shape[1:]))
+    _check_finite(_counted(values, mask))
+
+
+def _counted(values: np.ndarray, mask: Any) -> np.ndarray:
+    """The rows that the mask leaves in."""
+    if mask is None:
+        return values
+    if np.shape(mask) != values.shape[:1]:
+        raise ValueError(
+            f"mask has shape {tuple(np.shape(mask))}, but must have {values.shape[:1]}, one number per example"
+        )
+    return values[np.asarray(mask) > 0]
 
 
 def _one_example(leaf: Any, batch_shape: tuple[int, ...]) -> jax.Array:
@@ -73,17 +154,19 @@ def _check_finite(values: np.ndarray) -> None:
         )
 
 
-def _support_message(values: np.ndarray, inside: np.ndarray, distribution: dist.Distribution) -> str:
+def _support_message(values: np.ndarray, inside: np.ndarray, description: Description, support: Any) -> str:
     fix = "transform the targets or take another distribution"
-    if distribution.is_discrete:
+    if description.is_discrete:
         fix = "number the classes from 0, and give the network one output per class"
     return (
         f"{int(np.sum(~inside))} of {inside.size} targets lie outside the support of the likelihood: they go from "
-        f"{values.min()} to {values.max()}, valid is {_valid_range(base(distribution).support)}; {fix}"
+        f"{values.min()} to {values.max()}, valid is {_valid_range(support)}; {fix}"
     )
 
 
 def _valid_range(support: Any) -> str:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
     low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
     if low is not None and high is not None:
         return f"{low} to {high}"

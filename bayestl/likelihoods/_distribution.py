@@ -9,6 +9,10 @@ import numpy as np
 import numpyro.distributions as dist
 
 from bayestl._types import Likelihood
+from bayestl.likelihoods._base import base
+from bayestl.likelihoods._classes import is_binary, is_categorical
+from bayestl.likelihoods._families import has_density_of
+from bayestl.likelihoods._methods import predictive_distribution
 
 
 class Description(NamedTuple):
@@ -18,8 +22,12 @@ class Description(NamedTuple):
         family: class of the distribution of one output.
         batch_shape: must be (B,).
         event_shape: shape of one example's target.
-        is_discrete: whether targets are integers.
+        is_discrete: whether targets are integers; False where the distribution does not tell its support.
         is_independent: whether the numbers in one example's target are independent given the outputs.
+        is_class: whether a target is one class per example, yes or no included.
+        is_binary: whether every number in a target is yes or no.
+        is_categorical: whether every number in a target is one of several classes.
+        is_normal: whether every number in a target is normal given the outputs.
     """
 
     family: type[dist.Distribution]
@@ -27,16 +35,24 @@ class Description(NamedTuple):
     event_shape: tuple[int, ...]
     is_discrete: bool
     is_independent: bool
-
-
-def base(distribution: dist.Distribution) -> Any:
-    """The distribution of one output, where the event is made of independent ones."""
-    return base(distribution.base_dist) if isinstance(distribution, dist.Independent) else distribution
+    is_class: bool
+    is_binary: bool
+    is_categorical: bool
+    is_normal: bool
 
 
 def describe(likelihood: Likelihood, outputs_shape: Any) -> Description:
     """The description of ``likelihood(outputs)``, from the outputs' shapes alone; may be called while tracing."""
-    found = []
+    return _described(likelihood, outputs_shape)
+
+
+def describe_predictive(likelihood: Likelihood, outputs_shape: Any) -> Description:
+    """The description of what the likelihood predicts with, which its ``predictive`` method may set apart."""
+    return _described(lambda outputs: predictive_distribution(likelihood, outputs), outputs_shape)
+
+
+def _described(likelihood: Likelihood, outputs_shape: Any) -> Description:
+    descriptions: list[Description] = []
 
     def record(outputs: Any) -> None:
         distribution = likelihood(outputs)
@@ -45,16 +61,26 @@ def describe(likelihood: Likelihood, outputs_shape: Any) -> Description:
                 f"the likelihood must give a numpyro distribution, but gives {type(distribution).__name__}; see "
                 "likelihoods.from_function"
             )
-        found.append(
-            Description(
-                type(base(distribution)),
-                tuple(distribution.batch_shape),
-                tuple(distribution.event_shape),
-                bool(distribution.is_discrete),
-                not base(distribution).event_shape,
-            )
-        )
+        descriptions.append(_description(distribution))
 
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), outputs_shape)
     jax.eval_shape(record, shapes)
-    return found[0]
+    return descriptions[0]
+
+
+def _description(distribution: dist.Distribution) -> Description:
+    one = base(distribution)
+    family = type(one)
+    event_shape = tuple(distribution.event_shape)
+    binary, categorical = is_binary(family), is_categorical(family)
+    return Description(
+        family=family,
+        batch_shape=tuple(distribution.batch_shape),
+        event_shape=event_shape,
+        is_discrete=one.support is not None and bool(one.is_discrete),
+        is_independent=not one.event_shape,
+        is_class=(binary or categorical) and not event_shape,
+        is_binary=binary,
+        is_categorical=categorical,
+        is_normal=has_density_of(family, dist.Normal),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -10,6 +11,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bayestl import _tree
+from bayestl._types import Key
+from bayestl.likelihoods._columns import one_each, pulled_back
+from bayestl.likelihoods._methods import GaussianNoise
 from bayestl.likelihoods._raw import at_least_float32
 
 
@@ -30,6 +34,38 @@ class Normal:
         noisy = dist.Normal(location, scale, validate_args=False)
         return noisy.to_event(max(location.ndim - 1, 0))
 
+    def hessian_root(self, outputs: Any) -> Any:
+        """``1 / scale_j`` along output j; for a learned noise also ``sqrt 2`` along every log scale.
+
+        The second is the root of the Fisher information of mean and log scale, ``diag(1 / scale^2, 2)``: the Hessian
+        itself depends on the targets, and is indefinite where they lie far off.
+
+        Raises:
+            ValueError: a ``log_scale`` without the batch axis of ``location``.
+        """
+        outputs = at_least_float32(outputs)
+        if self.scale is not None:
+            return one_each(1 / self._location_and_scale(outputs)[1])
+        location, log_scale = outputs
+        if jnp.ndim(log_scale) != jnp.ndim(location) or len(log_scale) != len(location):
+            raise ValueError(
+                f"log_scale has shape {jnp.shape(log_scale)}, but a curvature needs one per example, with the leading "
+                f"axis of the location, {jnp.shape(location)}; broadcast it, as nets.with_log_scale does"
+            )
+        return pulled_back(self._location_and_scale, normal_root, outputs)
+
+    def gaussian_noise(self, outputs: Any) -> GaussianNoise:
+        """Location and ``scale^2``."""
+        location, scale = self._location_and_scale(at_least_float32(outputs))
+        return GaussianNoise(location, scale**2)
+
+    def target_noise(self, key: Key, targets: jax.Array, power: Any) -> jax.Array | None:
+        """Draws of ``N(0, scale^2 / power)``, 0 at power 0; None where the noise is learned."""
+        if self.scale is None:
+            return None
+        size = self.scale * jnp.where(power > 0, jax.lax.rsqrt(jnp.where(power > 0, power, 1.0)), 0.0)
+        return size * jax.random.normal(key, jnp.shape(targets), jnp.result_type(targets, jnp.float32))
+
     def _location_and_scale(self, outputs: Any) -> tuple[jax.Array, jax.Array]:
         if self.scale is None:
             if not (isinstance(outputs, list | tuple) and len(outputs) == 2):
@@ -47,6 +83,15 @@ class Normal:
             )
         _check_broadcast("scale", self.scale.shape, "event", outputs.shape[1:])
         return outputs, jnp.broadcast_to(self.scale, outputs.shape)
+
+
+def normal_root(parameters: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """A root of the Fisher information of location and scale, ``diag(1 / scale^2, 2 / scale^2)``."""
+    location, scale = parameters
+    scale = jnp.broadcast_to(scale, location.shape)
+    along = one_each(1 / scale)
+    nothing = jnp.zeros_like(along)
+    return jnp.concatenate([along, nothing]), jnp.concatenate([nothing, math.sqrt(2) * along])
 
 
 def _described(outputs: Any) -> str:

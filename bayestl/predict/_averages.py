@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl._types import Key
-from bayestl.likelihoods import check_targets_shape
+from bayestl.likelihoods import categorical, check_real_targets, check_targets_shape, check_values
 from bayestl.predict._uncertainty import entropy
 
 _KEEP = "averages over samples do not hold it; keep the samples' outputs with predict.monte_carlo"
@@ -40,6 +40,15 @@ class AveragedClasses:
         check_targets_shape(tuple(jnp.shape(targets)), self.entropies.shape)
         labels = jnp.asarray(targets).astype(int)
         return jnp.take_along_axis(self.log_probs, labels[..., None], axis=-1)[..., 0]
+
+    def check_targets(self, targets: Any, mask: Any = None) -> None:
+        """Raise on labels (B,) outside the classes; rows with mask 0 may hold anything.
+
+        Raises:
+            ValueError: labels outside the classes, or of another shape.
+            TypeError: float labels.
+        """
+        check_values(categorical(), self.log_probs, targets, mask)
 
     @property
     def probs(self) -> Float[Array, "B ..."]:
@@ -99,6 +108,14 @@ class AveragedMoments:
     def variance(self) -> Float[Array, "B ..."]:
         """Variance of the target, observation noise included, per output."""
         return self.function_variances + self.noise
+
+    def check_targets(self, targets: Any, mask: Any = None) -> None:
+        """Raise on targets of another shape and on non-finite ones; rows with mask 0 may hold anything.
+
+        Raises:
+            ValueError: in these cases.
+        """
+        check_real_targets(self.means, targets, mask)
 
     def function_variance(self) -> Float[Array, "B ..."]:
         """Variance over samples of the expected target, without observation noise, per output: the epistemic part."""

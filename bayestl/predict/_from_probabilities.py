@@ -7,11 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl.likelihoods import from_function
-from bayestl.predict._given import GivenProbabilities
+from bayestl.likelihoods import given
 from bayestl.predict._predictive import Predictive
-
-_LIKELIHOOD = from_function(GivenProbabilities)
 
 
 def from_probabilities(probs: Any) -> Predictive:
@@ -45,4 +42,4 @@ def from_probabilities(probs: Any) -> Predictive:
                 f"smallest {float(jnp.min(probs[row])):.3g}, sum {float(jnp.sum(probs[row])):.3g}); give softmax "
                 "outputs, not logits"
             )
-    return Predictive(probs[None], _LIKELIHOOD, jnp.zeros(1, probs.dtype))
+    return Predictive(probs[None], given(), jnp.zeros(1, probs.dtype))

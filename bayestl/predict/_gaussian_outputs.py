@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayestl._types import Key
+from bayestl._types import Key, Likelihood
 from bayestl.predict._root import symmetric_root
 
 
@@ -32,7 +32,7 @@ class GaussianOutputs:
 
     mean: Any
     covariance: Float[Array, "S B F F"]
-    likelihood: Any
+    likelihood: Likelihood
     log_weights: Float[Array, " S"]
 
     def variance(self) -> Any:

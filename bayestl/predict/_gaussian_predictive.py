@@ -14,8 +14,9 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
-from bayestl._types import Key, Scalar
-from bayestl.likelihoods import Normal, check_targets_shape
+from bayestl._types import Key, Likelihood, Scalar
+from bayestl.likelihoods import GaussianNoise, check_real_targets, check_targets_shape
+from bayestl.likelihoods import gaussian_noise as noise_of
 from bayestl.predict._average import average
 from bayestl.predict._gaussian_outputs import GaussianOutputs
 from bayestl.predict._quantile import mixture_quantile
@@ -51,6 +52,14 @@ class GaussianPredictive:
         targets = self._checked(targets)
         each = normal_log_prob(self._rows(targets - self.locations), self._covariances())
         return logsumexp(self.log_weights[:, None] + each, axis=0)
+
+    def check_targets(self, targets: Any, mask: Any = None) -> None:
+        """Raise on targets of another shape and on non-finite ones; rows with mask 0 may hold anything.
+
+        Raises:
+            ValueError: in these cases.
+        """
+        check_real_targets(self.locations[0], targets, mask)
 
     def mean(self) -> Float[Array, "B ..."]:
         """Expected target."""
@@ -171,22 +180,25 @@ def gaussian_noise(outputs: GaussianOutputs) -> GaussianPredictive:
         >>> given.variance().item(), given.function_variance().item()
         (4.0, 3.0)
     """
-    if not isinstance(outputs.likelihood, Normal):
+    parts = gaussian_parts(outputs.likelihood, outputs.mean)
+    if parts is None:
         raise TypeError(
             f"gaussian_noise is a link for normal likelihoods, but this one is a {type(outputs.likelihood).__name__}; "
             "give link=predict.probit for classes, or link=predict.sampled(key, num_samples), which is for all"
         )
-    locations, noise = normal_parts(outputs.likelihood, outputs.mean)
+    locations, noise = parts
     size = math.prod(locations.shape[2:])
     return GaussianPredictive(locations, outputs.covariance[..., :size, :size], noise, outputs.log_weights)
 
 
-def normal_parts(likelihood: Normal, outputs: Any) -> tuple[jax.Array, jax.Array]:
-    """Locations and variances of the noise, each (S, B, ...), from outputs (S, B, ...)."""
+def gaussian_parts(likelihood: Likelihood, outputs: Any) -> GaussianNoise | None:
+    """Locations and variances of Gaussian noise, each (S, B, ...), from outputs (S, B, ...); None for another
+    likelihood."""
     outputs = _tree.at_least_float32(outputs)
-    locations = outputs if likelihood.scale is not None else outputs[0]
-    # The distribution knows how the noise broadcasts.
-    return locations, jax.vmap(lambda one: likelihood(one).variance)(outputs)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), outputs)
+    if jax.eval_shape(lambda one: noise_of(likelihood, one), one) is None:
+        return None
+    return jax.vmap(lambda one: noise_of(likelihood, one))(outputs)
 
 
 def normal_log_prob(deviations: jax.Array, covariances: jax.Array) -> jax.Array:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
-from bayestl._types import Key
-from bayestl.likelihoods import Normal, check_targets_shape
+from bayestl._types import Key, Likelihood
+from bayestl.likelihoods import check_targets_shape, gaussian_noise
 from bayestl.predict._average import average
 from bayestl.predict._gaussian_outputs import flat, unflat
 from bayestl.predict._gaussian_predictive import normal_log_prob, with_diagonal
@@ -37,7 +37,7 @@ class JointPredictive:
 
     outputs: Any
     output_covariance: Float[Array, "N N"]
-    likelihood: Any
+    likelihood: Likelihood
     noise: Any
 
     def log_prob(self, targets: Any) -> Float[Array, ""]:
@@ -57,8 +57,13 @@ class JointPredictive:
         Raises:
             TypeError: a likelihood that is not normal.
         """
-        self._check_normal()
-        return self.outputs if self.likelihood.scale is not None else self.outputs[0]
+        gaussian = gaussian_noise(self.likelihood, self.outputs)
+        if gaussian is None:
+            raise TypeError(
+                f"targets have a joint normal density under normal likelihoods, but this one is a "
+                f"{type(self.likelihood).__name__}; use sampled(key, num).joint_log_prob(targets)"
+            )
+        return gaussian.location
 
     def covariance(self) -> Float[Array, "N N"]:
         """Covariance of all targets, observation noise included: N numbers in (B, ...), in row-major order.
@@ -96,13 +101,6 @@ class JointPredictive:
         draws = jax.tree.map(jnp.add, self.outputs, deviations)
         return Predictive(draws, self.likelihood, jnp.full(num, -math.log(num)))
 
-    def _check_normal(self) -> None:
-        if not isinstance(self.likelihood, Normal):
-            raise TypeError(
-                f"targets have a joint normal density under normal likelihoods, but this one is a "
-                f"{type(self.likelihood).__name__}; use sampled(key, num).joint_log_prob(targets)"
-            )
-
 
 def joint_from_samples(predictive: Predictive) -> JointPredictive:
     """What a predictive's samples say about all its examples together: the Gaussian with their mean and covariance.
@@ -126,5 +124,6 @@ def joint_from_samples(predictive: Predictive) -> JointPredictive:
     deviations = flat(jax.tree.map(jnp.subtract, outputs, mean), 2)
     rows = deviations.reshape(deviations.shape[0], -1) * jnp.exp(0.5 * predictive.log_weights)[:, None]
     covariance = jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST)
-    noise = predictive.expected_variance() if isinstance(predictive.likelihood, Normal) else None
+    is_gaussian = gaussian_noise(predictive.likelihood, mean) is not None
+    noise = predictive.expected_variance() if is_gaussian else None
     return JointPredictive(mean, covariance, predictive.likelihood, noise)

@@ -11,11 +11,9 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Apply
-from bayestl.likelihoods import Bernoulli, Categorical, Normal
 from bayestl.passes import looped, scanned
 from bayestl.posteriors import Mixture
 from bayestl.predict._gaussian_outputs import GaussianOutputs
-from bayestl.predict._gaussian_predictive import gaussian_noise
 from bayestl.predict._jacobian import (
     Linearization,
     check_batch_size,
@@ -26,7 +24,7 @@ from bayestl.predict._jacobian import (
     moments_of_chunk,
 )
 from bayestl.predict._layered import is_layered, layered_batch_size, layered_moments_of_chunk
-from bayestl.predict._links import Link, probit
+from bayestl.predict._links import Link, default_link
 
 
 def linearized(
@@ -54,8 +52,9 @@ def linearized(
             around its own mean.
         link: what makes a predictive of the Gaussian outputs: :func:`probit`, :func:`mean_field_0`,
             :func:`mean_field_1`, :func:`mean_field_2`, ``sampled(key, num_samples)``, :func:`gaussian_noise`, or any
-            function of a :class:`GaussianOutputs`. By default the exact one for normal likelihoods, and
-            :func:`probit` for classes.
+            function of a :class:`GaussianOutputs`. By default that of the likelihood: the exact one for Gaussian
+            noise, :func:`probit` for classes, whatever a likelihood gives as ``moderated``; and
+            :func:`quadrature` for any other likelihood of one output per example.
         batch_size: examples whose Jacobians are held at once, each C x D numbers; None for as many as fit into 64 MiB
             (fewer for layers), or 1 for convolutional networks on a CPU, where that is fastest.
 
@@ -63,7 +62,7 @@ def linearized(
         A function of inputs. With the default links it gives a :class:`GaussianPredictive` or a :class:`Predictive`.
 
     Raises:
-        TypeError: a posterior that is no Gaussian; a likelihood without a default link.
+        TypeError: a posterior that is no Gaussian; at the call, a likelihood of several outputs without a default link.
         ValueError: a batch_size below 1; outputs without a batch axis.
 
     Reference:
@@ -80,7 +79,7 @@ def linearized(
     """
     check_batch_size(batch_size)
     apply, linearizations, log_weights = _components(joint, posterior)
-    link = _default_link(joint.likelihood) if link is None else link
+    link = default_link if link is None else link
 
     def predict(inputs: Any) -> Any:
         each = [output_moments(apply, linear, inputs, batch_size) for linear in linearizations]
@@ -119,14 +118,3 @@ def _components(joint: LogJoint, posterior: Any) -> tuple[Apply, list[Linearizat
     if any(apply != applies[0] for apply in applies):
         raise ValueError("the components of the mixture are about different parts of the parameters; give all the same")
     return applies[0], list(linearizations), log_weights
-
-
-def _default_link(likelihood: Any) -> Link:
-    if isinstance(likelihood, Normal):
-        return gaussian_noise
-    if isinstance(likelihood, Categorical | Bernoulli):
-        return probit
-    raise TypeError(
-        f"link is needed for a {type(likelihood).__name__} likelihood, which has no closed form here; give "
-        "link=predict.sampled(key, num_samples)"
-    )

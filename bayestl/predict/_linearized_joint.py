@@ -11,10 +11,9 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Params
-from bayestl.likelihoods import Normal
+from bayestl._types import Likelihood, Params
+from bayestl.likelihoods import gaussian_noise
 from bayestl.passes import looped, num_inputs, scanned
-from bayestl.predict._gaussian_predictive import normal_parts
 from bayestl.predict._jacobian import (
     Linearization,
     check_batch_size,
@@ -66,11 +65,9 @@ def linearized_joint(
     return predict
 
 
-def _joint_predictive(outputs: Any, covariance: jax.Array, likelihood: Any) -> JointPredictive:
-    noise = None
-    if isinstance(likelihood, Normal):
-        noise = normal_parts(likelihood, jax.tree.map(lambda x: x[None], outputs))[1][0]
-    return JointPredictive(outputs, covariance, likelihood, noise)
+def _joint_predictive(outputs: Any, covariance: jax.Array, likelihood: Likelihood) -> JointPredictive:
+    gaussian = gaussian_noise(likelihood, outputs)
+    return JointPredictive(outputs, covariance, likelihood, None if gaussian is None else gaussian.variance)
 
 
 def _covariance(apply: Any, linear: Linearization, inputs: Any, batch_size: int) -> jax.Array:

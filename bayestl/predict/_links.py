@@ -9,18 +9,73 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from bayestl import likelihoods
 from bayestl._arguments import check_key
 from bayestl._types import Key
-from bayestl.likelihoods import Bernoulli, Categorical
-from bayestl.predict._gaussian_outputs import GaussianOutputs
+from bayestl.predict._gaussian_outputs import GaussianOutputs, unflat
+from bayestl.predict._gaussian_predictive import gaussian_noise, gaussian_parts
 from bayestl.predict._predictive import Predictive
 
 Link = Callable[[GaussianOutputs], Any]
 """Gaussian raw outputs to a predictive."""
 
-# The logistic function is nearest to the normal cdf of sqrt(pi / 8) times its argument, which has the same slope at 0.
-_SLOPE = math.pi / 8
+# Enough for a smooth function of one Gaussian output: exact for polynomials of degree below 64.
+_NUM_NODES = 32
+
+
+def default_link(outputs: GaussianOutputs) -> Any:
+    """The link of the likelihood itself: exact for Gaussian noise, its ``moderated`` outputs where it gives them, and
+    :func:`quadrature` for any other likelihood of one output per example.
+
+    Raises:
+        TypeError: a likelihood of several outputs per example that gives neither.
+    """
+    likelihood = outputs.likelihood
+    if gaussian_parts(likelihood, outputs.mean) is not None:
+        return gaussian_noise(outputs)
+    moderated = likelihoods.own(likelihood, "moderated")
+    if moderated is not None:
+        return Predictive(jax.vmap(moderated)(outputs.mean, outputs.covariance), likelihood, outputs.log_weights)
+    if outputs.covariance.shape[-1] == 1:
+        return quadrature(outputs)
+    raise TypeError(
+        f"link is needed for a {type(likelihood).__name__} likelihood of {outputs.covariance.shape[-1]} outputs, which "
+        "has no closed form here; give link=predict.sampled(key, num_samples), or the likelihood a method moderated"
+    )
+
+
+def quadrature(outputs: GaussianOutputs, num_nodes: int = _NUM_NODES) -> Predictive:
+    """Link for any likelihood of one output per example: ``p(y) ~ sum_i w_i p(y | f + sqrt(V) z_i)``, Gauss-Hermite.
+
+    Args:
+        outputs: one number per example.
+        num_nodes: nodes z_i; exact where the density is a polynomial in f of degree below twice as many.
+
+    Raises:
+        ValueError: several outputs per example, or no node.
+
+    Example:
+        >>> outputs = btl.predict.GaussianOutputs(
+        ...     jnp.array([[2.0]]), jnp.array([[[[4.0]]]]), btl.likelihoods.bernoulli(), jnp.zeros(1)
+        ... )
+        >>> print(f"{btl.predict.quadrature(outputs).probs[0]:.3f}")
+        0.772
+    """
+    size = outputs.covariance.shape[-1]
+    if size != 1 or num_nodes < 1:
+        raise ValueError(
+            f"quadrature takes one output per example and at least one node, but there are {size} outputs and "
+            f"{num_nodes} nodes; predict.sampled(key, num_samples) is for several outputs"
+        )
+    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
+    deviations = jnp.sqrt(outputs.covariance[..., 0])  # (S, B, 1)
+    apart = jnp.asarray(nodes, deviations.dtype).reshape(-1, 1, 1, 1) * deviations
+    draws = jax.tree.map(jnp.add, outputs.mean, unflat(apart, outputs.mean, 2))  # (num_nodes, S, B, ...)
+    log_weights = jnp.asarray(np.log(weights / weights.sum()), deviations.dtype)[:, None] + outputs.log_weights
+    draws = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws)
+    return Predictive(draws, outputs.likelihood, log_weights.reshape(-1))
 
 
 def probit(outputs: GaussianOutputs) -> Predictive:
@@ -47,7 +102,7 @@ def probit(outputs: GaussianOutputs) -> Predictive:
         0.777
     """
     _check_classes("probit", outputs)
-    return _predictive(outputs, outputs.mean * jax.lax.rsqrt(1 + _SLOPE * outputs.variance()))
+    return _predictive(outputs, likelihoods.probit_moderated(outputs.mean, outputs.variance()))
 
 
 def mean_field_0(outputs: GaussianOutputs) -> Predictive:
@@ -158,12 +213,9 @@ def _sampled(key: Key, num_samples: int, outputs: GaussianOutputs) -> Predictive
 
 def _mean_field(name: str, outputs: GaussianOutputs, spread: Callable[[jax.Array], jax.Array]) -> Predictive:
     _check_classes(name, outputs)
-    if isinstance(outputs.likelihood, Bernoulli):
+    if outputs.mean.ndim == 2:  # (S, B), one logit per example for yes or no
         return probit(outputs)
-    f = outputs.mean
-    shrunk = (f[..., :, None] - f[..., None, :]) * jax.lax.rsqrt(1 + _SLOPE * spread(outputs.covariance))
-    # The softmax of these logits normalises them.
-    return _predictive(outputs, -jax.scipy.special.logsumexp(-shrunk, axis=-1))
+    return _predictive(outputs, likelihoods.mean_field_moderated(outputs.mean, spread(outputs.covariance)))
 
 
 def _predictive(outputs: GaussianOutputs, logits: jax.Array) -> Predictive:
@@ -171,7 +223,7 @@ def _predictive(outputs: GaussianOutputs, logits: jax.Array) -> Predictive:
 
 
 def _check_classes(name: str, outputs: GaussianOutputs) -> None:
-    if not isinstance(outputs.likelihood, Categorical | Bernoulli):
+    if not likelihoods.has_logits(outputs.likelihood):
         raise TypeError(
             f"{name} is a link for categorical and bernoulli likelihoods, but this one is a "
             f"{type(outputs.likelihood).__name__}; give link=predict.sampled(key, num_samples), which is for all, or "

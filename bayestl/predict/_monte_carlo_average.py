@@ -15,11 +15,10 @@ from bayestl._condition import for_draws, without_rest
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Apply, Key, Params, Posterior
-from bayestl.likelihoods import describe
+from bayestl.likelihoods import check_normalised, describe_predictive, predictive_distribution
 from bayestl.passes import num_inputs, split
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
 from bayestl.predict._monte_carlo import check_numbers, num_of_draws
-from bayestl.predict._predictive import is_one_class
 from bayestl.predict._running import CLASSES, MOMENTS
 
 
@@ -97,13 +96,15 @@ def _averaged(
         return settings.apply(params, state, batch, None)[0]
 
     params, batch = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], (draw(0), batches)))
-    found = describe(likelihood, jax.eval_shape(outputs, params, batch))
-    kind = CLASSES if is_one_class(found) else MOMENTS
+    shapes = jax.eval_shape(outputs, params, batch)
+    description = describe_predictive(likelihood, shapes)
+    check_normalised(likelihood, shapes, "a predictive")
+    kind = CLASSES if description.is_class else MOMENTS
 
     def sums(draws: Params, weights: jax.Array) -> Any:
         def of_batch(batch: Any) -> Any:
             def one(params: Params) -> Any:
-                return kind.values(likelihood(outputs(params, batch)))
+                return kind.values(predictive_distribution(likelihood, outputs(params, batch)))
 
             if settings.sample_chunk == 1:  # no vmap over one set of weights, which would slow convolutions down
                 return kind.sums(weights, jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], draws))))
@@ -117,7 +118,7 @@ def _averaged(
 
     empty = kind.empty(jax.eval_shape(lambda: sums(draw(0), log_weights[0])))
     total, _ = jax.lax.scan(step, empty, (jnp.arange(len(log_weights)), log_weights))
-    return kind.result(total, num, found)
+    return kind.result(total, num, description)
 
 
 def _draw_by_chunk(posterior: Any, key: Key, settings: _Settings) -> tuple[Callable[[Any], Params], jax.Array]:

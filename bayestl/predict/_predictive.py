@@ -8,28 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
-from bayestl._types import Key, Scalar
-from bayestl.likelihoods import Description, base, check_targets_shape, describe
+from bayestl import likelihoods
+from bayestl._types import Key, Likelihood, Scalar
+from bayestl.likelihoods import base
 from bayestl.predict._average import average
-from bayestl.predict._given import GivenProbabilities
 from bayestl.predict._quantile import mixture_quantile
-from bayestl.predict._uncertainty import class_log_probs, entropy, information, mixed
-
-_BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
-
-
-def is_categorical(family: type[dist.Distribution]) -> bool:
-    """Whether a target is one of several classes, with probabilities in ``probs``."""
-    return issubclass(family, (dist.CategoricalLogits, dist.CategoricalProbs, GivenProbabilities))
-
-
-def is_one_class(found: Description) -> bool:
-    """Whether a target is one class per example, yes or no included."""
-    return (is_categorical(found.family) or issubclass(found.family, _BERNOULLI)) and not found.event_shape
+from bayestl.predict._uncertainty import entropy, information, mixed
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +40,7 @@ class Predictive:
     """
 
     outputs: Any
-    likelihood: Any
+    likelihood: Likelihood
     log_weights: Float[Array, " S"]
 
     def log_prob(self, targets: Any) -> Float[Array, " B"]:
@@ -65,6 +52,17 @@ class Predictive:
         self._check_shape(targets)
         each = self._each(lambda d: d.log_prob(targets))
         return logsumexp(self.log_weights[:, None] + each, axis=0)
+
+    def check_targets(self, targets: Any, mask: Any = None) -> None:
+        """Raise on targets (B, ...) that the likelihood cannot give; rows with mask 0 may hold anything.
+
+        Traced targets, of which there are no values to look at, are let through.
+
+        Raises:
+            ValueError: labels outside the classes, values outside the support, non-finite ones; another shape.
+            TypeError: float labels.
+        """
+        likelihoods.check_values(self._distribution, self._outputs_shape, targets, mask)
 
     def joint_log_prob(self, targets: Any) -> Float[Array, ""]:
         """``log sum_s w_s prod_b p(y_b | f_sb)`` in nats, a scalar: of all B targets together.
@@ -87,11 +85,10 @@ class Predictive:
             TypeError: the targets are not one class per example.
         """
         if not self.is_classification:
-            raise TypeError(
-                f"probs are for classification, but this predictive is a mixture of {self._found.family.__name__} over "
-                f"targets of shape {self._found.event_shape}; use log_prob, mean or quantile"
-            )
-        return self._average(self._each(lambda d: d.probs))
+            raise TypeError(f"probs are for classification, but {self._in_words()}; use log_prob, mean or quantile")
+        self._check_normalised("probs")
+        probs = self._average(self._each(likelihoods.class_probs))
+        return probs[..., 1] if self._description.is_binary else probs
 
     def mean(self) -> Float[Array, "B ..."]:
         """Expected target.
@@ -107,7 +104,7 @@ class Predictive:
         Raises:
             TypeError: class labels have no variance.
         """
-        return self.function_variance() + self._average(self._each(lambda d: d.variance))
+        return self.function_variance() + self.expected_variance()
 
     def function_variance(self) -> Float[Array, "B ..."]:
         """Variance over samples of the expected target, without observation noise, per output.
@@ -125,6 +122,7 @@ class Predictive:
             TypeError: class labels have no variance.
         """
         self._means()
+        self._check_inherited("variance")
         return self._average(self._each(lambda d: d.variance))
 
     def predictive_entropy(self) -> Float[Array, " B"]:
@@ -160,11 +158,12 @@ class Predictive:
 
     def sample(self, key: Key, num: int) -> Array:
         """Draws of the targets, (num, B, ...). All examples of one draw share one parameter sample."""
+        self._check_inherited("sample")
         pick, noise = jax.random.split(key)
         rows = jax.random.categorical(pick, self.log_weights, shape=(num,))
 
         def draw(key: Key, row: jax.Array) -> jax.Array:
-            return self.likelihood(jax.tree.map(lambda x: x[row], self.outputs)).sample(key)
+            return self._distribution(jax.tree.map(lambda x: x[row], self.outputs)).sample(key)
 
         return jax.vmap(draw)(jax.random.split(noise, num), rows)
 
@@ -192,7 +191,8 @@ class Predictive:
             ValueError: ``q`` out of range.
         """
         self._check_scalars("quantile")
-        return mixture_quantile(lambda outputs: base(self.likelihood(outputs)), self.outputs, self.log_weights, q)
+        self._check_inherited("icdf")
+        return mixture_quantile(lambda outputs: base(self._distribution(outputs)), self.outputs, self.log_weights, q)
 
     def normal_components(self) -> tuple[Float[Array, "S B ..."], Float[Array, "S B ..."]]:
         """Means and standard deviations of the mixture's normals, each (S, B, ...).
@@ -202,7 +202,7 @@ class Predictive:
         """
         if not self.is_normal:
             raise TypeError(
-                f"a mixture of normals is needed, but this predictive is one of {self._found.family.__name__}; "
+                f"a mixture of normals is needed, but this predictive is one of {self._description.family.__name__}; "
                 "the nll applies to every likelihood"
             )
         location = self._each(lambda d: base(d).loc)
@@ -211,21 +211,28 @@ class Predictive:
     @property
     def is_classification(self) -> bool:
         """Whether a target is one class, so that ``probs`` are defined."""
-        return is_one_class(self._found)
+        return self._description.is_class
 
     @property
     def is_normal(self) -> bool:
         """Whether this is a mixture of normals, independent over the outputs of an example."""
-        return issubclass(self._found.family, dist.Normal)
+        return self._description.is_normal
 
     @property
-    def _found(self) -> Description:
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.outputs)
-        return describe(self.likelihood, one)
+    def _outputs_shape(self) -> Any:
+        """The outputs of one sample, as shapes."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.outputs)
+
+    @property
+    def _description(self) -> likelihoods.Description:
+        return likelihoods.describe_predictive(self.likelihood, self._outputs_shape)
+
+    def _distribution(self, outputs: Any) -> Any:
+        return likelihoods.predictive_distribution(self.likelihood, outputs)
 
     def _each(self, fn: Callable[[Any], Any]) -> Array:
         """``fn`` of every sample's distribution, (S, B, ...)."""
-        return jax.vmap(lambda outputs: fn(self.likelihood(outputs)))(self.outputs)
+        return jax.vmap(lambda outputs: fn(self._distribution(outputs)))(self.outputs)
 
     def _average(self, values: Array) -> Array:
         return average(self.log_weights, values)
@@ -233,25 +240,40 @@ class Predictive:
     def _class_log_probs(self) -> Array:
         if not self.is_classification:
             raise TypeError(
-                f"entropies are those of classes, but this predictive is a mixture of {self._found.family.__name__} "
-                f"over targets of shape {self._found.event_shape}; use variance, function_variance (epistemic) and "
-                "expected_variance (aleatoric)"
+                f"entropies are those of classes, but {self._in_words()}; use variance, function_variance (epistemic) "
+                "and expected_variance (aleatoric)"
             )
-        return self._each(class_log_probs)
+        self._check_normalised("an entropy")
+        return self._each(likelihoods.class_log_probs)
 
     def _means(self) -> Array:
-        if is_categorical(self._found.family):
+        if self._description.is_categorical:
             raise TypeError("class labels have no mean or variance; use probs")
+        self._check_inherited("mean")
         return self._each(lambda d: d.mean)
 
     def _check_shape(self, values: Any) -> None:
-        found = self._found
-        check_targets_shape(tuple(jnp.shape(values)), found.batch_shape + found.event_shape)
+        description = self._description
+        shape = description.batch_shape + description.event_shape
+        likelihoods.check_targets_shape(tuple(jnp.shape(values)), shape)
 
     def _check_scalars(self, name: str) -> None:
-        found = self._found
-        if found.is_discrete or not found.is_independent:
+        description = self._description
+        if description.is_discrete or not description.is_independent:
             raise TypeError(
-                f"{name} is for real targets that are independent given the parameters, but this predictive is a "
-                f"mixture of {found.family.__name__} over targets of shape {found.event_shape}"
+                f"{name} is for real targets that are independent given the parameters, but {self._in_words()}"
             )
+        self._check_inherited("cdf")
+
+    def _in_words(self) -> str:
+        description = self._description
+        return (
+            f"this predictive is a mixture of {description.family.__name__} over targets of shape "
+            f"{description.event_shape}"
+        )
+
+    def _check_inherited(self, name: str) -> None:
+        likelihoods.check_inherited(self._description.family, name, f"a predictive's {name}")
+
+    def _check_normalised(self, use: str) -> None:
+        likelihoods.check_normalised(self.likelihood, self._outputs_shape, use)

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayestl.likelihoods import Description
+from bayestl.likelihoods import Description, class_log_probs
 from bayestl.passes import joined
 from bayestl.predict._average import average
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
-from bayestl.predict._predictive import is_categorical
-from bayestl.predict._uncertainty import class_log_probs, entropy, mixed
+from bayestl.predict._uncertainty import entropy, mixed
 
 
 class _Classes(NamedTuple):
@@ -55,9 +54,9 @@ def _no_classes(like: _Classes) -> _Classes:
     return _Classes(log_probs, jnp.zeros(like.entropies.shape, like.entropies.dtype))
 
 
-def _class_result(total: _Classes, num: int, found: Description) -> AveragedClasses:
+def _class_result(total: _Classes, num: int, description: Description) -> AveragedClasses:
     total = joined(total, num)
-    return AveragedClasses(total.log_probs, total.entropies, not is_categorical(found.family))
+    return AveragedClasses(total.log_probs, total.entropies, description.is_binary)
 
 
 def _moment_values(distribution: Any) -> tuple[jax.Array, jax.Array]:
@@ -85,7 +84,7 @@ def _no_moments(like: _Moments) -> _Moments:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
 
 
-def _moment_result(total: _Moments, num: int, found: Description) -> AveragedMoments:
+def _moment_result(total: _Moments, num: int, description: Description) -> AveragedMoments:
     return AveragedMoments(*(joined(x, num) for x in (total.mean, total.squares, total.noise)))
 
 

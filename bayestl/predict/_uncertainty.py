@@ -1,31 +1,11 @@
-"""Entropies of class probabilities, and what of them comes from not knowing the parameters."""
+"""Entropies of class probabilities, and the part of them that comes from not knowing the parameters."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
-
-
-def class_log_probs(distribution: Any) -> Float[Array, "B C"]:
-    """Log probabilities of the classes; a yes-or-no distribution has the two classes 0 and 1."""
-    if isinstance(distribution, dist.CategoricalLogits):
-        return jax.nn.log_softmax(distribution.logits)
-    if isinstance(distribution, dist.BernoulliLogits):
-        logits = jnp.asarray(distribution.logits)
-        return jax.nn.log_sigmoid(jnp.stack([-logits, logits], axis=-1))
-    if isinstance(distribution, dist.BernoulliProbs):
-        return _safe_log(jnp.stack([jnp.subtract(1, distribution.probs), distribution.probs], axis=-1))
-    return _safe_log(distribution.probs)
-
-
-def _safe_log(probs: jax.Array) -> jax.Array:
-    """``log p``, -inf with a gradient of 0 at p = 0."""
-    return jnp.where(probs > 0, jnp.log(jnp.where(probs > 0, probs, 1)), -jnp.inf)
 
 
 def entropy(log_probs: Float[Array, "... C"]) -> jax.Array:

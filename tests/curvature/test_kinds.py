@@ -38,7 +38,7 @@ def test_ggn_columns_are_a_root_of_the_output_hessian(name):
     likelihood, shape, num_columns = LIKELIHOODS[name]
     likelihood = likelihood() if name.startswith("normal") else likelihood
     outputs = 2 * jax.random.normal(KEY, (5, *shape))
-    columns = jax.jit(lambda outputs: curvature.ggn(likelihood, outputs, None, KEY))(outputs)
+    columns = jax.jit(lambda outputs: curvature.ggn(KEY, likelihood, outputs, None))(outputs)
     assert columns.shape == (num_columns, *outputs.shape)
     targets = likelihood(outputs).sample(jax.random.key(1))
 
@@ -100,7 +100,7 @@ def test_empirical_fisher_is_the_sum_of_outer_products_of_gradients():
 def test_fisher_from_sampled_labels_is_the_fisher_information():
     logits = jnp.asarray(np.random.default_rng(2).normal(size=(2, 3)))
     num = 100_000
-    columns = curvature.fisher(num)(btl.likelihoods.categorical(), logits, None, KEY)
+    columns = curvature.fisher(num)(KEY, btl.likelihoods.categorical(), logits, None)
     each = num * columns[:, :, :, None] * columns[:, :, None, :]
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     exact = p[:, :, None] * np.eye(3) - p[:, :, None] * p[:, None, :]
@@ -111,20 +111,28 @@ def test_fisher_from_sampled_labels_is_the_fisher_information():
 def test_low_precision_outputs_give_float32_columns():
     logits = jnp.zeros((2, 3), jnp.bfloat16)
     for kind in (curvature.ggn, curvature.empirical_fisher, curvature.fisher(2)):
-        columns = jax.eval_shape(lambda kind=kind: kind(btl.likelihoods.categorical(), logits, jnp.zeros(2, int), KEY))
+        columns = jax.eval_shape(lambda kind=kind: kind(KEY, btl.likelihoods.categorical(), logits, jnp.zeros(2, int)))
         assert columns.dtype == jnp.float32
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "outputs", "name"),
-    [
-        (btl.likelihoods.normal(), (jnp.zeros(2), jnp.zeros(2)), r"likelihoods.normal with a learned noise"),
-        (btl.likelihoods.from_function(dist.Poisson), jnp.ones(2), r"likelihoods.from_function \(a Poisson\)"),
-    ],
-)
-def test_an_unknown_output_hessian_is_named(likelihood, outputs, name):
-    with pytest.raises(ValueError, match=f"{name}.* has no known output Hessian for a GGN.*fisher.num_samples"):
-        curvature.ggn(likelihood, outputs, None, KEY)
+def test_automatic_differentiation_needs_targets():
+    likelihood = btl.likelihoods.from_function(dist.Poisson)
+    with pytest.raises(ValueError, match=r"targets are None, but the Hessian of a FromFunction likelihood.*give them"):
+        curvature.ggn(KEY, likelihood, jnp.ones(2), None)
+
+
+@pytest.mark.x64
+def test_a_learned_noise_has_the_fisher_information_of_mean_and_log_scale():
+    rng = np.random.default_rng(3)
+    inputs, targets = rng.normal(size=(6, 2)), rng.normal(size=6)
+    net = btl.nets.with_log_scale(btl.nets.from_function(lambda p, x: x @ p["w"], {"w": jnp.array([1.0, -2.0])}), 0.5)
+    joint = btl.LogJoint(net, btl.likelihoods.normal(), None, num_data=6)
+    data = btl.data.arrays(jnp.asarray(inputs), jnp.asarray(targets))
+    matrix = curvature.dense()(KEY, joint, net.params, data, curvature.ggn, 3).matrix
+    # In the order log_scale, w: 2 for every example, and X^T X / scale^2.
+    expected = np.zeros((3, 3))
+    expected[0, 0], expected[1:, 1:] = 2 * 6, inputs.T @ inputs / 0.5**2
+    np.testing.assert_allclose(matrix, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_fisher_needs_a_sample():

@@ -433,7 +433,7 @@ def test_what_cannot_be_linearised_says_so():
         predict.sampled(jax.random.key(0), 0)
     counts = likelihoods.from_function(lambda f: dist.Poisson(jnp.exp(f[:, 0])))
     with pytest.raises(TypeError, match=r"link is needed for a FromFunction likelihood.*predict.sampled"):
-        predict.linearized(log_joint(network, s.mean, counts), s.posterior)
+        predict.linearized(log_joint(network, s.mean, counts), s.posterior)(s.inputs)
     drawn = predict.linearized(log_joint(network, s.mean, counts), s.posterior, predict.sampled(jax.random.key(0), 4))
     assert drawn(s.inputs).mean().shape == (7,)
     with pytest.raises(TypeError, match=r"mean_field_1 is a link for categorical and bernoulli.*this one is a Normal"):

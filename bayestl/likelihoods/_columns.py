@@ -1,0 +1,31 @@
+"""Columns in output space, as roots of matrices that are block diagonal over examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def one_each(root: Float[Array, "B ..."]) -> Float[Array, "K B ..."]:
+    """A column for every number in an example's event, zero in all others."""
+    size = math.prod(root.shape[1:])
+    eye = jnp.eye(size, dtype=root.dtype).reshape(size, 1, *root.shape[1:])
+    return eye * root
+
+
+def pulled_back(parameters: Callable[[Any], Any], root: Callable[[Any], Any], outputs: Any) -> Any:
+    """Columns in the outputs, leaves (K, B, ...), from those in a distribution's parameters.
+
+    Args:
+        parameters: outputs (B, ...) -> parameters, for which ``root`` is known.
+        root: parameters -> columns over the parameters, leaves (K, B, ...).
+        outputs: where.
+    """
+    values, pull_back = jax.vjp(parameters, outputs)
+    columns = jax.tree.map(lambda c, v: c.astype(v.dtype), root(values), values)
+    return jax.vmap(lambda column: pull_back(column)[0])(columns)

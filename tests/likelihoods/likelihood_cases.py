@@ -1,0 +1,74 @@
+"""The conformance list: every likelihood, with outputs to try it at. A new likelihood is one more line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from bayestl import likelihoods
+
+
+class Case(NamedTuple):
+    """One likelihood.
+
+    Attributes:
+        make: makes it, in the precision of the test.
+        outputs: numpy generator and number of examples -> raw outputs.
+        link_error: how far the probability or density of its default link may be from quadrature; None where the
+            outputs of an example are too many for quadrature.
+        noise: standard deviation of the targets' noise, for likelihoods that give random targets.
+    """
+
+    make: Callable[[], Any]
+    outputs: Callable[[np.random.Generator, int], Any]
+    link_error: float | None = None
+    noise: Any = None
+
+
+def _array(*shape: int) -> Callable[[np.random.Generator, int], Any]:
+    return lambda rng, num: jnp.asarray(1.5 * rng.normal(size=(num, *shape)))
+
+
+def _pair(*shape: int) -> Callable[[np.random.Generator, int], Any]:
+    def outputs(rng: np.random.Generator, num: int) -> Any:
+        return jnp.asarray(rng.normal(size=(num, *shape))), jnp.asarray(0.5 * rng.normal(size=(num, *shape)))
+
+    return outputs
+
+
+def several_labels(outputs: jax.Array) -> dist.Distribution:
+    return dist.BernoulliLogits(outputs).to_event(1)
+
+
+def several_classes(outputs: jax.Array) -> dist.Distribution:
+    return dist.CategoricalLogits(2 * outputs.reshape(-1, 2, 3)).to_event(1)
+
+
+def own_normal(outputs: jax.Array) -> dist.Distribution:
+    return dist.Normal(3 * outputs, 0.5).to_event(1)
+
+
+def counts(outputs: jax.Array) -> dist.Distribution:
+    return dist.Poisson(jnp.exp(outputs))
+
+
+SCALES = (0.5, 2.0, 1.0)
+# MacKay's approximation of an averaged probability is off by at most 0.02.
+CASES = {
+    "categorical": Case(likelihoods.categorical, _array(4)),
+    "categorical, two classes": Case(likelihoods.categorical, _array(2)),
+    "bernoulli": Case(likelihoods.bernoulli, _array(), link_error=0.02),
+    "normal": Case(lambda: likelihoods.normal(jnp.array(SCALES)), _array(3), noise=np.array(SCALES)),
+    "normal, one output": Case(lambda: likelihoods.normal(0.3), _array(), link_error=1e-9, noise=0.3),
+    "normal, learned noise": Case(likelihoods.normal, _pair()),
+    "normal, learned noise, two outputs": Case(likelihoods.normal, _pair(2)),
+    "several labels": Case(lambda: likelihoods.from_function(several_labels), _array(3)),
+    "several classes, scaled": Case(lambda: likelihoods.from_function(several_classes), _array(6)),
+    "normal from a function": Case(lambda: likelihoods.from_function(own_normal), _array(2)),
+    "counts from a function": Case(lambda: likelihoods.from_function(counts), _array(), link_error=1e-6),
+}

@@ -253,6 +253,8 @@ class Predictive:
         return self._each(lambda d: d.mean)
 
     def _check_shape(self, values: Any) -> None:
+        if isinstance(values, dict | tuple):  # targets of several heads, of which the distribution knows the shapes
+            return
         description = self._description
         shape = description.batch_shape + description.event_shape
         likelihoods.check_targets_shape(tuple(jnp.shape(values)), shape)

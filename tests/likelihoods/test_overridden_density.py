@@ -154,7 +154,7 @@ class TwoThirds(dist.CategoricalLogits):
     """A normalised density of its own: class 0 twice as likely as the logits say."""
 
     def log_prob(self, value):
-        bonus = jnp.array([np.log(2.0), 0.0, 0.0], self.logits.dtype)
+        bonus = jnp.array([np.log(2.0), 0.0, 0.0])
         return dist.CategoricalLogits(self.logits + bonus).log_prob(value)
 
 
@@ -167,7 +167,7 @@ def test_a_normalised_density_of_its_own_is_asked_for_its_probabilities():
 class Bounded(dist.Distribution):
     """A density without a stated support."""
 
-    support = None
+    support = None  # pyright: ignore[reportAssignmentType]  numpyro declares a property
 
     def __init__(self, location):
         self.location = location

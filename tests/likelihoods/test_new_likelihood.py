@@ -76,7 +76,7 @@ def test_counts_below_zero_are_refused():
     joint, posterior = _problem(LogPoisson())
     given = btl.predict.linearized(joint, posterior)(jnp.asarray(INPUTS))
     with pytest.raises(ValueError, match="1 of 8 targets lie outside the support of the likelihood: they go from -1"):
-        btl.metrics.report(given, np.where(np.arange(8) == 2, -1, 3))
+        given.check_targets(np.where(np.arange(8) == 2, -1, 3))
 
 
 def test_chains_are_looked_at_by_their_expected_counts():

@@ -222,6 +222,31 @@ def shown(names: Sequence[str], most: int = 8) -> str:
     return listed + (f" and {len(names) - most} more" if len(names) > most else "") if names else "none"
 
 
+def summary(tree: Params, most: int = 100) -> str:
+    """A table of the leaves: path, shape, dtype and how many numbers; the total at the end.
+
+    Args:
+        tree: parameters, or any pytree of arrays.
+        most: rows to show; the others are counted in one line.
+
+    Example:
+        >>> print(btl.tree.summary({"body": {"kernel": jnp.zeros((100, 20))}, "bias": jnp.zeros(20)}))
+        bias         (20,)      float32     20
+        body/kernel  (100, 20)  float32  2,000
+        total                            2,020
+    """
+    leaves = list(by_paths(tree).items())
+    rows = [(path or ".", str(jnp.shape(x)), str(jnp.result_type(x)), f"{jnp.size(x):,}") for path, x in leaves[:most]]
+    if len(leaves) > most:
+        rows.append((f"{len(leaves) - most} more", "", "", f"{sum(jnp.size(x) for _, x in leaves[most:]):,}"))
+    rows.append(("total", "", "", f"{sum(jnp.size(x) for _, x in leaves):,}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)), row[3].rjust(widths[3])])
+        for row in rows
+    )
+
+
 # ---------------------------------------------------------------- checks
 
 

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Net:
     """A network: how to apply it, the parameters it starts from, and the state it carries.
 
@@ -56,6 +56,11 @@ class Net:
     def __call__(self, params: Params, inputs: Any) -> Any:
         """Outputs at ``params``, deterministic, with the state frozen."""
         return self.apply(params, self.state, inputs, None)[0]
+
+    def __repr__(self) -> str:
+        params, state = jax.tree.leaves(self.params), jax.tree.leaves(self.state)
+        size = sum(getattr(leaf, "size", 1) for leaf in params)
+        return f"Net({size:,} parameters in {len(params)} arrays, a state of {len(state)} arrays)"
 
 
 @runtime_checkable

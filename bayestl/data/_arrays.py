@@ -20,7 +20,7 @@ from bayestl.data import _checks, _order
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ArrayData:
     """Examples as arrays on the device; made by :func:`arrays` or :func:`stack`.
 
@@ -40,6 +40,14 @@ class ArrayData:
         """Length of the member axis of a stacked data set; ``None`` for an ordinary one, and inside ``vmap``."""
         leaf = jax.tree.leaves(self.targets)[0]
         return None if leaf.ndim == self._target_ndim else leaf.shape[0]
+
+    def __repr__(self) -> str:
+        members = "" if self.num_members is None else f"{self.num_members} members, "
+        lead = 1 if self.num_members is None else 2
+        return (
+            f"ArrayData({members}{self.num_examples:,} examples, inputs {_shapes(self.inputs, lead)}, "
+            f"targets {_shapes(self.targets, lead)})"
+        )
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Batches it takes to see every example: ceil(N / batch_size)."""
@@ -217,3 +225,9 @@ def _check_alike(number: int, member: ArrayData, first: ArrayData) -> None:
         raise ValueError(
             f"member {number} and member 0 differ in structure, shape or dtype: {described[0]} against {described[1]}"
         )
+
+
+def _shapes(tree: Any, lead: int) -> str:
+    """Dtype and shape of one example, leaf by leaf."""
+    shapes = [f"{path}{': ' if path else ''}{x.dtype} {x.shape[lead:]}" for path, x in _tree.by_paths(tree).items()]
+    return shapes[0] if len(shapes) == 1 else f"[{', '.join(shapes[:4])}{', ...' if len(shapes) > 4 else ''}]"

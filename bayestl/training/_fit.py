@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from bayestl._placement import MeshLayout, check_sharding, layout_of, place_alik
 from bayestl._static import Static, partition
 from bayestl._types import Data, Inference, Key, Params, Posterior
 from bayestl.passes import first_examples
+from bayestl.posteriors import save
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
 from bayestl.training._loop import Keys, Span, Transform, all_finite, as_seen, check_run, run_steps, split_key
 
@@ -49,7 +51,8 @@ class FitResult(NamedTuple):
         state: the method's last good state.
         history: the method's infos, name to array with one entry per step.
         steps: steps taken (of which the results are kept).
-        stopped: why the run ended: "finished", "callback", "interrupted", or the words on what went wrong.
+        stopped: why the run ended: "finished", "already finished" (in the checkpoint that was found), "callback",
+            "interrupted", or the words on what went wrong.
         seconds: wall-clock seconds, compilation left out.
         compile_seconds: seconds until the program was ready.
     """
@@ -71,6 +74,25 @@ class FitResult(NamedTuple):
     def net_state(self) -> Any:
         """The network's state at the end; give it to ``joint.replace(state=...)`` before predicting."""
         return getattr(self.state, "net_state", ())
+
+    def save(self, path: str | os.PathLike[str], *, settings: dict[str, Any] | None = None) -> None:
+        """Write the posterior to one file, with the network's state; :func:`~bayestl.load` reads it.
+
+        Args:
+            path: where to; an existing file is replaced.
+            settings: any JSON object, beside the run's steps, why it stopped, and its seconds.
+
+        Raises:
+            TypeError: a posterior of a kind that files do not hold; settings that are no JSON.
+        """
+        run = {name: getattr(self, name) for name in ("steps", "stopped", "seconds", "compile_seconds")}
+        save(path, self.posterior, net_state=self.net_state, settings={**run, **(settings or {})})
+
+    def __repr__(self) -> str:
+        objective = self.history.get("objective", np.zeros(0))
+        values = f", objective {objective[0]:.4g} to {objective[-1]:.4g}" if len(objective) else ""
+        kind = type(self.posterior).__name__
+        return f"FitResult({kind}, {self.steps:,} steps, {self.stopped!r}{values}, {self.seconds:.1f} s)"
 
 
 class Prepared(NamedTuple):
@@ -174,6 +196,7 @@ def fit(
 
         if saver is not None and (saved := saver.restore(state, steps)) is not None:
             done, state = saved.step, saved.state
+            stopped = "already finished" if done == steps else stopped
             history.append(saved.history)
             bar.update(done)
         began = time.perf_counter()

@@ -43,7 +43,7 @@ class ManyResult(NamedTuple):
         history: the method's infos, name to array (M, steps, ...).
         failed: (M,), the step whose objective or new state was not finite, where the member was frozen; or -1.
         steps: steps taken.
-        stopped: "finished", "callback", or "interrupted".
+        stopped: "finished", "already finished" (in the checkpoint that was found), "callback", or "interrupted".
         seconds: wall-clock seconds for all members, compilation left out.
         compile_seconds: seconds until the program was ready.
     """
@@ -66,6 +66,12 @@ class ManyResult(NamedTuple):
     def net_state(self) -> Any:
         """Every member's network state, leaves with a leading axis M."""
         return getattr(self.state, "net_state", ())
+
+    def __repr__(self) -> str:
+        num_failed, kind = int(np.sum(self.failed >= 0)), type(self.posterior).__name__
+        failed = f", {num_failed} failed" if num_failed else ""
+        members = f"{len(self.failed)} members, {kind} each"
+        return f"ManyResult({members}, {self.steps:,} steps, {self.stopped!r}{failed}, {self.seconds:.1f} s)"
 
 
 class _Members(NamedTuple):
@@ -175,6 +181,7 @@ def fit_many(
     with opened(checkpoint, description) as saver, tqdm(**bar_options(steps, progress)) as bar:
         if saver is not None and (saved := saver.restore(carry, steps)) is not None:
             done, carry = saved.step, saved.state
+            stopped = "already finished" if done == steps else stopped
             history.append(saved.history)
             bar.update(done)
         try:

@@ -125,6 +125,8 @@ def test_a_finished_run_goes_on_to_more_steps(tmp_path):
     assert np.array_equal(longer.params["w"], straight.params["w"])
     assert np.array_equal(longer.history["objective"], straight.history["objective"])
     assert not np.array_equal(short.params["w"], longer.params["w"])
+    assert (short.stopped, longer.stopped) == ("finished", "finished")
+    assert _fit(tmp_path / "a", steps=40).stopped == "already finished"
     with pytest.raises(ValueError, match="is of step 40, beyond steps=30; ask for 40 steps or more"):
         _fit(tmp_path / "a", steps=30)
 

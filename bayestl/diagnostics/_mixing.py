@@ -23,7 +23,7 @@ def r_hat(values: Any) -> Any:
             not among the many parameters that give the same one.
 
     Returns:
-        Arrays (...); NaN for a value that never changes.
+        Arrays (...); NaN for a value that never changes, or is not finite in some draw.
 
     Raises:
         ValueError: fewer than 4 draws per chain.
@@ -51,7 +51,8 @@ def ess(values: Any) -> Any:
         values: pytree of arrays (C, n, ...), as for :func:`r_hat`.
 
     Returns:
-        Arrays (...); NaN for a value that never changes. More than 100 per chain are wanted.
+        Arrays (...); NaN for a value that never changes, or is not finite in some draw. More than 100 per chain are
+            needed.
 
     Reference:
         Vehtari et al. 2021 (arXiv 1903.08008), with Geyer's initial monotone sequence.
@@ -85,10 +86,12 @@ def _each(diagnostic: Callable[[np.ndarray], np.ndarray], values: Any) -> Any:
     def one(x: Any) -> Any:
         halves = _split(np.asarray(x, np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = np.asarray(diagnostic(halves))
-        # A value that never changes has no variance to compare: rounding would make a number of it.
-        found = np.where(np.ptp(halves, axis=(0, 1)) == 0, np.nan, found)
-        return found if found.ndim else float(found)
+            result = np.asarray(diagnostic(halves))
+            spread = np.ptp(halves, axis=(0, 1))
+        # A value that never changes has no variance to compare: rounding would make a number of it. Ranks would make
+        # numbers of draws that are none.
+        result = np.where((spread > 0) & np.isfinite(spread), result, np.nan)
+        return result if result.ndim else float(result)
 
     return jax.tree.map(one, values)
 
@@ -115,7 +118,9 @@ def _ranks(column: np.ndarray) -> np.ndarray:
 
 
 def _effective(x: np.ndarray) -> np.ndarray:
-    found = np.asarray(diagnostics.effective_sample_size(x))
+    effective = np.asarray(diagnostics.effective_sample_size(x))
     total = x.shape[0] * x.shape[1]
-    # Antithetic chains may know a mean better than independent draws; the estimate is not believed without limit.
-    return np.minimum(found, total * np.log10(total))
+    # Antithetic chains may know a mean better than independent draws; the estimate is not believed without limit. Where
+    # the estimated autocorrelation time is below the floor, or even negative, it is the floor, 1 / log10(total).
+    limit = total * np.log10(total)
+    return np.where(effective <= 0, limit, np.minimum(effective, limit))

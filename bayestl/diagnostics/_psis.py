@@ -11,8 +11,9 @@ import numpy as np
 class PSIS(NamedTuple):
     """Attributes:
     log_weights: (S,), the smoothed ones, normalised; for a :class:`~bayestl.Samples` that corrects the approximation.
-    khat: shape of the generalised Pareto distribution that fits the largest weights; NaN where there are too few,
-        -inf where they are equal.
+    khat: shape of the generalised Pareto distribution that fits the largest weights; NaN where there are too few. Where
+        ties or underflow leave none to fit, -inf if the weights are nearly equal (their variance is at most their
+        squared mean), and inf if a few of them outweigh all others.
     """
 
     log_weights: np.ndarray
@@ -30,7 +31,7 @@ def psis(log_weights: Any) -> PSIS:
         log_weights: (S,), log target - log proposal at draws of the proposal, up to a constant.
 
     Raises:
-        ValueError: not one axis of at least 1 number, or a NaN.
+        ValueError: not one axis of at least 1 number, a NaN, +inf, or -inf at all draws.
 
     Reference:
         Vehtari et al. 2024, "Pareto Smoothed Importance Sampling" (arXiv 1507.02646); the fit is that of Zhang and
@@ -50,6 +51,11 @@ def psis(log_weights: Any) -> PSIS:
             f"log_weights has {np.isnan(log_weights).sum()} NaN of {log_weights.size}; the log joint or the "
             "approximation's log density is not a number at some draws"
         )
+    if not np.isfinite(log_weights.max()):
+        raise ValueError(
+            f"the largest of log_weights is {log_weights.max()}; the target has no density at any draw, or an infinite "
+            "one at some"
+        )
     num = log_weights.size
     log_weights = log_weights - log_weights.max()
     tail, khat = math.ceil(min(num / 5, 3 * math.sqrt(num))), math.nan
@@ -57,7 +63,6 @@ def psis(log_weights: Any) -> PSIS:
     if tail >= 5:
         cutoff = np.exp(log_weights[order[-tail - 1]])
         excess = np.exp(log_weights[order[-tail:]]) - cutoff
-        # Equal weights have no tail to fit.
         if excess[-1] > 1e-10 * np.exp(log_weights[order[-1]]) and excess[tail // 4] > 0:
             khat, sigma = _fit(excess)
             places = (np.arange(tail) + 0.5) / tail
@@ -65,8 +70,13 @@ def psis(log_weights: Any) -> PSIS:
             # No smoothed weight above the largest raw one.
             log_weights[order[-tail:]] = np.minimum(np.log(smoothed), 0.0)
         else:
-            khat = -math.inf
+            khat = -math.inf if _are_nearly_equal(np.exp(log_weights)) else math.inf
     return PSIS(log_weights - np.logaddexp.reduce(log_weights), khat)
+
+
+def _are_nearly_equal(weights: np.ndarray) -> bool:
+    """Whether the variance of the weights is at most their squared mean: they are worth half as many equal ones."""
+    return bool(np.sum(weights) ** 2 >= weights.size * np.sum(weights**2) / 2)
 
 
 def psis_khat(log_weights: Any) -> float:

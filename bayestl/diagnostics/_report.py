@@ -147,6 +147,10 @@ def _mixing(joint: LogJoint, posterior: Any, data: Any, num_inputs: int) -> list
     if num < 4:
         return [Row("draws per chain", num, ">= 4", f"its chains hold {num} draws, too few to see whether they mixed")]
     flat = values.reshape(num_chains, num, -1)
+    bad = int(np.sum(~np.all(np.isfinite(flat), axis=2)))
+    if bad:
+        words = f"{bad} of its {num_chains * num} draws predict NaN or infinity; take smaller steps"
+        return [Row("R-hat", math.nan, "<= 1.01", words)]
     if np.all(np.ptp(flat, axis=(0, 1)) == 0):
         return [Row("R-hat", math.nan, "<= 1.01", "every draw predicts the same: there is no variability at all")]
     worst, bulk, tail = (float(f(g(flat))) for f, g in ((np.nanmax, r_hat), (np.nanmin, ess), (np.nanmin, ess_tail)))
@@ -154,9 +158,9 @@ def _mixing(joint: LogJoint, posterior: Any, data: Any, num_inputs: int) -> list
     not_mixed = f"R-hat is {worst:.3g}, so that its chains (or their halves) disagree; run them for longer"
     too_few = "is worth {:.0f} independent draws, fewer than " + f"{enough}; run it for longer"
     return [
-        Row("R-hat of predictions, largest", worst, "<= 1.01", not_mixed if worst > 1.01 else ""),
-        Row("effective draws, bulk, fewest", bulk, f">= {enough}", too_few.format(bulk) if bulk < enough else ""),
-        Row("effective draws, tails, fewest", tail, f">= {enough}", too_few.format(tail) if tail < enough else ""),
+        Row("R-hat of predictions, largest", worst, "<= 1.01", "" if worst <= 1.01 else not_mixed),
+        Row("effective draws, bulk, fewest", bulk, f">= {enough}", "" if bulk >= enough else too_few.format(bulk)),
+        Row("effective draws, tails, fewest", tail, f">= {enough}", "" if tail >= enough else too_few.format(tail)),
     ]
 
 
@@ -203,7 +207,7 @@ def _left_out(value: float) -> Row:
 
 def _spreads(posterior: Any, prior: Any, key: Key) -> list[Row]:
     found = spread(key, posterior, prior)
-    most = max(found.values())
+    most = float(np.max([*found.values()]))  # NaN if one is
     words = ""
     if not most > _NO_SPREAD:
         words = (

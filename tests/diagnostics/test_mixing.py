@@ -58,3 +58,16 @@ def test_shapes_ties_and_constants():
     assert np.isfinite(r_hat(np.round(x)))
     with pytest.raises(ValueError, match=r"values have shape \(2, 3\); give chains of at least 4 draws each"):
         r_hat(np.zeros((2, 3)))
+
+
+def test_antithetic_chains_have_a_floor_under_their_autocorrelation_time():
+    """``tau >= 1 / log10(C n)``, also where the estimate of tau is negative (Vehtari et al. 2021, as in ArviZ)."""
+    x = _autoregressive(-0.99, 4, 1000, seed=5)
+    np.testing.assert_allclose(ess(x), 4000 * np.log10(4000))
+
+
+def test_draws_that_are_no_numbers_have_no_diagnostics():
+    x = _autoregressive(0.0, 4, 100, seed=6)
+    for bad in (np.nan, np.inf):
+        x[1, 7] = bad
+        assert all(np.isnan(diagnostic(x)) for diagnostic in (r_hat, ess, ess_tail))

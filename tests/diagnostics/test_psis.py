@@ -71,6 +71,21 @@ def test_agrees_with_arviz():
         np.testing.assert_allclose(found.log_weights, smoothed, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "log_weights",
+    [[0.0] + [-100.0] * 255, [0.0] * 3 + [-100.0] * 253, np.linspace(-421_487, -25_885, 200), [0.0] + [-np.inf] * 99],
+    ids=["one", "three", "far apart", "alone"],
+)
+def test_a_few_weights_that_outweigh_all_others(log_weights):
+    """All of the mean is in fewer draws than a tail is fitted to: no number of draws like these would do."""
+    assert psis_khat(log_weights) == np.inf
+
+
+def test_ties_of_weights_that_differ_little():
+    """Twice as much for a tenth of the draws: the weights have a variance of 0.07 squared means."""
+    assert psis_khat([0.0] * 90 + [np.log(2.0)] * 10) == -np.inf
+
+
 def test_edges():
     assert psis_khat(np.zeros(100)) == -np.inf
     np.testing.assert_allclose(psis(np.full(4, 7.0)).log_weights, -np.log(4))
@@ -82,5 +97,8 @@ def test_edges():
     assert np.isfinite(psis_khat(log_weights))
     with pytest.raises(ValueError, match=r"log_weights has shape \(2, 3\); give one number per draw"):
         psis(np.zeros((2, 3)))
+    for value in (-np.inf, np.inf):
+        with pytest.raises(ValueError, match=f"the largest of log_weights is {value}"):
+            psis(np.full(50, value))
     with pytest.raises(ValueError, match="log_weights has 1 NaN of 3"):
         btl.diagnostics.psis_khat([0.0, np.nan, 1.0])

@@ -99,6 +99,9 @@ def test_chains_that_did_not_mix():
     stuck = btl.posteriors.Chain({"w": jnp.ones((60, 2))}, jnp.zeros(60), {"w": jnp.ones(2)})
     with pytest.warns(UserWarning, match="every draw predicts the same: there is no variability at all"):
         _report(joint, stuck, data)
+    broken = btl.posteriors.Chain({"w": draws["w"].at[0, 3].set(jnp.nan)}, jnp.zeros((3, 60)), {"w": jnp.zeros((3, 2))})
+    with pytest.warns(UserWarning, match="1 of its 180 draws predict NaN or infinity"):
+        _report(joint, broken, data)
     short = btl.posteriors.Chain({"w": jnp.ones((3, 2))}, jnp.zeros(3), {"w": jnp.ones(2)})
     with pytest.warns(UserWarning, match="its chains hold 3 draws, too few to see"):
         _report(joint, short, data)

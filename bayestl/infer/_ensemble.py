@@ -35,7 +35,7 @@ def ensemble(
     chunk_size: int = 100,
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
-    vectorize: Vectorize = jax.vmap,
+    vectorize: Vectorize | None = None,
 ) -> Samples | Mixture:
     """A method from several starts, all members in one compiled program, as one posterior.
 
@@ -63,7 +63,8 @@ def ensemble(
         chunk_size: steps between reports.
         checkpoint: save all members as they go, and go on from the last checkpoint.
         progress: show a progress bar.
-        vectorize: ``jax.vmap`` side by side, :func:`~bayestl.sequentially` one after another.
+        vectorize: ``jax.vmap`` side by side, :func:`~bayestl.sequentially` one after another; by default what is
+            faster, see :func:`~bayestl.fit_many`.
 
     Returns:
         A :class:`~bayestl.Samples` with one draw for each member of a point method; a :class:`~bayestl.Mixture` of

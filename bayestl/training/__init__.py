@@ -2,10 +2,13 @@
 
 from bayestl._placement import shard_params
 from bayestl.training._checkpoint import Checkpoint
-from bayestl.training._fit import Callback, EarlyStopping, FitResult, Progress, fit
-from bayestl.training._fit_many import ManyResult, Vectorize, fit_many, sequentially
+from bayestl.training._fit import fit
+from bayestl.training._fit_many import fit_many
 from bayestl.training._loop import Transform, all_finite
+from bayestl.training._members import Vectorize, sequentially
 from bayestl.training._memory import MemoryEstimate, estimate_memory
+from bayestl.training._progress import Callback, EarlyStopping, Progress
+from bayestl.training._results import FitResult, ManyResult
 from bayestl.training._ring import Ring
 
 __all__ = [

@@ -38,51 +38,98 @@ def split_key(key: Key) -> Keys:
 
 
 class Span(NamedTuple):
-    """Which steps a program runs: from ``start``, ``num`` of them, both of which may be traced."""
+    """Which steps a program runs: from ``start``, ``num`` of them; or the one that is ``num`` steps after ``start``."""
 
     start: Any
     num: Any
 
 
-def run_steps(
-    step: Callable,
-    state: Any,
-    data: Window,
-    keys: Keys,
-    span: Span,
-    *,
-    capacity: int,
-    batch_size: int,
-    transform: Transform | None,
-    layout: MeshLayout | None = None,
+class Recipe(NamedTuple):
+    """The static part of a run's programs.
+
+    Attributes:
+        make_step: what differs between runs of one program -> the method's step.
+        capacity: the most steps of a chunk.
+        batch_size: examples per step.
+        transform: of a batch, or None.
+        placement: where batches and state lie on a mesh, or None.
+    """
+
+    make_step: Callable[[Any], Callable]
+    capacity: int
+    batch_size: int
+    transform: Transform | None
+    placement: MeshLayout | None = None
+
+
+class Arguments(NamedTuple):
+    """What the programs of one run take besides its state, the same at every step.
+
+    Attributes:
+        numbers: what ``make_step`` takes.
+        keys: the streams of randomness.
+        data: the data set, or a window of a stream.
+    """
+
+    numbers: Any
+    keys: Keys
+    data: Window
+
+
+def rows_of_chunk(recipe: Recipe, arguments: Arguments, start: Any) -> jax.Array:
+    """What the batches of the steps from ``start`` on are gathered from, leading axis ``capacity``."""
+    _, keys, data = arguments
+    rows = data.indices(keys.order, start, recipe.capacity, recipe.batch_size)
+    return rows if recipe.placement is None else recipe.placement.rows(rows)
+
+
+def one_step(recipe: Recipe, arguments: Arguments, state: Any, rows: jax.Array, span: Span) -> tuple[Any, Any]:
+    """Step number ``span.num`` of the chunk that begins at ``span.start``: the new state, and its infos."""
+    placement = recipe.placement
+    key_transform, key_step = jax.random.split(jax.random.fold_in(arguments.keys.steps, span.start + span.num))
+    batch = arguments.data.gather(rows[span.num])
+    batch = batch if placement is None else placement.split(batch)
+    if recipe.transform is not None:
+        batch = recipe.transform(key_transform, batch)
+    new_state, info = recipe.make_step(arguments.numbers)(key_step, state, batch)
+    return new_state if placement is None else placement.keep(new_state), info
+
+
+def step_into(
+    recipe: Recipe, arguments: Arguments, state_and_infos: Any, rows: jax.Array, span: Span
 ) -> tuple[Any, Any]:
-    """``span.num`` <= ``capacity`` steps of a method; the new state, and infos with a leading axis ``capacity``.
+    """:func:`one_step`, its infos written to their row of ``infos``."""
+    state, infos = state_and_infos
+    new_state, info = one_step(recipe, arguments, state, rows, span)
+    infos = jax.tree.map(lambda buffer, x: buffer.at[span.num].set(x), infos, info)
+    return new_state, infos if recipe.placement is None else recipe.placement.report(infos)
+
+
+def empty_infos(recipe: Recipe, arguments: Arguments, state: Any) -> Any:
+    """Room for the infos of a chunk, leaves (capacity, ...)."""
+
+    def info(arguments: Arguments, state: Any) -> Any:
+        rows = rows_of_chunk(recipe, arguments, jnp.int32(0))
+        return one_step(recipe, arguments, state, rows, Span(jnp.int32(0), jnp.int32(0)))[1]
+
+    shapes = jax.eval_shape(info, arguments, state)
+    infos = jax.tree.map(lambda x: jnp.zeros((recipe.capacity, *x.shape), x.dtype), shapes)
+    return infos if recipe.placement is None else recipe.placement.report(infos)
+
+
+def run_chunk(recipe: Recipe, arguments: Arguments, state: Any, span: Span) -> tuple[Any, Any]:
+    """``span.num`` <= ``capacity`` steps of a method as one loop; the new state, and infos of ``capacity`` rows.
 
     The number of steps is not part of the program: a full chunk, the remainder at the end and the replay after a
-    failure run the same compiled code. A ``layout`` keeps batches and state on a mesh as they were placed.
+    failure run the same compiled code.
     """
-    rows = data.indices(keys.order, span.start, capacity, batch_size)
-    rows = rows if layout is None else layout.rows(rows)
-
-    def one(i: jax.Array, state: Any) -> tuple[Any, Any]:
-        key_transform, key_step = jax.random.split(jax.random.fold_in(keys.steps, span.start + i))
-        batch = data.gather(rows[i])
-        batch = batch if layout is None else layout.split(batch)
-        if transform is not None:
-            batch = transform(key_transform, batch)
-        return step(key_step, state, batch)
-
-    info_shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32), state)[1]
-    infos = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), info_shapes)
+    rows = rows_of_chunk(recipe, arguments, span.start)
+    infos = empty_infos(recipe, arguments, state)
 
     def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        state, infos = carry
-        new_state, info = one(i, state)
-        new_state = new_state if layout is None else layout.keep(new_state)
-        return new_state, jax.tree.map(lambda buffer, x: buffer.at[i].set(x), infos, info)
+        return step_into(recipe, arguments, carry, rows, Span(span.start, i))
 
-    state, infos = jax.lax.fori_loop(0, span.num, body, (state, infos))
-    return state, infos if layout is None else layout.report(infos)
+    return jax.lax.fori_loop(0, span.num, body, (state, infos))
 
 
 def as_seen(examples: Batch, transform: Transform | None) -> tuple[Any, Any]:

@@ -12,8 +12,8 @@ from jax.sharding import NamedSharding
 
 from bayestl._static import partition
 from bayestl._types import Data, Inference, Key, Params
-from bayestl.training._fit import prepare, run_chunk
-from bayestl.training._loop import Span, Transform, check_run, split_key
+from bayestl.training._loop import Transform, check_run, split_key
+from bayestl.training._single import Chunks, prepare
 
 
 class MemoryEstimate(NamedTuple):
@@ -96,16 +96,14 @@ def estimate_memory(
 
     params = jax.tree.map(_shape, params)
     keys = split_key(jax.random.key(0))
-    state, dynamic, static, keys, layout = prepare(init, inference.step, keys, params, sharding, batch_size)
-    options = {"capacity": capacity, "batch_size": batch_size, "transform": transform, "layout": layout}
+    prepared = prepare(init, inference.step, keys, params, sharding, capacity, batch_size, transform)
     with data.open(keys.order, batch_size, capacity, sharding) as window:
         first = window(0)
-        span = Span(np.int32(0), np.int32(0))
-        plan = run_chunk.lower(dynamic, state, first, keys, span, static=static, **options).compile().memory_analysis()
+        plan = Chunks(prepared, first).main.memory_analysis()
     if plan is None:
         raise NotImplementedError(f"the {jax.default_backend()} compiler does not say what memory a program takes")
     windows = 1 if isinstance(first, type(data)) else 3
-    size = {"data": windows * _bytes(first), "state": _bytes(state), "method": _bytes(dynamic)}
+    size = {"data": windows * _bytes(first), "state": _bytes(prepared.state), "method": _bytes(prepared.numbers)}
     return MemoryEstimate(
         method=size["method"],
         data=size["data"],

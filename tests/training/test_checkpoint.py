@@ -168,10 +168,12 @@ def test_another_number_of_devices_goes_on_with_a_warning(tmp_path, monkeypatch)
 
 def test_what_was_done_is_saved_when_something_fails(tmp_path):
     expected = _fit(tmp_path / "straight")
+    before = []
 
     def fails(event: btl.Progress) -> None:
         if event.step == 30:
             raise OSError("the disk of the callback is full")
+        before.append(event.step)
 
     inference = btl.infer.map_estimate(_joint(), OPTIMIZER)
     options = {"steps": 40, "batch_size": 4, "chunk_size": 10, "progress": False}
@@ -183,7 +185,8 @@ def test_what_was_done_is_saved_when_something_fails(tmp_path):
     again = btl.fit(
         KEY, inference, PARAMS, DATA, checkpoint=checkpoint, callbacks=[lambda e: steps.append(e.step)], **options
     )
-    assert steps == [40]
+    # The callback is shown again what it did not come through with.
+    assert (before, steps) == ([10, 20], [30, 40])
     assert np.array_equal(again.params["w"], expected.params["w"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import optax
 import pytest
 
 import bayestl as btl
+from bayestl.training._members import MemberChunks
 
 NUM, SIZE, BATCH, MEMBERS = 12, 3, 5, 3
 # Vectorised and single programs may round differently, 1e-16 a step.
@@ -247,7 +249,6 @@ def test_other_settings_need_no_other_program():
     [
         ({"settings": {**SETTINGS, "rate": np.ones(2)}}, r"settings at 'rate' has shape \(2,\), but there are 3 keys"),
         ({"settings": {**SETTINGS, "kappa": 1.0}}, r"settings at 'kappa' has shape \(\), but .* a leading axis of 3"),
-        ({"keys": "one"}, "keys must be an array of keys, one per member: jax.random.split"),
         ({"keys": "old"}, "keys must be an array of keys"),
         ({"params_axis": 1}, r"params_axis is 1; it can be 0 \(a leading member axis\) or None \(shared\)"),
         ({"params_axis": 0}, r"params at 'b' has shape \(\), but there are 3 keys"),
@@ -276,3 +277,128 @@ def test_a_method_checks_all_data():
     keys = jax.random.split(jax.random.key(0), 2)
     with pytest.raises(ValueError, match="1 of 8 targets lie outside the support"):
         btl.fit_many(keys, classify, jnp.ones(2), jnp.zeros((SIZE, 2)), btl.data.stack(members), steps=1, data_axis=0)
+
+
+# ---------------------------------------------------------------- results of one member, streams
+
+
+@pytest.mark.x64
+def test_a_member_is_what_fit_gives():
+    with pytest.warns(RuntimeWarning, match="1 of 3 members"):
+        many = _many(_failing_at(0, 0, 6))
+    assert len(many) == MEMBERS
+    for m, member in enumerate(many):
+        alone = _alone(m, steps=10 if m < 2 else 5)
+        assert (member.member, member.steps, member.failed) == (m, alone.steps, -1 if m < 2 else 6)
+        _assert_close(member.params, alone.params)
+        _assert_close(member.history, alone.history)
+        _assert_close(member.net_state["count"], alone.net_state["count"])
+    assert many.member(-1).stopped == "step 6 was not finite; the state is that before it"
+    with pytest.raises(IndexError, match="there is no member 3 among 3"):
+        many.member(3)
+
+
+@pytest.mark.x64
+def test_the_best_member_has_the_lowest_score_of_those_that_came_through():
+    with pytest.warns(RuntimeWarning, match="1 of 3 members"):
+        many = _many(_failing_at(0, 0, 6))
+    values = many.params["b"].tolist()
+    best = many.best(lambda posterior: posterior.params["b"])
+    assert best.member == int(np.argmin(values[:2]))
+    assert many.best(lambda posterior: np.nan if posterior.params["b"] == best.params["b"] else 0).member != best.member
+    with pytest.raises(ValueError, match="none of 3 members has a score: 1 failed"):
+        many.best(lambda posterior: np.nan)
+
+
+@pytest.mark.x64
+def test_members_share_the_batches_of_a_stream_in_the_order_of_the_first_key():
+    data = _data()
+    records = [(np.asarray(x), np.asarray(y)) for x, y in zip(data.inputs, data.targets, strict=True)]
+    streams = btl.data.stream(records, lambda record: record, num_threads=1)
+    same_key = jnp.stack([_keys()[0]] * MEMBERS)
+    _assert_close(_many(data=streams).state, _many(keys=same_key).state)
+    with pytest.raises(TypeError, match="data is a StreamData, which streams and has no leading axis of members"):
+        _many(data=streams, data_axis=0)
+
+
+# ---------------------------------------------------------------- interrupts
+
+
+class _Interrupting:
+    """An array of a chunk's infos that Ctrl-C hits while it is copied to the host."""
+
+    def __init__(self, values: Any, left: list[int]):
+        self._values, self._left = values, left
+
+    def __array__(self, *args: Any, **options: Any) -> np.ndarray:
+        self._left[0] -= 1
+        if self._left[0] == 0:
+            raise KeyboardInterrupt
+        return np.asarray(self._values)
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("at", [1, 3, 4, 6])
+def test_an_interrupt_at_any_moment_leaves_state_step_and_history_of_one_moment(at, monkeypatch):
+    # Three infos a chunk: the copies of the first chunk and of the second are hit.
+    left, original = [at], MemberChunks.__call__
+
+    def hit(self, *args: Any) -> Any:
+        carry, infos = original(self, *args)
+        return carry, infos._replace(**{name: _Interrupting(x, left) for name, x in infos._asdict().items()})
+
+    monkeypatch.setattr(MemberChunks, "__call__", hit)
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        many = _many()
+    assert many.steps == (0 if at <= 3 else 4)
+    assert many.net_state["count"].tolist() == [many.steps + 1] * MEMBERS
+    assert all(values.shape[1] == many.steps for values in many.history.values())
+
+
+# ---------------------------------------------------------------- networks with convolutions
+
+SGD = optax.sgd(0.1, momentum=0.5)
+PICTURES = btl.data.arrays(
+    np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32), np.arange(6, dtype=np.int32) % 3
+)
+
+
+def _on_pictures(scale: Any, optimizer: Any = SGD) -> btl.Inference:
+    net = btl.nets.conv_net(jax.random.key(0), (8, 8, 1), (2,), 3)
+    prior = btl.gaussians.isotropic(net.params, scale)
+    return btl.infer.map_estimate(btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=6), optimizer)
+
+
+def test_convolutions_step_by_step_give_one_result_however_chunked():
+    start = btl.nets.conv_net(jax.random.key(0), (8, 8, 1), (2,), 3).params
+    run = {"steps": 5, "batch_size": 4, "progress": False}
+    scales, keys = jnp.array([0.5, 1.0, 2.0]), _keys()
+    first, *others = [
+        btl.fit_many(keys, _on_pictures, scales, start, PICTURES, chunk_size=size, **run) for size in (1, 2, 5)
+    ]
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, (other.state, other.history), (first.state, first.history))
+    # Programs that group convolutions differently sum in another order, 1e-7 a step.
+    for m, member in enumerate(first):
+        alone = btl.fit(keys[m], _on_pictures(scales[m]), start, PICTURES, chunk_size=3, **run)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), member.state, alone.state)
+    beside = btl.fit_many(keys, _on_pictures, scales, start, PICTURES, vectorize=jax.vmap, **run)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), beside.state, first.state)
+
+
+def test_steps_with_convolutions_are_dispatched_one_by_one_on_a_cpu():
+    if jax.default_backend() != "cpu":
+        pytest.skip("the policy is for CPUs")
+    in_loop = []
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        in_loop.append("fori_loop" in {frame.function for frame in inspect.stack(context=0)})
+        return updates, state
+
+    noting = optax.chain(SGD, optax.GradientTransformation(lambda params: optax.EmptyState(), update))
+    start = btl.nets.conv_net(jax.random.key(0), (8, 8, 1), (2,), 3).params
+    run = {"steps": 3, "batch_size": 4, "chunk_size": 3, "progress": False}
+    btl.fit(jax.random.key(0), _on_pictures(1.0, noting), start, PICTURES, **run)
+    # Traced for a loop first, in which convolutions were found, and at last as a program of its own.
+    assert any(in_loop)
+    assert not in_loop[-1]

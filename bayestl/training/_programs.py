@@ -1,0 +1,87 @@
+"""Compiled programs: found again by what they compute, and only the latest of them held.
+
+A method that is made anew, with a fresh ``optax.adam(...)``, holds new functions, so that JAX takes it for another one.
+It is traced again; but where the traced program is the same, letter by letter, the compiled one serves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.stages import Compiled, Traced
+
+from bayestl._dispatch import equations
+
+MAX_PROGRAMS = 16
+"""How many programs are held. A run takes one to three."""
+
+_MAX_CONSTANTS = 2**24
+_compiled: OrderedDict[Any, Compiled] = OrderedDict()
+
+
+@lru_cache(maxsize=MAX_PROGRAMS)
+def _jitted(function: Callable, static: Any, donate: tuple[int, ...]) -> Any:
+    # One object for each static part, so that what JAX remembers of it goes when it goes. Unused arguments are kept:
+    # two programs that drop different ones could otherwise read the same.
+    return jax.jit(partial(function, static), donate_argnums=donate, keep_unused=True)
+
+
+def trace(function: Callable, static: Any, *args: Any, donate: tuple[int, ...] = ()) -> Traced:
+    """``function(static, *args)`` as a traced program.
+
+    Args:
+        function: a function of the module level.
+        static: hashable; what is no array.
+        args: arrays, or their shapes.
+        donate: numbers of arguments, ``static`` not counted, whose memory the program may use for what it returns.
+    """
+    return _jitted(function, static, donate).trace(*args)
+
+
+def compiled(traced: Traced, *args: Any) -> Compiled:
+    """The program, compiled for these arguments, or one from before that computes the same at the same place."""
+    lowered = traced.lower()
+    jaxpr: Any = traced.jaxpr
+    constants = _constants(jaxpr)
+    if sum(x.nbytes for x in constants) > _MAX_CONSTANTS:
+        return lowered.compile()
+    digest = hashlib.sha256(lowered.as_text().encode())
+    for constant in constants:
+        digest.update(str(constant.dtype).encode() + constant.tobytes())
+    # What the text does not tell: types on JAX's side (kinds of keys, weak types), containers, devices.
+    types = tuple(map(repr, (*jaxpr.in_avals, *jaxpr.out_avals)))
+    places = tuple(str(getattr(x, "sharding", None)) for x in jax.tree.leaves(args))
+    default = str(jax.config.jax_default_device)  # pyright: ignore[reportAttributeAccessIssue]
+    key = (digest.hexdigest(), types, lowered.in_tree, lowered.out_tree, places, default)
+    if key in _compiled:
+        _compiled.move_to_end(key)
+    else:
+        _compiled[key] = lowered.compile()
+        while len(_compiled) > MAX_PROGRAMS:
+            _compiled.popitem(last=False)
+    return _compiled[key]
+
+
+def program(function: Callable, static: Any, *args: Any, donate: tuple[int, ...] = ()) -> Compiled:
+    """``function(static, *args)`` compiled for these arguments."""
+    return compiled(trace(function, static, *args, donate=donate), *args)
+
+
+def _constants(jaxpr: Any) -> list[np.ndarray]:
+    """The arrays that a traced program holds besides its arguments, on the host."""
+    arrays = list(jaxpr.consts)
+    for equation in equations(jaxpr):
+        arrays += [x.val for x in equation.invars if getattr(x, "val", None) is not None and np.ndim(x.val)]
+        arrays += [x for value in equation.params.values() for x in getattr(value, "consts", ())]
+    return [np.asarray(_numbers(x)) for x in arrays]
+
+
+def _numbers(x: Any) -> Any:
+    is_key = isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(x) if is_key else x

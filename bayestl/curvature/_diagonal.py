@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.lax import Precision
 from jax.tree_util import Partial
 
 from bayestl import gaussians, layers
@@ -15,6 +14,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._layers import column_gradients, in_small_batches, layers_of
+from bayestl.curvature._squares import squares
 from bayestl.curvature._structure import Builder
 from bayestl.passes import batches
 
@@ -74,8 +74,9 @@ def diagonal() -> Builder:
     ``h_i = sum_n sum_j (J_n^T s_nj)_i^2``. Every parameter keeps the precision that the data give to it alone;
     correlations are left out. For a dense layer it costs two products of activations squared; where weights are
     shared, by the positions of a convolution or of a sequence, the gradient of one layer is formed for a few examples
-    at a time. Layers are found in the traced program, so that any network will do; :func:`find_layers` says how each
-    parameter was handled, and so does ``inventory`` of the result.
+    at a time. For look-ups in a table it costs the rows that were looked up. Layers are found in the traced program, so
+    that any network will do; :func:`find_layers` says how each parameter was handled, and so does ``inventory`` of the
+    result.
 
     Under a diagonal, low-rank or dense prior, or these by path, the Laplace posterior is of the prior's structure.
 
@@ -100,28 +101,11 @@ def diagonal() -> Builder:
 def _diagonal(key: Key, joint: LogJoint, params: Params, data: Data, kind: Kind, batch_size: int) -> DiagonalCurvature:
     passes = batches(data, batch_size)
     network = layers_of(joint, params, passes.inputs)
-    shared = [network.leaves[site.leaf].size for site in network.uses.weights if site.form.positions > 1]
+    shared = [
+        network.leaves[layer.leaf].size
+        for layer in network.layers
+        if layer.positions > 1 and not (layer.is_tied or layer.is_lookup)
+    ]
     passes = in_small_batches(network, joint, kind, params, passes, max(shared, default=0))
     leaves = passes.sum(key, lambda key, batch: squares(network, column_gradients(network, joint, kind, key, batch)))
     return DiagonalCurvature(jax.tree.unflatten(jax.tree.structure(params), leaves), network.inventory)
-
-
-def squares(network: layers.LayeredNetwork, gradients: layers.Gradients) -> list[jax.Array]:
-    """The squared gradients of all parameters, summed over examples and columns, in the shapes of the leaves."""
-    each = {leaf: jnp.sum(g * g, (0, 1)) for leaf, g in gradients.leaves.items()}
-    for site, layer in zip(network.uses.weights, gradients.layers, strict=True):
-        each[site.leaf] = site.rearrangement.back(_squares(layer))
-    return [each.get(leaf, jnp.zeros(x.shape, x.dtype)) for leaf, x in enumerate(network.leaves)]
-
-
-def _squares(layer: layers.LayerGradients) -> jax.Array:
-    """``sum_n sum_j (sum_p a_np g_jnp^T)^2``, (g, I, O)."""
-    a, z = layer
-    if a.shape[1] == 1:
-        return jnp.einsum("bgi,bgo->gio", a[:, 0] ** 2, jnp.sum(z[:, :, 0] ** 2, 0), precision=Precision.HIGHEST)
-    if a.shape[2] == 1:
-        # Products without a batch axis of length 1 are faster.
-        each = jnp.einsum("bpi,kbpo->bkio", a[:, :, 0], z[:, :, :, 0], precision=Precision.HIGHEST)[:, :, None]
-    else:
-        each = jnp.einsum("bpgi,kbpgo->bkgio", a, z, precision=Precision.HIGHEST)
-    return jnp.sum(each * each, (0, 1))

@@ -12,18 +12,20 @@ from jax.lax import Precision
 from jax.tree_util import Partial
 
 from bayestl import _tree, gaussians
-from bayestl import layers as network_layers
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
-from bayestl.curvature._diagonal import scaled, squares
+from bayestl.curvature._diagonal import scaled
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._layers import column_gradients, in_small_batches, layers_of
+from bayestl.curvature._squares import squares
 from bayestl.curvature._structure import Builder
+from bayestl.layers import Gradients, Inventory, Layer, LayerGradients, ProductGradients, RowGradients, same_rows
 from bayestl.passes import batches
 
 Sharing = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """``(inputs, gradients) -> (inputs, gradients)``: inputs (B, P, g, I) and gradients (K, B, P, g, O) of a layer whose
-weights P positions share, to those whose outer products are summed; P may change."""
+weights P positions share, to those whose outer products are summed; P may change. Linear along the positions, and the
+same for all I inputs, since for look-ups its effect is read off from the identity over positions."""
 
 Bias = Callable[[jax.Array], tuple[jax.Array, ...]]
 """The input factor (g, I + 1, I + 1) of a layer with its bias, the last row, to its blocks that are kept: all of it, or
@@ -78,7 +80,7 @@ class KroneckerCurvature:
 
     layers: tuple[gaussians.KroneckerFactors, ...]
     diagonal: Any
-    inventory: network_layers.Inventory = dataclasses.field(metadata={"static": True})
+    inventory: Inventory = dataclasses.field(metadata={"static": True})
 
     def mv(self, v: Params) -> Params:
         """``H v``."""
@@ -133,12 +135,17 @@ def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
     input that is always 1. Exact for a single datum of a layer without sharing, and for a layer whose ``sum_j g g^T``
     does not differ between examples, such as the last one of a regression. Correlations between layers are left out.
 
-    Layers are found in the traced program: dense ones, also shared by a sequence, convolutions in any number of
-    dimensions, groups of both. Where a parameter enters in another way, H has its exact diagonal; :func:`find_layers`
-    says which, and so does ``inventory`` of the result. The Laplace posterior is exact under priors with one variance
-    per parameter, or one per row of a layer's matrix: a :class:`~bayestl.gaussians.Kronecker` for every layer. A
-    low-rank part of the prior may come on top, across any layers: then so it does in the posterior, a
-    :class:`~bayestl.gaussians.LowRank` on top of these. Memory: I^2 + O^2 per layer.
+    Layers are found in the traced program: dense ones, also shared by a sequence or by the steps of a ``lax.scan``,
+    convolutions in any number of dimensions, groups of both, look-ups in tables. The input factor of a look-up is
+    diagonal over the V rows of the table: how often each was looked up; of :func:`reduce`, which mixes the rows of an
+    example, the diagonal is taken. Where a parameter enters in another way, as the scale and bias of a normalisation
+    do, or as several different matrices, as a table does that is the output layer too, H has its exact diagonal;
+    :func:`find_layers` says which, and so does ``inventory`` of the result.
+
+    The Laplace posterior is exact under priors with one variance per parameter, or one per row of a layer's matrix: a
+    :class:`~bayestl.gaussians.Kronecker` for every layer. A low-rank part of the prior may come on top, across any
+    layers: then so it does in the posterior, a :class:`~bayestl.gaussians.LowRank` on top of these. Memory: I^2 + O^2
+    per layer; V + O^2 for look-ups, and V O for the eigenvalues of their posterior.
 
     Args:
         sharing: what to do with the positions that share weights: :func:`expand` or :func:`reduce`, or a function.
@@ -176,33 +183,33 @@ def _kronecker(
     passes = batches(data, batch_size)
     network = layers_of(joint, params, passes.inputs)
     passes = in_small_batches(network, joint, kind, params, passes)
-    layers = network.uses.weights
-    inside = {leaf for site in layers for leaf in (site.leaf, site.bias)}
+    factored = tuple(layer for layer in network.layers if not layer.is_tied)
+    inside = {leaf for layer in factored for leaf in (layer.leaf, layer.bias)}
 
     def one(key: Key, batch: Any) -> Any:
         gradients = column_gradients(network, joint, kind, key, batch)
-        each = [
-            _factors(site, layer, sharing, batch.weights) for site, layer in zip(layers, gradients.layers, strict=True)
-        ]
-        alone = gradients._replace(layers=(), leaves={n: g for n, g in gradients.leaves.items() if n not in inside})
-        squared = squares(network._replace(uses=network.uses._replace(weights=())), alone)
+        of_layers = list(zip(network.layers, gradients.layers, strict=True))
+        each = [_factors(layer, g, sharing, batch.weights) for layer, g in of_layers if not layer.is_tied]
+        tied = [(layer, g) for layer, g in of_layers if layer.is_tied]
+        alone = Gradients(tuple(g for _, g in tied), {n: g for n, g in gradients.leaves.items() if n not in inside})
+        squared = squares(network._replace(layers=tuple(layer for layer, _ in tied)), alone)
         return each, [None if leaf in inside else x for leaf, x in enumerate(squared)]
 
     sums, squared = passes.sum(key, one)
     diagonal = jax.tree.unflatten(jax.tree.structure(params), squared)
-    names = _tree.paths(params)
+    names = network.paths
     blocks = []
-    for site, (inputs, outputs) in zip(layers, sums, strict=True):
+    for layer, (inputs, outputs) in zip(factored, sums, strict=True):
         inputs = inputs / passes.total_weight().astype(inputs.dtype)
-        layout = gaussians.MatrixLayout(names[site.leaf], site.rearrangement)
-        if site.bias is None:
+        layout = gaussians.MatrixLayout(names[layer.leaf], layer.rearrangement)
+        if layer.bias is None:
             blocks.append(gaussians.KroneckerFactors(inputs, outputs, layout))
             continue
-        layout, blocks_of_inputs = layout._replace(bias=names[site.bias]), bias(inputs)
+        layout, blocks_of_inputs = layout._replace(bias=names[layer.bias]), bias(inputs)
         if len(blocks_of_inputs) == 1:
             blocks.append(gaussians.KroneckerFactors(blocks_of_inputs[0], outputs, layout))
         else:
-            alone = layout.bias_alone(network.leaves[site.bias].shape)
+            alone = layout.bias_alone(network.leaves[layer.bias].shape)
             weights, bias_block = blocks_of_inputs
             blocks.append(gaussians.KroneckerFactors(weights, outputs, layout._replace(bias=None)))
             blocks.append(gaussians.KroneckerFactors(bias_block, outputs, alone))
@@ -210,20 +217,38 @@ def _kronecker(
 
 
 def _factors(
-    site: network_layers.Weights, layer: network_layers.LayerGradients, sharing: Sharing, weights: jax.Array
+    layer: Layer, of_layer: LayerGradients, sharing: Sharing, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """``sum_n w_n a_n a_n^T``, with the bias's input where there is one, and ``sum_n w_n g_n g_n^T``."""
-    a, z = sharing(layer.inputs, layer.gradients)
+    if isinstance(of_layer, RowGradients):
+        return _row_factors(of_layer, layer.rearrangement.result[0], sharing, weights)
+    assert isinstance(of_layer, ProductGradients)
+    a, z = sharing(of_layer.inputs, of_layer.gradients)
     # The output gradients carry the root of the weights already.
     weights = weights.astype(a.dtype)[:, None, None, None]
     inputs, outputs = _gram(a * weights, a), _gram(z, z)
-    if site.bias is not None:
-        ones, _ = sharing(jnp.ones((*layer.inputs.shape[:3], 1), a.dtype), layer.gradients)
+    if layer.bias is not None:
+        ones, _ = sharing(jnp.ones((*of_layer.inputs.shape[:3], 1), a.dtype), of_layer.gradients)
         weighted = ones * weights
         cross = jnp.sum(a * weighted, (0, 1))[..., None]
         corner = jnp.sum(ones * weighted, (0, 1))[..., None]
         inputs = jnp.block([[inputs, cross], [cross.mT, corner]])
     return inputs, outputs
+
+
+def _row_factors(layer: RowGradients, count: int, sharing: Sharing, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The diagonal of ``sum_n w_n a_n a_n^T``, (V, 1, 1), for rows a of the identity, and ``sum_n w_n g_n g_n^T``.
+
+    What ``sharing`` does to positions is read off from the identity over positions.
+    """
+    rows, z = layer.rows, layer.gradients[:, :, :, None]
+    positions = rows.shape[1]
+    mixed, z = sharing(jnp.eye(positions, dtype=z.dtype)[None, :, None], z)
+    same, first = same_rows(rows)
+    each = jnp.einsum("qp,bpr->bqr", mixed[0, :, 0], same.astype(z.dtype), precision=Precision.HIGHEST)
+    squared = jnp.sum(each * each, 1) * first * weights.astype(z.dtype)[:, None]
+    inputs = jnp.zeros(count, z.dtype).at[rows].add(squared, mode="drop")
+    return inputs[:, None, None], _gram(z, z)
 
 
 def _gram(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -34,10 +34,10 @@ def find_layers(joint: LogJoint, params: Params, inputs: Any) -> layers.Inventor
         >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 3))
         >>> joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=10)
         >>> print(btl.curvature.find_layers(joint, net.params, jnp.ones((1, 4))))
-        dense_0/bias    layer  bias of 'dense_0/kernel'
-        dense_0/kernel  layer  dense
-        head/bias       layer  bias of 'head/kernel'
-        head/kernel     layer  dense
+        dense_0/bias    bias   of 'dense_0/kernel'
+        dense_0/kernel  dense  4 inputs, 8 outputs
+        head/bias       bias   of 'head/kernel'
+        head/kernel     dense  8 inputs, 3 outputs
     """
     inventories = []
 

@@ -244,6 +244,19 @@ class Gaussian(Storable, abc.ABC):
         """
         raise NotImplementedError(f"the parameters of a {type(self).__name__} make no matrix")
 
+    def covariance_of_rows(self, rows: jax.Array, gradients: jax.Array) -> jax.Array:
+        """The same for a table, whose V rows are the groups of ``layout`` and have the same basis.
+
+        Args:
+            rows: which row a position looks up, (B, P); V for none.
+            gradients: of the outputs in these rows, (F, B, P, O); a row that an example looks up several times has all
+                of its gradient at one of the positions.
+
+        Returns:
+            (B, F, F). Defined where ``layout`` is.
+        """
+        raise NotImplementedError(f"the parameters of a {type(self).__name__} make no table")
+
     # ------------------------------------------------------------ densities and draws
 
     def squared_mahalanobis(self, params: Params) -> jax.Array:

@@ -41,8 +41,8 @@ class Kronecker(Gaussian, kind="kronecker"):
     Attributes:
         mean: pytree with the leaves of one layer.
         scale: d, (I,), or one number for all rows.
-        inputs: Q_in, (g, I, I).
-        outputs: Q_out, (g, O, O).
+        inputs: Q_in, (g, I, I), or (1, I, I) where all groups share it.
+        outputs: Q_out, (g, O, O), or (1, O, O). A table of look-ups has a group for each row, which share both.
         spectrum: lam, (g, I, O), positive.
         layout: where in the tree the matrix is.
     """
@@ -208,7 +208,8 @@ class Kronecker(Gaussian, kind="kronecker"):
         def one(number: jax.Array) -> jax.Array:
             g, rest = jnp.divmod(number, inputs * outputs)
             i, o = jnp.divmod(rest, outputs)
-            column = jnp.outer(self.inputs[g, :, i], self.outputs[g, :, o]) * lengths[g, i, o]
+            row, column = (basis[g % len(basis)] for basis in (self.inputs, self.outputs))
+            column = jnp.outer(row[:, i], column[:, o]) * lengths[g, i, o]
             return quadratic(self.layout.tree(zeros.at[g].set(column * rows), self.mean))
 
         return jnp.sum(jax.lax.map(one, jnp.arange(lengths.size), batch_size=_COLUMNS_AT_ONCE))
@@ -234,6 +235,18 @@ class Kronecker(Gaussian, kind="kronecker"):
         matrix = _einsum("bpgi,fbpgo->bfgio", a, z) * jnp.sqrt(self.spectrum)
         matrix = matrix.reshape(*matrix.shape[:2], -1)
         return _einsum("bfm,bhm->bfh", matrix, matrix)
+
+    def covariance_of_rows(self, rows: jax.Array, gradients: jax.Array) -> jax.Array:
+        """See :meth:`Gaussian.covariance_of_rows`.
+
+        Raises:
+            ValueError: groups that do not share Q_out.
+        """
+        if len(self.outputs) != 1:
+            raise ValueError(f"the {len(self.outputs)} rows of {self.layout.weights!r} do not share their output basis")
+        z = _einsum("fbpo,oq->fbpq", gradients * self.scale, self.outputs[0])
+        z = z * jnp.sqrt(self.spectrum[:, 0].at[rows].get(mode="fill", fill_value=0))
+        return _einsum("fbpo,hbpo->bfh", z, z)
 
     def stored(self) -> Stored:
         """See :meth:`Gaussian.stored`."""
@@ -264,8 +277,9 @@ class Kronecker(Gaussian, kind="kronecker"):
         arrays = {
             "scale": Shape((inputs,), broadcasting=True),
             "spectrum": Shape((groups, inputs, outputs)),
-            "inputs": Shape((groups, inputs, inputs)),
-            "outputs": Shape((groups, outputs, outputs)),
+            # Groups may share their bases.
+            "inputs": Shape((groups, inputs, inputs), broadcasting=True),
+            "outputs": Shape((groups, outputs, outputs), broadcasting=True),
         }
         return Shapes({"mean": {path: Shape(shape) for path, shape in shapes.items()}}, arrays)
 

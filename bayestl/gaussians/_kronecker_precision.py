@@ -158,7 +158,12 @@ def eigen(layer: KroneckerFactors, prior: Gaussian | None) -> Eigen:
     """
     scale = jnp.ones((), layer.inputs.dtype) if prior is None else _scale(layer, prior)
     rows = scale[:, None] if scale.ndim else scale
-    input_values, inputs = jnp.linalg.eigh(rows * layer.inputs * rows.mT if scale.ndim else scale**2 * layer.inputs)
+    scaled = rows * layer.inputs * rows.mT if scale.ndim else scale**2 * layer.inputs
+    if layer.inputs.shape[-1] == 1:
+        # Every row of a table is a group, with the same vectors.
+        input_values, inputs = scaled[..., 0], jnp.ones((len(layer.outputs), 1, 1), layer.inputs.dtype)
+    else:
+        input_values, inputs = jnp.linalg.eigh(scaled)
     output_values, outputs = jnp.linalg.eigh(layer.outputs)
     # Squares have no negative eigenvalues but by rounding.
     return Eigen(scale, inputs, outputs, jnp.maximum(input_values, 0), jnp.maximum(output_values, 0))

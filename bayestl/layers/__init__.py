@@ -1,19 +1,40 @@
 """The layers of a network, found in its traced program: what enters them, what leaves them, and replay with changes."""
 
-from bayestl.layers._find import Operation, Weights
+from bayestl.layers._find import Layer, Site
+from bayestl.layers._gradients import (
+    Gradients,
+    LayerGradients,
+    ProductGradients,
+    RowGradients,
+    TiedGradients,
+    gradients,
+    held_numbers,
+    once_per_row,
+    same_rows,
+    weight_gradient,
+    weight_gradients,
+)
 from bayestl.layers._inventory import Entry, Inventory
 from bayestl.layers._network import LayeredNetwork, find
-from bayestl.layers._replay import Gradients, LayerGradients, gradients, held_numbers
+from bayestl.layers._replay import replay
 
 __all__ = [
     "Entry",
     "Gradients",
     "Inventory",
+    "Layer",
     "LayerGradients",
     "LayeredNetwork",
-    "Operation",
-    "Weights",
+    "ProductGradients",
+    "RowGradients",
+    "Site",
+    "TiedGradients",
     "find",
     "gradients",
     "held_numbers",
+    "once_per_row",
+    "replay",
+    "same_rows",
+    "weight_gradient",
+    "weight_gradients",
 ]

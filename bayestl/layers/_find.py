@@ -1,264 +1,194 @@
-"""Which operations of a network are layers, found from the way of every parameter through the program."""
+"""Which uses of parameters are layers: matrix products, convolutions and look-ups."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from bayestl._rearrangement import Rearrangement
-from bayestl.layers._inventory import Entry, Inventory
+from bayestl.layers._bias import bias_of
+from bayestl.layers._lookups import RowForm, of_gather
+from bayestl.layers._moves import moves
 from bayestl.layers._products import MatrixForm, Steps, of_convolution, of_product
 from bayestl.layers._program import Op, Program
-
-_MOVES = {
-    "reshape",
-    "transpose",
-    "squeeze",
-    "expand_dims",
-    "broadcast_in_dim",
-    "convert_element_type",
-    "copy",
-    "copy_p",
-}
-_SUMS = {"add", "add_any"}
-_ELEMENTWISE = {*_SUMS, "sub", "mul", "div"}
+from bayestl.layers._uses import Use, Uses, uses_of_parameters
 
 
-class Weights(NamedTuple):
-    """A parameter that enters a matrix product or a convolution, and nothing else.
+class Site(NamedTuple):
+    """One product or look-up with a parameter.
+
+    Attributes:
+        use: where.
+        operand: which operand of the operation is the layer's input: what is multiplied, or the numbers of the rows.
+        form: the operation as a matrix product, or as a look-up.
+        rearrangement: from the parameter to W (g, I, O); with a group for every step of a scan whose weights are
+            stacked, and for every row of a table.
+    """
+
+    use: Use
+    operand: int
+    form: MatrixForm | RowForm
+    rearrangement: Rearrangement
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether it lies in a scan with weights of its own for every step."""
+        return self.use.scanned is not None and self.use.scanned.is_stacked[0]
+
+    @property
+    def positions(self) -> int:
+        """P, how many positions of one example share the weights."""
+        steps = 1 if self.use.scanned is None or self.is_stacked else self.use.scanned.length
+        return self.form.positions * steps
+
+
+class Layer(NamedTuple):
+    """A parameter that enters products or look-ups, and nothing else.
 
     Attributes:
         leaf: which parameter.
-        op: which operation.
-        data: which of its operands is the layer's input.
-        form: the operation as a matrix product.
-        rearrangement: from the parameter to W (g, I, O).
-        bias: the parameter that is added to each row of the product, None for none.
+        sites: where; several for a layer that is applied more than once.
+        bias: the parameter that is added to every row of the products, None for none.
     """
 
     leaf: int
-    op: int
-    data: int
-    form: MatrixForm
-    rearrangement: Rearrangement
+    sites: tuple[Site, ...]
     bias: int | None = None
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether the parameter is not the same matrix at all its sites, as a table of look-ups that is the output
+        layer too."""
+        first = self.sites[0]
+        return any(not _is_same_matrix(first, site) for site in self.sites[1:])
 
-class Operation(NamedTuple):
-    """A parameter that enters one other operation, and nothing else.
+    @property
+    def is_lookup(self) -> bool:
+        """Whether all sites are look-ups."""
+        return all(isinstance(site.form, RowForm) for site in self.sites)
 
-    Attributes:
-        leaf: which parameter.
-        op: which operation.
-        chain: the operations on the way there, which depend on this parameter alone.
-    """
+    @property
+    def positions(self) -> int:
+        """P, how many positions of one example share the weights, at all sites together."""
+        return sum(site.positions for site in self.sites)
 
-    leaf: int
-    op: int
-    chain: tuple[int, ...]
+    @property
+    def rearrangement(self) -> Rearrangement:
+        """From the parameter to W (g, I, O), at the first site."""
+        return self.sites[0].rearrangement
 
 
-class Uses(NamedTuple):
+class ParameterUses(NamedTuple):
     """How every parameter of a network enters it.
 
     Attributes:
-        weights: those of matrix products.
-        operations: those of one other operation; biases of ``weights`` included.
-        others: leaves that enter more than once, or are mixed with others before they meet the inputs.
-        unused: leaves that the outputs do not depend on.
-        varying: values that depend on the inputs or on ``others``.
-        inventory: the same in words.
+        layers: those of products and look-ups alone.
+        operations: the uses of all other parameters, and of biases.
+        outputs: leaves that the outputs depend on without the inputs.
     """
 
-    weights: tuple[Weights, ...]
-    operations: tuple[Operation, ...]
-    others: tuple[int, ...]
-    unused: tuple[int, ...]
-    varying: frozenset[int]
-    inventory: Inventory
+    layers: tuple[Layer, ...]
+    operations: tuple[Use, ...]
+    outputs: tuple[int, ...]
 
 
-class _Chain(NamedTuple):
-    """A value that depends on one parameter and on nothing else that varies."""
-
-    leaf: int
-    ops: tuple[int, ...] = ()
-
-
-_DATA, _MIXED = "depends on the inputs", "depends on several parameters"
-
-
-def uses_of_parameters(program: Program, names: Sequence[str]) -> Uses:
-    """How the parameters enter a program.
-
-    Args:
-        program: from :func:`trace`.
-        names: the paths of the parameters.
-    """
-    origin, uses = _followed(program, len(names))
-    once = [of_leaf[0] for of_leaf in uses.values() if len(of_leaf) == 1]
-    sites = [_weights(program, use, origin) or use for use in once if isinstance(use, Operation)]
-    operations = tuple(site for site in sites if isinstance(site, Operation))
-    layers = tuple(_with_bias(program, site, operations) for site in sites if isinstance(site, Weights))
-    others = tuple(leaf for leaf, of_leaf in uses.items() if of_leaf and leaf not in {site.leaf for site in sites})
-    unused = tuple(leaf for leaf, of_leaf in uses.items() if not of_leaf)
-    inventory = Inventory(tuple(_entry(program, names, leaf, uses[leaf], layers) for leaf in uses))
-    return Uses(layers, operations, others, unused, _varying(program, others), inventory)
+def layers_of(program: Program) -> ParameterUses:
+    """The layers of a program."""
+    uses = uses_of_parameters(program)
+    by_leaf = {leaf: [use for use in uses.uses if leaf in use.leaves] for leaf in range(len(program.params))}
+    layers = []
+    for leaf, of_leaf in by_leaf.items():
+        sites = [site for site in (_site(program, use) for use in of_leaf) if site is not None]
+        if sites and leaf not in uses.outputs and len(sites) == len(of_leaf):
+            layers.append(Layer(leaf, tuple(sites)))
+    inside = {layer.leaf for layer in layers}
+    operations = tuple(use for use in uses.uses if use.leaves[0] not in inside)
+    layers = tuple(_with_bias(program, layer, by_leaf, uses) for layer in layers)
+    return ParameterUses(layers, operations, uses.outputs)
 
 
-def _followed(program: Program, count: int) -> tuple[dict[int, Any], dict[int, list[Operation | str]]]:
-    """Where every value comes from (constants left out), and where every parameter meets something else.
-
-    That is an operation that depends on the inputs too, or, in words, another one.
-    """
-    origin: dict[int, Any] = dict.fromkeys(program.inputs, _DATA)
-    origin |= {value: _Chain(leaf) for leaf, value in enumerate(program.params)}
-    uses: dict[int, list[Operation | str]] = {leaf: [] for leaf in range(count)}
-    for number, op in enumerate(program.ops):
-        sources = [origin[value] for value in op.inputs if value in origin]
-        ways: dict[int, set[int]] = {}
-        for source in sources:
-            if isinstance(source, _Chain):
-                ways.setdefault(source.leaf, set()).update(source.ops)
-        if not sources:
-            continue
-        if len(ways) == 1 and all(isinstance(source, _Chain) for source in sources):
-            ((leaf, ops),) = ways.items()
-            result: Any = _Chain(leaf, (*sorted(ops), number))
-        else:
-            result = _DATA if _DATA in sources else _MIXED
-            for leaf, ops in ways.items():
-                operation = Operation(leaf, number, tuple(sorted(ops)))
-                uses[leaf].append(operation if result is _DATA else f"{op.name} without the inputs")
-        origin |= dict.fromkeys(op.outputs, result)
-    for value in program.outputs:
-        if isinstance(source := origin.get(value), _Chain):
-            uses[source.leaf].append("the outputs without the inputs")
-    return origin, uses
-
-
-def _varying(program: Program, others: Sequence[int]) -> frozenset[int]:
-    values = {*program.inputs, *(program.params[leaf] for leaf in others)}
-    for op in program.ops:
-        if values & set(op.inputs):
-            values |= set(op.outputs)
-    return frozenset(values)
-
-
-# ---------------------------------------------------------------- layers
-
-
-def _weights(program: Program, use: Operation, origin: Mapping[int, Any]) -> Weights | None:
-    """The layer whose weights a parameter holds, if it does."""
-    op = program.ops[use.op]
-    if op.name not in ("dot_general", "conv_general_dilated"):
+def _site(program: Program, use: Use) -> Site | None:
+    """The layer at a use, None if it is no product or look-up of one parameter as it is."""
+    op = program.op(use.path)
+    scanned = use.scanned
+    if len(use.leaves) != 1 or (scanned is not None and len(scanned.operands) != 1):
         return None
-    data = [origin.get(value) for value in op.inputs].index(_DATA)
-    steps = _moves(program, use.chain)
-    if steps is None:
+    ops, chain = (program.ops, use.chain) if scanned is None else (_body(program, use), scanned.chain)
+    source = program.params[use.leaves[0]] if scanned is None else scanned.arguments[0]
+    from_parameters = {source, *(value for number in chain for value in ops[number].outputs)}
+    operands = [index for index, value in enumerate(op.inputs) if value not in from_parameters]
+    steps = moves(program, ops, chain)
+    if steps is None or len(op.inputs) != 2 or len(operands) != 1:
         return None
+    (operand,) = operands
     shapes = [program.shapes[value].shape for value in op.inputs]
     result = program.shapes[op.outputs[0]].shape
+    form: MatrixForm | RowForm | None = None
     if op.name == "dot_general":
-        form = of_product(op.eqn.params, data, shapes, result)
-    elif data == 0 and op.eqn.params["batch_group_count"] == 1:
+        form = of_product(op.eqn.params, operand, shapes, result)
+    elif op.name == "conv_general_dilated" and operand == 0 and op.eqn.params["batch_group_count"] == 1:
         form = of_convolution(op.eqn.params, shapes, result)
-    else:
+    elif op.name == "gather" and operand == 1:
+        form = of_gather(op.eqn.params, shapes, result)
+    if form is None:
         return None
-    shape = program.shapes[program.params[use.leaf]].shape
-    return Weights(use.leaf, use.op, data, form, Rearrangement(shape, (*steps, *form.weights.steps)))
-
-
-def _moves(program: Program, chain: Sequence[int]) -> Steps | None:
-    """A chain as steps, None where it does more than rearrange a parameter."""
-    steps: list[Any] = []
-    for number in chain:
-        step = _move(program, program.ops[number])
-        if step is None:
+    steps = (*steps, *form.weights.steps)
+    shape = program.shapes[program.params[use.leaves[0]]].shape
+    if scanned is not None:
+        outer = moves(program, program.ops, use.chain)
+        if outer is None:
             return None
-        steps += step
-    return tuple(steps)
+        if scanned.is_stacked[0]:
+            steps = _of_every_step(steps, scanned.length, form.weights.result)
+        steps = (*outer, *steps)
+    return Site(use, operand, form, Rearrangement(shape, steps))
 
 
-def _move(program: Program, op: Op) -> Steps | None:
-    """An operation as steps, None where it does more than rearrange."""
-    before, after = (program.shapes[value] for value in (op.inputs[0], op.outputs[0]))
-    if op.name == "transpose":
-        return (("transpose", tuple(op.eqn.params["permutation"])),)
-    if op.name in _MOVES and before.size == after.size:
-        return () if before.shape == after.shape else (("reshape", tuple(after.shape)),)
-    return None
+def _body(program: Program, use: Use) -> tuple[Op, ...]:
+    body = program.ops[use.path[0]].body
+    assert body is not None
+    return body.ops
 
 
-def _with_bias(program: Program, site: Weights, operations: Sequence[Operation]) -> Weights:
-    """The layer with its bias: the parameter that is added to each row of the product, before anything else is done."""
-    value = program.ops[site.op].outputs[0]
-    moved = Rearrangement(program.shapes[value].shape)
-    while True:
-        readers = [number for number, op in enumerate(program.ops) if value in op.inputs]
-        if len(readers) != 1 or value in program.outputs:
-            return site
-        op = program.ops[readers[0]]
-        if op.name in _SUMS:
-            biases = [other for other in operations if other.op == readers[0] and _is_row(program, site, moved, other)]
-            return site._replace(bias=biases[0].leaf) if biases else site
-        step = _move(program, op)
-        if step is None:
-            return site
-        value, moved = op.outputs[0], moved._replace(steps=(*moved.steps, *step))
+def _of_every_step(steps: Steps, length: int, result: Sequence[int]) -> Steps:
+    """Steps of one slice as steps of all slices, with their groups one after another."""
+    lifted = tuple(
+        (name, (0, *(axis + 1 for axis in argument)) if name == "transpose" else (length, *argument))
+        for name, argument in steps
+    )
+    groups, inputs, outputs = result
+    return (*lifted, ("reshape", (length * groups, inputs, outputs)))
 
 
-def _is_row(program: Program, site: Weights, moved: Rearrangement, bias: Operation) -> bool:
-    """Whether a parameter is added to every row of a product, whose result was rearranged meanwhile."""
-    added = _added(program, bias)
-    if added is None or program.shapes[program.ops[bias.op].outputs[0]].shape != moved.result:
+def _is_same_matrix(first: Site, other: Site) -> bool:
+    """Whether two sites use a parameter as the same W."""
+    if isinstance(first.form, RowForm) != isinstance(other.form, RowForm):
         return False
-    rows = site.form.outputs(moved.back(np.broadcast_to(added, moved.result)))
-    return np.array_equal(rows, np.broadcast_to(_order(rows.shape[1:]), rows.shape))
+    one, two = first.rearrangement, other.rearrangement
+    if one == two:
+        return True
+    if one.result != two.result:
+        return False
+    # There are several ways to write one rearrangement down.
+    order = np.arange(math.prod(one.shape)).reshape(one.shape)
+    return np.array_equal(one(order), two(order))
 
 
-def _order(shape: Sequence[int]) -> np.ndarray:
-    return np.arange(np.prod(shape, dtype=int)).reshape(shape)
-
-
-def _added(program: Program, site: Operation) -> np.ndarray | None:
-    """Which number of a parameter arrives where at its operation, None where it is not just spread out."""
-    x = _order(program.shapes[program.params[site.leaf]].shape)
-    for step in (program.ops[number] for number in site.chain):
-        shape = program.shapes[step.outputs[0]].shape
-        if step.name == "transpose":
-            x = x.transpose(step.eqn.params["permutation"])
-        elif step.name == "broadcast_in_dim":
-            spread = [1] * len(shape)
-            for axis, length in zip(step.eqn.params["broadcast_dimensions"], x.shape, strict=True):
-                spread[axis] = length
-            x = np.broadcast_to(x.reshape(spread), shape)
-        elif step.name in _MOVES:
-            x = x.reshape(shape)
-        else:
-            return None
-    return x
-
-
-# ---------------------------------------------------------------- words
-
-
-def _entry(
-    program: Program, names: Sequence[str], leaf: int, uses: Sequence[Operation | str], layers: Sequence[Weights]
-) -> Entry:
-    if not uses:
-        return Entry(names[leaf], "unused", "the outputs do not depend on it", False)
-    ways = [use if isinstance(use, str) else program.ops[use.op].name for use in uses]
-    if len(uses) > 1 or isinstance(uses[0], str):
-        times = "" if len(uses) == 1 else f"{len(uses)} times: "
-        return Entry(names[leaf], "whole network", f"enters {times}{', '.join(ways)}", True)
-    for layer in layers:
-        if layer.leaf == leaf:
-            return Entry(names[leaf], "layer", layer.form.name, False)
-        if layer.bias == leaf:
-            return Entry(names[leaf], "layer", f"bias of {names[layer.leaf]!r}", False)
-    if ways[0] in _ELEMENTWISE:
-        return Entry(names[leaf], "elementwise", ways[0], False)
-    return Entry(names[leaf], "one operation", ways[0], True)
+def _with_bias(program: Program, layer: Layer, by_leaf: dict[int, list[Use]], uses: Uses) -> Layer:
+    """The layer with its bias: the parameter that is added to each row of its products, before anything else is done,
+    and enters nowhere else."""
+    if layer.is_tied or layer.is_lookup:
+        return layer
+    candidates = [use for leaf, uses in by_leaf.items() if leaf != layer.leaf for use in uses]
+    biases = [
+        bias_of(program, site.use, site.form, candidates) for site in layer.sites if isinstance(site.form, MatrixForm)
+    ]
+    leaves = {use.leaves for use in biases if use is not None}
+    if any(use is None for use in biases) or len(leaves) != 1:
+        return layer
+    ((leaf,),) = leaves
+    is_alone = len(by_leaf[leaf]) == len(biases) and leaf not in uses.outputs
+    return layer._replace(bias=leaf) if is_alone else layer

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._types import Params
-from bayestl.layers._find import Uses, uses_of_parameters
-from bayestl.layers._inventory import Inventory
-from bayestl.layers._program import Program, run, trace
+from bayestl.layers._find import Layer, layers_of
+from bayestl.layers._inventory import Inventory, inventory_of
+from bayestl.layers._program import Program, run_all, trace
+from bayestl.layers._uses import Use, varying
 
 
 class LayeredNetwork(NamedTuple):
@@ -20,26 +21,36 @@ class LayeredNetwork(NamedTuple):
 
     Attributes:
         program: its operations, for one example.
-        uses: how the parameters enter it.
+        layers: the parameters that enter products and look-ups, and nothing else.
+        operations: the uses of all other parameters, and of biases.
+        outputs: numbers of the leaves that the outputs depend on without the inputs.
+        paths: of the leaves.
         leaves: the parameters.
         constants: the values that do not depend on the inputs, value number to array.
+        varying: the values that do.
     """
 
     program: Program
-    uses: Uses
+    layers: tuple[Layer, ...]
+    operations: tuple[Use, ...]
+    outputs: tuple[int, ...]
+    paths: tuple[str, ...]
     leaves: Sequence[jax.Array]
     constants: dict[int, Any]
+    varying: frozenset[int]
 
     @property
     def inventory(self) -> Inventory:
         """How every parameter enters the network, in words."""
-        return self.uses.inventory
+        return inventory_of(self.program, self.paths, self.layers, self.operations, self.outputs)
 
 
 def find(network: Callable[[Params, Any], Any], params: Params, inputs: Any) -> LayeredNetwork:
     """The layers of a network, whatever it is written in: they are found in its traced program.
 
-    Works under ``jit``. Where only the inventory is wanted, ``jax.eval_shape`` around it computes nothing.
+    A layer is a parameter that enters matrix products, convolutions or look-ups of rows, as it is or rearranged: once,
+    or several times with the same weights, or in every step of a ``lax.scan``. Checkpoints (``jax.checkpoint``) are
+    looked into. Works under ``jit``. Where only the inventory is needed, ``jax.eval_shape`` around it computes nothing.
 
     Args:
         network: deterministic, ``(params, inputs) -> outputs``, every example on its own.
@@ -50,13 +61,13 @@ def find(network: Callable[[Params, Any], Any], params: Params, inputs: Any) -> 
         ValueError: outputs whose leading axis is not that of the examples.
 
     Example:
-        >>> def network(params, x):
-        ...     return jnp.tanh(x @ params["first"]) @ params["second"] + params["bias"]
-        >>> params = {"bias": jnp.zeros(2), "first": jnp.ones((3, 4)), "second": jnp.ones((4, 2))}
-        >>> print(btl.layers.find(network, params, jnp.ones((5, 3))).inventory)
-        bias    layer  bias of 'second'
-        first   layer  dense
-        second  layer  dense
+        >>> def network(params, tokens):
+        ...     return jnp.tanh(params["table"][tokens].mean(1)) @ params["head"] + params["bias"]
+        >>> params = {"bias": jnp.zeros(2), "head": jnp.ones((4, 2)), "table": jnp.ones((100, 4))}
+        >>> print(btl.layers.find(network, params, jnp.zeros((5, 7), int)).inventory)
+        bias   bias     of 'head'
+        head   dense    4 inputs, 2 outputs
+        table  look-up  100 rows of 4, 7 positions
     """
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *jnp.shape(x)[1:]), jnp.asarray(x).dtype), inputs)
     program = trace(network, params, example)
@@ -66,9 +77,9 @@ def find(network: Callable[[Params, Any], Any], params: Params, inputs: Any) -> 
                 f"for a batch of one example the network gives an output of shape {program.shapes[value].shape}; a "
                 "leading axis of length 1 is needed (a squeeze() without an axis takes it away)"
             )
-    uses, leaves = uses_of_parameters(program, _tree.paths(params)), jax.tree.leaves(params)
+    layers, operations, outputs = layers_of(program)
+    leaves, values = jax.tree.leaves(params), varying(program, outputs)
     constants = {**program.constants, **dict(zip(program.params, leaves, strict=True))}
-    for op in program.ops:
-        if not uses.varying & set(op.outputs):
-            constants |= zip(op.outputs, run(op, [constants[value] for value in op.inputs]), strict=True)
-    return LayeredNetwork(program, uses, leaves, constants)
+    run_all([op for op in program.ops if not values & set(op.outputs)], constants)
+    paths = tuple(_tree.paths(params))
+    return LayeredNetwork(program, layers, operations, outputs, paths, leaves, constants, values)

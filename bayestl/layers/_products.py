@@ -18,7 +18,8 @@ class MatrixForm(NamedTuple):
     """An operation as ``z = a W`` in every group: a (P, g, I), W (g, I, O), z (P, g, O), P positions that share W.
 
     Attributes:
-        name: what the operation is, for inventories.
+        kind: ``dense`` or ``convolution``.
+        description: more of it, for inventories.
         positions: P, for one example.
         inputs: from the operation's input to a, for one example.
         weights: from the weights, as the operation takes them, to W.
@@ -26,7 +27,8 @@ class MatrixForm(NamedTuple):
         is_rewritten: whether the operation is to be computed as ``a W``.
     """
 
-    name: str
+    kind: str
+    description: str
     positions: int
     inputs: Callable[[jax.Array], jax.Array]
     weights: Rearrangement
@@ -62,8 +64,7 @@ def of_product(params: Any, data: int, shapes: Sequence[Any], out_shape: Sequenc
     split = s if data == 0 else w
     shared, outer = (second[:split], second[split:]) if data == 0 else (second[split:], second[:split])
     outputs = Rearrangement(tuple(out_shape), (("transpose", shared + first + outer), ("reshape", (p, g, o))))
-    name = "dense" if p == 1 else f"dense, shared by {p} positions"
-    return MatrixForm(name + _groups(g), p, inputs, weights, outputs, False)
+    return MatrixForm("dense", _sizes(i, o), p, inputs, weights, outputs, False)
 
 
 def of_convolution(params: Any, shapes: Sequence[Any], out_shape: Sequence[int]) -> MatrixForm:
@@ -102,9 +103,9 @@ def of_convolution(params: Any, shapes: Sequence[Any], out_shape: Sequence[int])
     weights = Rearrangement(tuple(shapes[1]), steps)
     steps = (("transpose", (out_n, *out_space, out_c)), ("reshape", (p, g, count)))
     outputs = Rearrangement(tuple(out_shape), steps)
-    kernel = " x ".join(map(str, sizes))
-    return MatrixForm(f"convolution {kernel}, {p} positions{_groups(g)}", p, inputs, weights, outputs, True)
+    description = f"{' x '.join(map(str, sizes))}, {_sizes(channels, count)}"
+    return MatrixForm("convolution", description, p, inputs, weights, outputs, True)
 
 
-def _groups(count: int) -> str:
-    return "" if count == 1 else f", {count} groups"
+def _sizes(inputs: int, outputs: int) -> str:
+    return f"{inputs} input{'s' * (inputs != 1)}, {outputs} output{'s' * (outputs != 1)}"

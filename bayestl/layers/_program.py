@@ -1,4 +1,4 @@
-"""A network as a flat list of operations, traced for one example."""
+"""A network as a list of operations, traced for one example."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ from bayestl._types import Params
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 
 
+class Body(NamedTuple):
+    """What a ``lax.scan`` does in one step.
+
+    Attributes:
+        ops: the operations.
+        arguments: the values that it starts from: constants, carry, and slices of what is scanned over.
+        outputs: the values that it ends with: carry, and slices of what is stacked.
+        num_constants: how many arguments are the same in all steps.
+        num_carries: how many go from step to step.
+    """
+
+    ops: tuple[Op, ...]
+    arguments: tuple[int, ...]
+    outputs: tuple[int, ...]
+    num_constants: int
+    num_carries: int
+
+
 class Op(NamedTuple):
     """One operation.
 
@@ -23,11 +41,13 @@ class Op(NamedTuple):
         eqn: the JAX equation, for its primitive and its parameters.
         inputs: numbers of the values that it takes.
         outputs: numbers of the values that it gives.
+        body: of a ``lax.scan``, None for all others.
     """
 
     eqn: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    body: Body | None = None
 
     @property
     def name(self) -> str:
@@ -40,10 +60,10 @@ class Program(NamedTuple):
 
     Attributes:
         ops: the operations.
-        shapes: shape and dtype of every value.
+        shapes: shape and dtype of every value, those in bodies of scans included.
         params: the values that are the leaves of the parameters.
         inputs: those that are the leaves of one example's inputs, each with a leading axis of 1.
-        constants: value number to array.
+        constants: value number to array, those in bodies of scans included.
         outputs: those that are the leaves of the outputs.
         outputs_tree: their tree.
     """
@@ -56,6 +76,11 @@ class Program(NamedTuple):
     outputs: tuple[int, ...]
     outputs_tree: Any
 
+    def op(self, path: Sequence[int]) -> Op:
+        """The operation at a path: its number, or that of a scan and its own in the body."""
+        op = self.ops[path[0]]
+        return op if len(path) == 1 or op.body is None else op.body.ops[path[1]]
+
 
 def trace(network: Callable[[Params, Any], Any], params: Params, example: Any) -> Program:
     """The operations of ``network(params, example)``, with calls of other functions written out.
@@ -66,8 +91,7 @@ def trace(network: Callable[[Params, Any], Any], params: Params, example: Any) -
         example: inputs with a leading axis of 1, or their shapes.
     """
     closed, shapes = jax.make_jaxpr(network, return_shape=True)(params, example)
-    numbers = itertools.count()
-    writer = _Writer(numbers, [], {}, {})
+    writer = _Writer(itertools.count(), [], {}, {})
     count = len(jax.tree.leaves(params))
     arguments = [writer.new(var.aval) for var in closed.jaxpr.invars]
     outputs = writer.write(closed, arguments)
@@ -114,18 +138,34 @@ class _Writer(NamedTuple):
                 outputs = self.write(inner, inputs)
             else:
                 outputs = [self.new(var.aval) for var in eqn.outvars]
-                self.ops.append(Op(eqn, tuple(inputs), tuple(outputs)))
+                body = self.body(inner, inputs, outputs) if eqn.primitive.name == "scan" else None
+                self.ops.append(Op(eqn, tuple(inputs), tuple(outputs), body))
             numbers |= dict(zip(eqn.outvars, outputs, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
 
+    def body(self, step: Any, inputs: Sequence[int], results: Sequence[int]) -> Body:
+        """The step of a scan from ``inputs`` to ``results``."""
+        writer = self._replace(ops=[])
+        jaxpr = step.jaxpr if isinstance(step, ClosedJaxpr) else step
+        arguments = [self.new(var.aval) for var in jaxpr.invars]
+        outputs = writer.write(step, arguments)
+        # Counted by their axes, since every version of JAX has its own way to say it: slices have one less.
+        num_slices, num_stacked = (
+            sum(len(self.shapes[outer].shape) > len(self.shapes[inner].shape) for outer, inner in pairs)
+            for pairs in (zip(inputs, arguments, strict=True), zip(results, outputs, strict=True))
+        )
+        carries = len(outputs) - num_stacked
+        constants = len(arguments) - num_slices - carries
+        return Body(_needed(writer.ops, outputs), tuple(arguments), tuple(outputs), constants, carries)
+
 
 def _needed(ops: Sequence[Op], outputs: Sequence[int]) -> tuple[Op, ...]:
-    needed, ops_needed = set(outputs), []
+    values, needed = set(outputs), []
     for op in reversed(ops):
-        if needed & set(op.outputs):
-            needed |= set(op.inputs)
-            ops_needed.append(op)
-    return tuple(reversed(ops_needed))
+        if values & set(op.outputs):
+            values |= set(op.inputs)
+            needed.append(op)
+    return tuple(reversed(needed))
 
 
 def run(op: Op, values: Sequence[Any]) -> Sequence[Any]:
@@ -133,3 +173,9 @@ def run(op: Op, values: Sequence[Any]) -> Sequence[Any]:
     with op.eqn.ctx.manager:
         results = op.eqn.primitive.bind(*values, **op.eqn.primitive.get_bind_params(op.eqn.params))
     return results if op.eqn.primitive.multiple_results else [results]
+
+
+def run_all(ops: Sequence[Op], values: dict[int, Any]) -> None:
+    """Run operations one after another; their results are put into ``values``."""
+    for op in ops:
+        values |= zip(op.outputs, run(op, [values[v] for v in op.inputs]), strict=True)

@@ -1,176 +1,205 @@
-"""Inputs and output gradients of every layer of a network, example by example, from one program.
-
-The program of one example is evaluated with zeros added to the outputs of its layers. One product with the transposed
-Jacobian per column then gives the gradients at all those places, for a whole batch; the gradient of a layer's weights
-is the product of its input and its output gradient. Nothing is asked of the network but that JAX can trace it.
-"""
+"""A network evaluated once more from its traced program, with changes at its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bayestl import _tree
-from bayestl.layers._find import Operation
+from bayestl.layers._fast import run_fast
+from bayestl.layers._find import Site
+from bayestl.layers._lookups import RowForm
 from bayestl.layers._network import LayeredNetwork
-from bayestl.layers._products import of_convolution
-from bayestl.layers._program import Op, Program, run
-from bayestl.layers._windows import can_pool, pool
+from bayestl.layers._products import MatrixForm
+from bayestl.layers._program import Body, Op, Program
+from bayestl.layers._uses import Use
+
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+"""What stands for the product of a layer: its input a (P, g, I) and its weights W (g, I, O) to (P, g, O)."""
+
+Path = tuple[int, ...]
+"""The number of an operation, or that of a scan and the operation's in its body."""
 
 
-class LayerGradients(NamedTuple):
-    """A layer of weights in one batch of B examples, with P positions that share them, g groups and K columns.
-
-    Attributes:
-        inputs: a, (B, P, g, I).
-        gradients: of the columns in the layer's output z = a W, (K, B, P, g, O).
-    """
-
-    inputs: jax.Array
-    gradients: jax.Array
-
-
-class Gradients(NamedTuple):
-    """The gradients of one batch, in at least float32.
+class Entered(NamedTuple):
+    """What enters the layers and other operations with parameters, for one example, by the path of the operation.
 
     Attributes:
-        layers: one per layer of weights.
-        leaves: gradients of the parameters outside of these (biases among them), leaf number to (K, B, *shape).
+        products: a, (P, g, I); (T, P, g, I) in a scan.
+        rows: numbers of rows, (P,); (T, P) in a scan.
+        operands: value number to array, with a leading axis of T in a scan.
     """
 
-    layers: tuple[LayerGradients, ...]
-    leaves: dict[int, jax.Array]
+    products: dict[Path, jax.Array]
+    rows: dict[Path, jax.Array]
+    operands: dict[Path, dict[int, jax.Array]]
 
 
-def gradients(network: LayeredNetwork, inputs: Any, columns: Callable[[Any], Any]) -> Gradients:
-    """Layer inputs, and the gradients of ``columns^T f`` for the network's outputs f, for one batch.
+def replay(network: LayeredNetwork, inputs: Any, replaced: Mapping[str, Product] | None = None) -> Any:
+    """The outputs of a network for a batch, with some of its layers replaced.
+
+    Without replacements these are the network's own outputs, computed from its traced program.
 
     Args:
         network: from :func:`find`.
         inputs: a batch, leaves (B, ...).
-        columns: outputs (B, ...), of at least float32, to the columns (K, B, ...) that are pulled back through the
-            network.
+        replaced: path of a layer's weights to what stands for its product: a function of the layer's input (P, g, I),
+            for P positions of one example and g groups, and its weights (g, I, O), to its output (P, g, O), before the
+            bias. In a ``lax.scan`` it is called for one step.
+
+    Raises:
+        ValueError: a path that is not that of the weights of a dense layer or a convolution.
 
     Example:
         >>> params = {"w": jnp.ones((3, 2))}
         >>> network = btl.layers.find(lambda params, x: x @ params["w"], params, jnp.ones((5, 3)))
-        >>> layer = btl.layers.gradients(network, jnp.ones((5, 3)), lambda outputs: outputs[None]).layers[0]
-        >>> layer.inputs.shape, layer.gradients.shape
-        ((5, 1, 1, 3), (1, 5, 1, 1, 2))
+        >>> a, b = jnp.ones((3, 1)), jnp.full((1, 2), 0.5)  # an adapter of rank one
+        >>> adapted = btl.layers.replay(network, jnp.ones((5, 3)), {"w": lambda x, w: x @ w + (x @ a) @ b})
+        >>> print(adapted[0])
+        [4.5 4.5]
     """
+    by_path = {network.paths[layer.leaf]: layer for layer in network.layers}
+    changes: dict[Path, Product] = {}
+    for path, product in (replaced or {}).items():
+        sites = by_path[path].sites if path in by_path else ()
+        if not sites or not all(isinstance(site.form, MatrixForm) for site in sites):
+            names = [name for name, layer in by_path.items() if not layer.is_lookup]
+            raise ValueError(
+                f"replaced names {path!r}, which holds no weights of a dense layer or a convolution; those of this "
+                f"network are {', '.join(map(repr, names)) or 'none'}"
+            )
+        changes |= {site.use.path: product for site in sites}
     examples = [x[:, None] for x in jax.tree.leaves(inputs)]
-    num = examples[0].shape[0]
-    zeros = jax.tree.map(lambda s: jnp.zeros((num, *s.shape), s.dtype), _places(network))
-    outputs, pull_back, entered = jax.vjp(lambda z: jax.vmap(_evaluated(network))(examples, z), zeros, has_aux=True)
-    outputs = jax.tree.unflatten(network.program.outputs_tree, outputs)
-    directions = jax.tree.leaves(columns(_tree.at_least_float32(outputs)))
-    directions = [s.astype(f.dtype) for s, f in zip(directions, jax.tree.leaves(outputs), strict=True)]
-    places, deltas = jax.vmap(lambda s: pull_back(s)[0])(directions)
-    layers = []
-    for site, layer_inputs in zip(network.uses.weights, entered[0], strict=True):
-        rearrange = jax.vmap(jax.vmap(site.form.outputs))
-        layers.append(LayerGradients(layer_inputs, rearrange(places[site.op][0])))
-    leaves = dict(deltas)
-    for site, operands in zip(network.uses.operations, entered[1], strict=True):
-        leaves[site.leaf] = jax.vmap(_pulled_back(network, site), (0, 1), 1)(operands, places[site.op])
-    return Gradients(_tree.at_least_float32(tuple(layers)), _tree.at_least_float32(leaves))
+    outputs, _ = jax.vmap(lambda example: evaluate(network, example, ({}, {}), changes))(examples)
+    return jax.tree.unflatten(network.program.outputs_tree, outputs)
 
 
-def held_numbers(network: LayeredNetwork) -> tuple[int, int]:
-    """How many numbers :func:`gradients` holds for one example, and how many more for every column of it."""
-    program, uses = network.program, network.uses
-    of_example, of_column = 0, 0
-    for site in uses.weights:
-        op = program.ops[site.op]
-        layer_inputs = jax.eval_shape(lambda x, site=site: site.form.inputs(x), program.shapes[op.inputs[site.data]])
-        of_example += layer_inputs.size
-        of_column += 3 * program.shapes[op.outputs[0]].size + layer_inputs.size * site.form.is_rewritten
-    of_column += sum(network.leaves[leaf].size for leaf in (*uses.others, *(site.leaf for site in uses.operations)))
-    return of_example, of_column
+def places(network: LayeredNetwork) -> Any:
+    """The shapes of what :func:`evaluate` adds for one example: at the results of the operations that take parameters,
+    by path, and to the parameters that reach the outputs alone, by leaf."""
+    program, shapes = network.program, {}
+    uses = [*(site.use for layer in network.layers for site in layer.sites), *network.operations]
+    for use in uses:
+        lead = () if use.scanned is None else (use.scanned.length,)
+        results = [program.shapes[value] for value in differentiable(program, program.op(use.path))]
+        shapes[use.path] = [jax.ShapeDtypeStruct((*lead, *s.shape), s.dtype) for s in results]
+    leaves = {leaf: jax.eval_shape(lambda x: x, network.leaves[leaf]) for leaf in network.outputs}
+    return shapes, leaves
 
 
-# ---------------------------------------------------------------- one example
+def differentiable(program: Program, op: Op) -> list[int]:
+    """The results of an operation that have gradients."""
+    return [value for value in op.outputs if jnp.issubdtype(program.shapes[value].dtype, jnp.floating)]
 
 
-def _places(network: LayeredNetwork) -> Any:
-    """The shapes of what is added: at the results of operations, and to the parameters that enter more than once."""
-    ops = sorted({site.op for site in (*network.uses.weights, *network.uses.operations)})
-    shapes = {number: [network.program.shapes[v] for v in _differentiable(network.program, number)] for number in ops}
-    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), shapes)
-    return shapes, {leaf: jax.eval_shape(lambda x: x, network.leaves[leaf]) for leaf in network.uses.others}
+def evaluate(
+    network: LayeredNetwork, inputs: Sequence[jax.Array], added: Any, replaced: Mapping[Path, Product] | None = None
+) -> tuple[list[jax.Array], Entered]:
+    """The network for one example: the leaves of its outputs, and what enters its layers.
 
-
-def _differentiable(program: Program, number: int) -> list[int]:
-    return [v for v in program.ops[number].outputs if jnp.issubdtype(program.shapes[v].dtype, jnp.floating)]
-
-
-def _evaluated(network: LayeredNetwork) -> Any:
-    """The network for one example: its outputs, and what enters layers and other operations with parameters."""
-    program, uses = network.program, network.uses
-    weights = {site.op: site for site in uses.weights}
-
-    def evaluate(inputs: Sequence[jax.Array], added: Any) -> tuple[list[jax.Array], Any]:
-        places, deltas = added
-        values = {**network.constants, **dict(zip(program.inputs, inputs, strict=True))}
-        values |= {program.params[leaf]: network.leaves[leaf] + delta for leaf, delta in deltas.items()}
-        entered = {}
-        for number, op in enumerate(program.ops):
-            if not uses.varying & set(op.outputs):
-                continue
-            if number in weights:
-                entered[number] = weights[number].form.inputs(values[op.inputs[weights[number].data]])
-            values |= zip(op.outputs, _run_fast(program, op, values, entered.get(number)), strict=True)
-            if number in places:
-                targets = _differentiable(program, number)
-                values |= {v: values[v] + z for v, z in zip(targets, places[number], strict=True)}
-        operands = [
-            {v: values[v] for v in program.ops[site.op].inputs if v in uses.varying} for site in uses.operations
-        ]
-        return [values[v][0] for v in program.outputs], ([entered[site.op] for site in uses.weights], operands)
-
-    return evaluate
-
-
-def _run_fast(program: Program, op: Op, values: dict[int, Any], layer_inputs: jax.Array | None) -> Sequence[Any]:
-    """The results of one operation, of convolutions and pooling by slices and products."""
-    operands = [values[v] for v in op.inputs]
-    result = program.shapes[op.outputs[0]]
-    if op.name == "conv_general_dilated" and op.eqn.params["batch_group_count"] == 1:
-        form = of_convolution(op.eqn.params, [x.shape for x in operands], result.shape)
-        a = form.inputs(operands[0]) if layer_inputs is None else layer_inputs
-        z = _product(a, form.weights(operands[1]), op.eqn.params["precision"], result.dtype)
-        return [form.outputs.back(z)]
-    known = op.name in ("reduce_window_max", "reduce_window_sum") and jnp.issubdtype(result.dtype, jnp.floating)
-    if known and can_pool(op.eqn.params):
-        return [pool(op.name, op.eqn.params, operands[0])]
-    return run(op, operands)
-
-
-def _product(a: jax.Array, w: jax.Array, precision: Any, dtype: Any) -> jax.Array:
-    """``a W``, (P, g, O), for a (P, g, I) and W (g, I, O)."""
-    if w.shape[0] == 1:
-        return jnp.matmul(a[:, 0], w[0], precision=precision, preferred_element_type=dtype)[:, None]
-    if w.shape[1] * w.shape[2] <= 64:
-        # Many small products, as in a depthwise convolution: their sums at once.
-        return jnp.sum(a[..., None] * w, axis=2, dtype=dtype)
-    return jnp.einsum("pgi,gio->pgo", a, w, precision=precision, preferred_element_type=dtype)
-
-
-def _pulled_back(network: LayeredNetwork, site: Operation) -> Any:
-    """From an operation's operands (...) and the gradients of its results (K, ...) to those of the parameter."""
+    Args:
+        network: from :func:`find`.
+        inputs: the leaves of one example's inputs, each with a leading axis of 1.
+        added: to results and parameters, as :func:`places` says; what is missing is not added.
+        replaced: path of an operation to what stands for it.
+    """
     program = network.program
+    results, deltas = added
+    values = {**network.constants, **dict(zip(program.inputs, inputs, strict=True))}
+    values |= {program.params[leaf]: network.leaves[leaf] + delta for leaf, delta in deltas.items()}
+    run_from = _Run(network, replaced or {})
+    entered = run_from.ops(program.ops, (), values, results, network.varying)
+    return [values[value][0] for value in program.outputs], entered
 
-    def pulled_back(operands: dict[int, jax.Array], places: list[jax.Array]) -> jax.Array:
-        def results(leaf: jax.Array) -> list[jax.Array]:
-            values = {**network.constants, **operands, program.params[site.leaf]: leaf}
-            for op in (program.ops[number] for number in (*site.chain, site.op)):
-                values |= zip(op.outputs, run(op, [values[v] for v in op.inputs]), strict=True)
-            return [values[v] for v in _differentiable(program, site.op)]
 
-        pull_back = jax.vjp(results, network.leaves[site.leaf])[1]
-        return jax.vmap(lambda z: pull_back(z)[0])(places)
+class _Run:
+    """Runs the operations of a program or of a scan's body, and writes down what enters them."""
 
-    return pulled_back
+    def __init__(self, network: LayeredNetwork, replaced: Mapping[Path, Product]):
+        self.program, self.replaced = network.program, replaced
+        self.sites: dict[Path, Site] = {site.use.path: site for layer in network.layers for site in layer.sites}
+        self.operations: dict[Path, Use] = {use.path: use for use in network.operations}
+        self.scans = {path[0] for path in (*self.sites, *self.operations) if len(path) == 2}
+
+    def ops(
+        self,
+        ops: Sequence[Op],
+        outer: Path,
+        values: dict[int, Any],
+        added: Mapping[Path, Sequence[jax.Array]],
+        varying: frozenset[int] | None,
+    ) -> Entered:
+        """Run them in order; ``values`` is filled. With ``varying``, only those that give one of these."""
+        entered = Entered({}, {}, {})
+        for number, op in enumerate(ops):
+            if varying is not None and not varying & set(op.outputs):
+                continue
+            path = (*outer, number)
+            if path in self.operations:
+                entered.operands[path] = self.operands(ops, path, values, varying)
+            if not outer and number in self.scans and op.body is not None:
+                results, inside = self.scan(op, op.body, number, values, added)
+                entered.products.update(inside.products)
+                entered.rows.update(inside.rows)
+                entered.operands.update(inside.operands)
+            else:
+                results = self.op(op, path, values, entered)
+            values |= zip(op.outputs, results, strict=True)
+            if path in added:
+                targets = differentiable(self.program, op)
+                values |= {v: values[v] + z for v, z in zip(targets, added[path], strict=True)}
+        return entered
+
+    def op(self, op: Op, path: Path, values: dict[int, Any], entered: Entered) -> Sequence[Any]:
+        """The results of one operation, of convolutions and pooling by slices and products."""
+        operands = [values[value] for value in op.inputs]
+        site, a = self.sites.get(path), None
+        if site is not None and isinstance(site.form, RowForm):
+            entered.rows[path] = site.form.rows(operands[site.operand])
+        elif site is not None and isinstance(site.form, MatrixForm):
+            a = entered.products[path] = site.form.inputs(operands[site.operand])
+            if path in self.replaced:
+                weights = site.form.weights(operands[1 - site.operand])
+                z = self.replaced[path](a, weights)
+                return [site.form.outputs.back(z.astype(self.program.shapes[op.outputs[0]].dtype))]
+        return run_fast(self.program, op, operands, a)
+
+    def scan(
+        self, op: Op, body: Body, number: int, values: dict[int, Any], added: Mapping[Path, Sequence[jax.Array]]
+    ) -> tuple[Sequence[Any], Entered]:
+        """A ``lax.scan`` with changes in its body; what enters comes back stacked over the steps."""
+        count, carries = body.num_constants, body.num_carries
+        operands = [values[value] for value in op.inputs]
+        inside = {path: zs for path, zs in added.items() if len(path) == 2 and path[0] == number}
+        constants = {**self.program.constants, **dict(zip(body.arguments[:count], operands[:count], strict=True))}
+
+        def step(carry: list[Any], scanned: Any) -> tuple[list[Any], Any]:
+            slices, zeros = scanned
+            inner = {**constants, **dict(zip(body.arguments[count:], [*carry, *slices], strict=True))}
+            entered = self.ops(body.ops, (number,), inner, dict(zip(inside, zeros, strict=True)), None)
+            outputs = [inner[value] for value in body.outputs]
+            return outputs[:carries], (outputs[carries:], entered)
+
+        carry, (stacked, entered) = jax.lax.scan(
+            step,
+            operands[count : count + carries],
+            (operands[count + carries :], list(inside.values())),
+            length=op.eqn.params["length"],
+            reverse=op.eqn.params["reverse"],
+        )
+        return [*carry, *stacked], entered
+
+    def operands(
+        self, ops: Sequence[Op], path: Path, values: dict[int, Any], varying: frozenset[int] | None
+    ) -> dict[int, jax.Array]:
+        """What enters an operation with parameters, beside these and what is made of them alone."""
+        use = self.operations[path]
+        chain = use.chain if len(path) == 1 or use.scanned is None else use.scanned.chain
+        numbers = {value for number in (*chain, path[-1]) for value in ops[number].inputs}
+        numbers -= {value for number in chain for value in ops[number].outputs}
+        if varying is not None:
+            return {value: values[value] for value in sorted(numbers & varying)}
+        sources = set() if use.scanned is None else set(use.scanned.arguments)
+        return {value: values[value] for value in sorted(numbers - sources - set(self.program.constants))}

@@ -1,4 +1,4 @@
-"""Covariances of outputs under Kronecker-factored posteriors, layer by layer.
+"""Covariances of outputs under Kronecker-factored posteriors and, for tables of look-ups, diagonal ones; by layers.
 
 The Jacobian of an output in a layer's matrix is a sum over positions of ``a g^T``, layer input times output gradient.
 Rotating a and g into the basis in which the posterior is independent costs I^2 + O^2; rotating the Jacobian itself, one
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from bayestl import _tree
 from bayestl import layers as network_layers
 from bayestl._types import Apply, Params
 from bayestl.gaussians import Columns, Gaussian, MatrixLayout, Rearrangement
-from bayestl.layers import LayerGradients
+from bayestl.layers import ProductGradients, RowGradients, TiedGradients, once_per_row, weight_gradients
 from bayestl.predict._gaussian_outputs import flat, unflat
 from bayestl.predict._jacobian import Linearization, transposed_unwhiten
 
@@ -56,37 +56,75 @@ def layered_moments_of_chunk(linear: Linearization, inputs: Any, *, apply: Apply
 def layered_batch_size(apply: Apply, linear: Linearization, inputs: Any) -> int:
     """How many examples at once."""
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *jnp.shape(x)[1:]), x.dtype), inputs)
-    layers, leaves = jax.eval_shape(partial(_gradients, apply), linear, one)
+
+    def shapes_of(linear: Linearization, inputs: Any) -> tuple[list[ProductGradients | RowGradients], list[jax.Array]]:
+        layers, leaves = _gradients(apply, linear, inputs)
+        return [part.gradients for part in layers.values()], list(leaves.values())
+
+    layers, leaves = jax.eval_shape(shapes_of, linear, one)
     held = jax.tree.leaves((layers, leaves))
     # The Jacobians of layers that several positions share are formed.
     shared = [
         s.gradients.shape[0] * s.inputs.shape[2] * s.inputs.shape[3] * s.gradients.shape[4]
-        for s in layers.values()
-        if s.inputs.shape[1] > 1
+        for s in layers
+        if isinstance(s, ProductGradients) and s.inputs.shape[1] > 1
     ]
     limit = _ON_CPU if jax.default_backend() == "cpu" else _ELSEWHERE
     return max(limit // max(sum(x.size for x in held) + sum(shared), 1), 1)
 
 
-def _gradients(
-    apply: Apply, linear: Linearization, inputs: Any
-) -> tuple[dict[str, LayerGradients], dict[str, jax.Array]]:
-    """The layers of Kronecker blocks by the path of their weights, and gradients (F, B, *shape) of all other leaves."""
+def has_lookups(apply: Apply, linear: Linearization, inputs: Any) -> bool:
+    """Whether the covariances of a diagonal Gaussian are to be computed layer by layer: a table of look-ups has a few
+    rows in the Jacobian of an example, which would else be held as a whole."""
+    if any(block.independent_variances() is None for block in linear.gaussian.blocks()):
+        return False
+    answers = []
+
+    def shapes_only(linear: Linearization, inputs: Any) -> None:
+        network = network_layers.find(partial(linear.outputs, apply), linear.gaussian.mean, inputs)
+        answers.append(any(layer.is_lookup for layer in network.layers))
+
+    jax.eval_shape(shapes_only, linear, inputs)
+    return answers[0]
+
+
+class _Part(NamedTuple):
+    """A layer in one batch.
+
+    Attributes:
+        rearrangement: from its parameter to the matrix (g, I, O).
+        gradients: what enters it, and the gradients of the network's outputs.
+    """
+
+    rearrangement: Rearrangement
+    gradients: ProductGradients | RowGradients
+
+
+def _gradients(apply: Apply, linear: Linearization, inputs: Any) -> tuple[dict[str, _Part], dict[str, jax.Array]]:
+    """The layers of Kronecker and diagonal blocks by the path of their weights, and gradients (F, B, *shape) of all
+    other leaves."""
     mean = linear.gaussian.mean
     network = network_layers.find(partial(linear.outputs, apply), mean, inputs)
     gradients = network_layers.gradients(network, inputs, _one_per_output)
-    names = _tree.paths(mean)
-    blocks = _split(linear.gaussian)[0].blocks()
-    layouts = {block.layout.weights: block.layout for block in blocks if block.layout is not None}
-    layers: dict[str, LayerGradients] = {}
+    names = network.paths
+    layouts: dict[str, MatrixLayout] = {}
+    for block in _split(linear.gaussian)[0].blocks():
+        if block.layout is not None:
+            layouts[block.layout.weights] = block.layout
+        elif block.independent_variances() is not None:
+            inside = set(_tree.paths(block.mean))
+            of_block = [layer for layer in network.layers if names[layer.leaf] in inside]
+            layouts |= {names[x.leaf]: MatrixLayout(names[x.leaf], x.rearrangement) for x in of_block}
+    layers: dict[str, _Part] = {}
     leaves = {names[leaf]: g for leaf, g in gradients.leaves.items()}
-    for site, layer in zip(network.uses.weights, gradients.layers, strict=True):
-        name = names[site.leaf]
-        bias = None if site.bias is None else names[site.bias]
-        if name in layouts and _fits(layouts[name], site.rearrangement, bias):
-            layers[name] = layer
+    for layer, of_layer in zip(network.layers, gradients.layers, strict=True):
+        name = names[layer.leaf]
+        bias = None if layer.bias is None else names[layer.bias]
+        is_one = not isinstance(of_layer, TiedGradients)
+        if is_one and name in layouts and _fits(layouts[name], layer.rearrangement, bias):
+            layers[name] = _Part(layer.rearrangement, of_layer)
         else:
-            leaves[name] = _back(site.rearrangement, layer)
+            leaves[name] = weight_gradients(layer, of_layer)
     return layers, leaves
 
 
@@ -95,7 +133,9 @@ def _fits(layout: MatrixLayout, rearrangement: Rearrangement, bias: str | None) 
     if layout.bias not in (None, bias):
         return False
     shape = rearrangement.shape
-    if layout.rearrangement.shape != shape:
+    if layout.rearrangement == rearrangement:
+        return True
+    if layout.rearrangement.shape != shape or layout.rearrangement.result != rearrangement.result:
         return False
     # There are several ways to write one rearrangement down.
     order = np.arange(math.prod(shape)).reshape(shape)
@@ -110,12 +150,6 @@ def _one_per_output(outputs: Any) -> Any:
     return jax.tree.map(lambda c, f: jnp.broadcast_to(c, (size, *f.shape)), columns, outputs)
 
 
-def _back(rearrangement: Any, layer: LayerGradients) -> jax.Array:
-    """Gradients of the weights themselves, (F, B, *shape)."""
-    matrix = jnp.einsum("bpgi,fbpgo->fbgio", layer.inputs, layer.gradients, precision=Precision.HIGHEST)
-    return jax.vmap(jax.vmap(rearrangement.back))(matrix)
-
-
 def _split(gaussian: Gaussian) -> tuple[Gaussian, Columns | None]:
     """What a low-rank change of all parameters is on top of, and its columns; blocks keep theirs."""
     return gaussian.without_columns() if len(gaussian.blocks()) == 1 else (gaussian, None)
@@ -124,15 +158,65 @@ def _split(gaussian: Gaussian) -> tuple[Gaussian, Columns | None]:
 # ---------------------------------------------------------------- one block
 
 
-def _block_covariance(block: Gaussian, layers: dict[str, LayerGradients], leaves: dict[str, jax.Array]) -> jax.Array:
+def _block_covariance(block: Gaussian, layers: dict[str, _Part], leaves: dict[str, jax.Array]) -> jax.Array:
     """What the parameters of one block add to the covariance of the outputs, (B, F, F)."""
     if block.layout is not None and block.layout.weights in layers:
-        return block.covariance_of_products(*layers[block.layout.weights])
-    one = next(iter([*leaves.values(), *(layer.gradients for layer in layers.values())]))
+        return _layer_covariance(block, layers[block.layout.weights].gradients)
+    variances = block.independent_variances()
+    if variances is not None:
+        return _diagonal_covariance(block.mean, variances, layers, leaves)
+    one = next(iter([*leaves.values(), *(part.gradients.gradients for part in layers.values())]))
     missing = {path: jnp.zeros((*one.shape[:2], *x.shape), x.dtype) for path, x in _tree.by_paths(block.mean).items()}
     rows = _tree.restructure({**missing, **leaves}, block.mean)
     rows = jax.vmap(jax.vmap(transposed_unwhiten(block)))(rows)
     return jax.vmap(_tree.columns_gram, in_axes=1)(rows, rows)
+
+
+def _layer_covariance(block: Gaussian, layer: ProductGradients | RowGradients) -> jax.Array:
+    if isinstance(layer, RowGradients):
+        return block.covariance_of_rows(*once_per_row(layer))
+    return block.covariance_of_products(*layer)
+
+
+def _diagonal_covariance(
+    mean: Params, variances: Params, layers: dict[str, _Part], leaves: dict[str, jax.Array]
+) -> jax.Array:
+    """``sum_i v_i J_fi J_hi`` over the parameters of one block."""
+    one = next(iter([*leaves.values(), *(part.gradients.gradients for part in layers.values())]))
+    total = jnp.zeros((one.shape[1], one.shape[0], one.shape[0]), one.dtype)
+    shapes = {path: x.shape for path, x in _tree.by_paths(mean).items()}
+    for path, variance in _tree.by_paths(variances).items():
+        variance = jnp.broadcast_to(variance, shapes[path])
+        if path in leaves:
+            rows = (leaves[path] * jnp.sqrt(variance)).reshape(*leaves[path].shape[:2], -1)
+            total += _einsum("fbm,hbm->bfh", rows, rows)
+        elif path in layers:
+            spectrum, layer = layers[path].rearrangement(variance), layers[path].gradients
+            if isinstance(layer, RowGradients):
+                total += _rows_covariance(layer, spectrum)
+            else:
+                total += _products_covariance(layer.inputs, layer.gradients, spectrum)
+    return total
+
+
+def _products_covariance(a: jax.Array, z: jax.Array, spectrum: jax.Array) -> jax.Array:
+    """``sum_io lam_io M_fio M_hio`` with ``M_f = sum_p a_p z_fp^T``; lam (g, I, O)."""
+    if a.shape[1] == 1:
+        a, z = a[:, 0], z[:, :, 0]
+        weights = _einsum("bgi,gio->bgo", a * a, spectrum)
+        z = z * jnp.sqrt(weights)
+        return _einsum("fbgo,hbgo->bfh", z, z)
+    matrix = _einsum("bpgi,fbpgo->bfgio", a, z) * jnp.sqrt(spectrum)
+    matrix = matrix.reshape(*matrix.shape[:2], -1)
+    return _einsum("bfm,bhm->bfh", matrix, matrix)
+
+
+def _rows_covariance(layer: RowGradients, spectrum: jax.Array) -> jax.Array:
+    """The same for rows of a table, of which only those that were looked up are touched; lam (V, 1, O)."""
+    rows, z = once_per_row(layer)
+    weights = spectrum[:, 0].at[rows].get(mode="fill", fill_value=0)
+    z = z * jnp.sqrt(weights)
+    return _einsum("fbpo,hbpo->bfh", z, z)
 
 
 def _columns_covariance(
@@ -148,3 +232,7 @@ def _columns_covariance(
 
     images = jax.lax.map(along, columns.basis)
     return jnp.einsum("k,kbf,kbh->bfh", columns.eigenvalues, images, images, precision=Precision.HIGHEST)
+
+
+def _einsum(subscripts: str, *operands: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, *operands, precision=Precision.HIGHEST)

@@ -23,7 +23,7 @@ from bayestl.predict._jacobian import (
     linearization,
     moments_of_chunk,
 )
-from bayestl.predict._layered import is_layered, layered_batch_size, layered_moments_of_chunk
+from bayestl.predict._layered import has_lookups, is_layered, layered_batch_size, layered_moments_of_chunk
 from bayestl.predict._links import Link, default_link
 
 
@@ -42,7 +42,8 @@ def linearized(
     :func:`monte_carlo` takes them, tend to fit far worse. For a network linear in its parameters it is exact.
 
     J is never held for all inputs: vector-Jacobian products give the C x D rows of ``batch_size`` examples at a time;
-    under a Kronecker-factored posterior the inputs and output gradients of each layer take their place. The network
+    under a Kronecker-factored posterior, and under a diagonal one of a network with look-ups, the inputs and output
+    gradients of each layer take their place. The network
     runs deterministically, with the state that ``joint`` holds.
 
     Args:
@@ -92,7 +93,7 @@ def linearized(
 def output_moments(apply: Apply, linear: Linearization, inputs: Any, batch_size: int | None) -> tuple[Any, jax.Array]:
     """Outputs at the mean, leaves (B, ...), and their covariances (B, F, F)."""
     shapes = checked_outputs_shape(apply, linear, inputs)
-    layered = is_layered(linear.gaussian)
+    layered = is_layered(linear.gaussian) or has_lookups(apply, linear, inputs)
     moments = layered_moments_of_chunk if layered else moments_of_chunk
     if batch_size is not None:
         size = batch_size

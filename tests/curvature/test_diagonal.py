@@ -16,7 +16,15 @@ import bayestl as btl
 from bayestl import curvature
 
 KEY = jax.random.key(0)
-NETWORKS = {"mlp": networks.mlp, "pictures": networks.pictures, "sequence": networks.sequence, "odd": networks.odd}
+NETWORKS = {
+    "mlp": networks.mlp,
+    "pictures": networks.pictures,
+    "sequence": networks.sequence,
+    "odd": networks.odd,
+    "tokens": networks.tokens,
+    "tied": networks.tied,
+    "scans": networks.scans,
+}
 
 
 def explicit(problem: networks.Problem, mask: Any = None) -> np.ndarray:

@@ -220,12 +220,18 @@ def test_posterior_of_a_network_with_all_kinds_of_parameters():
         return found, posterior, found.log_det_ratio(joint.prior, 0.4)
 
     found, posterior, ratio = queried(joint, params)
-    assert [layer.layout.paths for layer in found.layers] == [("head/kernel", "output"), ("heads",)]
+    assert [layer.layout.paths for layer in found.layers] == [
+        ("embedding",),
+        ("head/kernel", "output"),
+        ("heads",),
+        ("scanned/kernel", "scanned/bias"),
+    ]
     h, sigma = matrix(found, params), covariance(prior)
     truth = 2 * np.linalg.inv(0.4 * h + np.linalg.inv(sigma))
     np.testing.assert_allclose(covariance(posterior), truth, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(ratio, np.linalg.slogdet(np.eye(len(h)) + 0.4 * sigma @ h)[1], rtol=1e-8)
-    outside = btl.tree.complement(params, btl.tree.select(params, ["head/kernel", "output", "heads"]))
+    inside = btl.tree.select(params, ["embedding", "head/kernel", "output", "heads", "scanned/**"])
+    outside = btl.tree.complement(params, inside)
     exact = built(curvature.diagonal(), joint, params, data).diagonal
     exact = btl.tree.like_selection(exact, outside)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-14), found.diagonal, exact)

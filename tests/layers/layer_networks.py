@@ -97,6 +97,83 @@ def sequence() -> Problem:
     return make(btl.nets.from_linen(_Sequence(), variables), x, None)
 
 
+# ---------------------------------------------------------------- look-ups, normalisation, loops
+
+
+def _normal_params(shapes: Any) -> Any:
+    return jax.tree.map(jnp.zeros, shapes, is_leaf=lambda s: isinstance(s, tuple))
+
+
+TOKENS = np.array([[0, 3, 3], [1, 1, 1], [2, 0, 3], [4, 2, 0], [3, 1, 4]])
+
+
+def tokens_network(params: Any, inputs: Any) -> jax.Array:
+    """One table for two sequences, positions, a layer applied twice, layer and root-mean-square normalisation."""
+    first, second = (params["table"][x] + params["positions"][None, : x.shape[1]] for x in inputs)
+    first, second = (jnp.tanh(x @ params["twice"]["kernel"] + params["twice"]["bias"]) for x in (first, second))
+    x = first[:, :2] + second
+    x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-3)
+    x = x * params["layer_norm"]["scale"] + params["layer_norm"]["bias"]
+    x = x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-3) * (1 + params["rms_norm"])
+    return x.mean(1) @ params["head"]
+
+
+def tokens() -> Problem:
+    shapes = {
+        "head": (3, 2),
+        "layer_norm": {"bias": (3,), "scale": (3,)},
+        "positions": (4, 2),
+        "rms_norm": (3,),
+        "table": (6, 2),
+        "twice": {"bias": (3,), "kernel": (2, 3)},
+    }
+    net = btl.nets.from_function(tokens_network, _normal_params(shapes))
+    return make(net, (TOKENS, TOKENS[::-1, :2].copy()), 2)
+
+
+def tied_network(params: Any, tokens: jax.Array) -> jax.Array:
+    """A language model whose table is the output layer too, at two positions."""
+    x = jnp.tanh(params["table"][tokens[:, :2]] @ params["kernel"])
+    return (x @ params["table"].T).sum(1)
+
+
+def tied() -> Problem:
+    net = btl.nets.from_function(tied_network, _normal_params({"kernel": (2, 2), "table": (5, 2)}))
+    return make(net, TOKENS, 5)
+
+
+def scans_network(params: Any, x: jax.Array) -> jax.Array:
+    """A recurrent cell over a sequence, from a learned start, and a stack of layers, both in loops with checkpoints."""
+    cell = params["cell"]
+
+    @jax.checkpoint
+    def step(state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        state = jnp.tanh(x @ cell["inner"] + state @ cell["outer"] + cell["bias"])
+        return state, state
+
+    start = jnp.broadcast_to(params["start"], (x.shape[0], 3))
+    state, states = jax.lax.scan(step, start, x.swapaxes(0, 1))
+    x = states.swapaxes(0, 1)
+
+    @jax.checkpoint
+    def layer(x: jax.Array, layer: Any) -> tuple[jax.Array, None]:
+        y = jnp.einsum("bti,io->bto", x, layer["kernel"]) + layer["bias"]
+        return x + jnp.tanh(y * layer["scale"]), None
+
+    x, _ = jax.lax.scan(layer, x, params["stack"], reverse=True)
+    return (x.mean(1) + state) @ params["head"]
+
+
+def scans() -> Problem:
+    shapes = {
+        "cell": {"bias": (3,), "inner": (2, 3), "outer": (3, 3)},
+        "head": (3, 2),
+        "stack": {"bias": (2, 3), "kernel": (2, 3, 3), "scale": (2, 3)},
+        "start": (3,),
+    }
+    return make(btl.nets.from_function(scans_network, _normal_params(shapes)), normal(5, 4, 2), 2)
+
+
 # ---------------------------------------------------------------- other ways
 
 

@@ -44,9 +44,8 @@ def assert_replays(function: Callable[[Any, Any], Any], params: Any, inputs: Any
         network = layers.find(function, params, inputs)
         gradients = layers.gradients(network, inputs, of_outputs)
         sums = {leaf: jnp.sum(each[0], 0) for leaf, each in gradients.leaves.items()}
-        for site, layer in zip(network.uses.weights, gradients.layers, strict=True):
-            matrix = jnp.einsum("bpgi,bpgo->gio", layer.inputs, layer.gradients[0], precision="highest")
-            sums[site.leaf] = site.rearrangement.back(matrix)
+        for layer, of_layer in zip(network.layers, gradients.layers, strict=True):
+            sums[layer.leaf] = jnp.sum(layers.weight_gradients(layer, of_layer)[0], 0)
         return outputs[0], [sums.get(leaf, jnp.zeros_like(x)) for leaf, x in enumerate(jax.tree.leaves(params))]
 
     ours, theirs = replayed(params, inputs), own(params, inputs)

@@ -26,55 +26,80 @@ def _ways(problem: networks.Problem) -> dict[str, tuple[str, str]]:
 
 def test_layers_of_a_picture_network():
     ways = _ways(networks.pictures())
-    assert ways["first/kernel"] == ("layer", "convolution 3 x 3, 25 positions")
-    assert ways["first/bias"] == ("layer", "bias of 'first/kernel'")
-    assert ways["norm/scale"] == ("elementwise", "mul")
-    assert ways["norm/bias"] == ("elementwise", "add")
-    assert ways["depthwise/kernel"] == ("layer", "convolution 3 x 2, 12 positions, 4 groups")
-    assert ways["depthwise/bias"] == ("layer", "bias of 'depthwise/kernel'")
-    assert ways["groups/kernel"] == ("layer", "convolution 1 x 2, 12 positions, 2 groups")
-    assert ways["transposed/kernel"] == ("layer", "convolution 2 x 2, 48 positions")
-    assert ways["token"] == ("one operation", "concatenate")
-    assert ways["attention/query/kernel"] == ("layer", "dense, shared by 13 positions")
-    assert ways["attention/query/bias"] == ("layer", "bias of 'attention/query/kernel'")
-    assert ways["attention/out/bias"] == ("layer", "bias of 'attention/out/kernel'")
-    assert ways["head/bias"] == ("layer", "bias of 'head/kernel'")
+    assert ways["first/kernel"] == ("convolution", "3 x 3, 2 inputs, 4 outputs, 25 positions")
+    assert ways["first/bias"] == ("bias", "of 'first/kernel'")
+    assert ways["norm/scale"] == ("scale", "mul")
+    assert ways["norm/bias"] == ("shift", "add")
+    assert ways["depthwise/kernel"] == ("convolution", "3 x 2, 1 input, 1 output, 12 positions, 4 groups")
+    assert ways["depthwise/bias"] == ("bias", "of 'depthwise/kernel'")
+    assert ways["groups/kernel"] == ("convolution", "1 x 2, 2 inputs, 3 outputs, 12 positions, 2 groups")
+    assert ways["transposed/kernel"] == ("convolution", "2 x 2, 6 inputs, 2 outputs, 48 positions")
+    assert ways["token"] == ("operation", "concatenate")
+    assert ways["attention/query/kernel"] == ("dense", "2 inputs, 4 outputs, 13 positions")
+    assert ways["attention/query/bias"] == ("bias", "of 'attention/query/kernel'")
+    assert ways["attention/out/bias"] == ("bias", "of 'attention/out/kernel'")
+    assert ways["head/bias"] == ("bias", "of 'head/kernel'")
 
 
 def test_layers_of_a_linen_network():
     ways = _ways(networks.sequence())
-    assert ways["Conv_0/kernel"] == ("layer", "convolution 2, 3 positions")
-    assert ways["CheckpointDense_0/kernel"] == ("layer", "dense, shared by 3 positions")
-    assert ways["CheckpointDense_0/bias"] == ("layer", "bias of 'CheckpointDense_0/kernel'")
-    assert ways["RMSNorm_0/scale"] == ("elementwise", "mul")
-    assert ways["DenseGeneral_0/bias"] == ("layer", "bias of 'DenseGeneral_0/kernel'")
+    assert ways["Conv_0/kernel"] == ("convolution", "2, 2 inputs, 3 outputs, 3 positions")
+    assert ways["CheckpointDense_0/kernel"] == ("dense", "3 inputs, 4 outputs, 3 positions")
+    assert ways["CheckpointDense_0/bias"] == ("bias", "of 'CheckpointDense_0/kernel'")
+    assert ways["RMSNorm_0/scale"] == ("scale", "mul")
+    assert ways["DenseGeneral_0/bias"] == ("bias", "of 'DenseGeneral_0/kernel'")
+
+
+def test_look_ups_and_layers_applied_several_times():
+    assert _ways(networks.tokens()) == {
+        "head": ("dense", "3 inputs, 2 outputs"),
+        "layer_norm/bias": ("shift", "add"),
+        "layer_norm/scale": ("scale", "mul"),
+        "positions": ("shift", "add and add"),
+        "rms_norm": ("scale", "mul"),
+        "table": ("look-up", "6 rows of 2, 5 positions, applied 2 times"),
+        "twice/bias": ("bias", "of 'twice/kernel'"),
+        "twice/kernel": ("dense", "2 inputs, 3 outputs, 5 positions, applied 2 times"),
+    }
+    assert _ways(networks.tied())["table"] == ("tied", "look-up and dense")
+
+
+def test_layers_inside_loops():
+    assert _ways(networks.scans()) == {
+        "cell/bias": ("shift", "add"),
+        "cell/inner": ("dense", "2 inputs, 3 outputs, 4 positions, 4 steps"),
+        "cell/outer": ("dense", "3 inputs, 3 outputs, 4 positions, 4 steps"),
+        "head": ("dense", "3 inputs, 2 outputs"),
+        "stack/bias": ("bias", "of 'stack/kernel'"),
+        "stack/kernel": ("dense", "3 inputs, 3 outputs, 4 positions, 2 groups, 2 steps"),
+        "stack/scale": ("scale", "mul"),
+        "start": ("operation", "scan"),
+    }
 
 
 def test_other_ways_are_reported():
     problem = networks.odd()
     ways = _ways(problem)
     assert ways == {
-        "beta": ("whole network", "enters sub without the inputs"),
-        "embedding": ("one operation", "gather"),
-        "gamma": ("whole network", "enters 2 times: mul, sub without the inputs"),
-        "half": ("one operation", "dot_general"),
-        "head/kernel": ("layer", "dense"),
-        "heads": ("layer", "dense, 2 groups"),
-        "output": ("layer", "bias of 'head/kernel'"),
-        "own_rule": ("one operation", "custom_jvp_call"),
-        "positive": ("elementwise", "div"),
-        "scanned/bias": ("one operation", "scan"),
-        "scanned/kernel": ("one operation", "scan"),
-        "slope": ("elementwise", "mul"),
-        "tied": ("whole network", "enters 2 times: dot_general, dot_general"),
+        "beta": ("shift", "add"),
+        "embedding": ("look-up", "4 rows of 2"),
+        "gamma": ("elementwise", "mul and add"),
+        "half": ("operation", "dot_general"),
+        "head/kernel": ("dense", "2 inputs, 3 outputs"),
+        "heads": ("dense", "1 input, 2 outputs, 2 groups"),
+        "output": ("bias", "of 'head/kernel'"),
+        "own_rule": ("operation", "custom_jvp_call"),
+        "positive": ("scale", "div"),
+        "scanned/bias": ("bias", "of 'scanned/kernel'"),
+        "scanned/kernel": ("dense", "2 inputs, 2 outputs, 2 groups, 2 steps"),
+        "slope": ("scale", "mul"),
+        "tied": ("tied", "dense and dense"),
         "unused": ("unused", "the outputs do not depend on it"),
     }
     inventory = curvature.find_layers(problem.joint, problem.params, problem.data.inputs)
-    assert set(inventory.fallbacks) == {
-        path for path, (way, _) in ways.items() if way in ("whole network", "one operation")
-    }
+    assert inventory.fallbacks == ("half", "own_rule")
     lines = str(inventory).splitlines()
-    assert lines[0] == "beta            whole network  enters sub without the inputs"
+    assert lines[0] == "beta            shift        add"
     assert len(lines) == len(ways)
     built = jax.eval_shape(
         lambda params: curvature.diagonal()(KEY, problem.joint, params, problem.data, curvature.ggn, 2), problem.params
@@ -87,8 +112,8 @@ def test_a_part_of_the_parameters():
     part = btl.infer.condition(problem.joint, problem.params, ["head/kernel", "dense_0/bias"])
     inventory = curvature.find_layers(part.joint, part.params, problem.data.inputs)
     assert [(entry.path, entry.kind) for entry in inventory.entries] == [
-        ("dense_0/bias", "elementwise"),
-        ("head/kernel", "layer"),
+        ("dense_0/bias", "shift"),
+        ("head/kernel", "dense"),
     ]
 
 

@@ -9,11 +9,11 @@ import pytest
 from replay import assert_replays
 
 import bayestl as btl
-from bayestl.layers import _replay
+from bayestl.layers import _fast
 
 
 @pytest.mark.x64
-@pytest.mark.parametrize("name", ["mlp", "pictures", "sequence", "odd"])
+@pytest.mark.parametrize("name", ["mlp", "pictures", "sequence", "odd", "tokens", "tied", "scans"])
 def test_a_replayed_network_is_the_network(name):
     problem = getattr(networks, name)()
     # Flax computes the softmax of attention in float32, whatever it is given.
@@ -33,7 +33,7 @@ def test_a_replay_that_is_wrong_is_noticed(monkeypatch):
     """The check above can fail: one slip of 1e-3 in the product that stands for a convolution."""
     net = btl.nets.conv_net(jax.random.key(0), (5, 5, 1), (2,), 3)
     inputs = jnp.asarray(networks.normal(2, 5, 5, 1), jnp.float32)
-    product = _replay._product
-    monkeypatch.setattr(_replay, "_product", lambda *arguments: 1.001 * product(*arguments))
+    product = _fast._product
+    monkeypatch.setattr(_fast, "_product", lambda *arguments: 1.001 * product(*arguments))
     with pytest.raises(AssertionError):
         assert_replays(lambda params, x: net(params, x), net.params, inputs, 1e-5)

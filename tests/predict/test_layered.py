@@ -130,3 +130,67 @@ def test_under_jit_and_vmap():
     together = jax.jit(jax.vmap(variance, in_axes=(0, None)))(jnp.array([1.0, 4.0]), inputs)
     np.testing.assert_allclose(together[1], 4 * together[0], rtol=1e-4)  # float32 sums
     np.testing.assert_allclose(together[0], variance(1.0, inputs), rtol=1e-4)
+
+
+# ---------------------------------------------------------------- look-ups, layers in loops
+
+
+TOKENS = np.array([[0, 3, 3], [1, 1, 1], [2, 0, 3], [4, 2, 0], [3, 1, 4]])
+
+
+def bag_of_rows(params, tokens):
+    """One table for two sequences, and a layer in a loop whose steps have weights of their own."""
+    x = jnp.tanh(params["table"][tokens]).sum(1) + params["table"][tokens[:, 0]]
+    x, _ = jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, params["stack"])
+    return x @ params["head"]
+
+
+def bag_params(rng):
+    shapes = {"head": (2, 3), "stack": (2, 2, 2), "table": (6, 2)}
+    return {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+
+
+@pytest.mark.x64
+def test_look_ups_under_a_diagonal_posterior():
+    rng = np.random.default_rng(4)
+    params = bag_params(rng)
+    variances = jax.tree.map(lambda x: rng.uniform(0.1, 2.0, size=x.shape), params)
+    covariances = {path: np.diag(np.ravel(x)) for path, x in btl.tree.by_paths(variances).items()}
+    given = moments(bag_of_rows, params, gaussians.diagonal(params, variances), TOKENS)
+    wanted = expected(bag_of_rows, params, TOKENS, covariances)
+    np.testing.assert_allclose(given.covariance[0], wanted, rtol=1e-9, atol=1e-12)  # float64 rounding
+
+
+@pytest.mark.x64
+def test_look_ups_and_loops_under_a_kronecker_posterior():
+    """Against J Sigma J^T with the covariance that the posterior itself writes out."""
+    rng = np.random.default_rng(5)
+    params = bag_params(rng)
+    net = btl.nets.from_function(bag_of_rows, params)
+    prior = gaussians.isotropic(params, scale=0.7)
+    model = btl.LogJoint(net, likelihoods.categorical(), prior, num_data=5)
+    data = btl.data.arrays(TOKENS, np.arange(5) % 3)
+    posterior = btl.infer.laplace(jax.random.key(0), model, params, data, curvature=btl.curvature.kronecker())
+    flat, unflat = jax.flatten_util.ravel_pytree(params)
+    covariance = jax.vmap(lambda e: jax.flatten_util.ravel_pytree(posterior.covariance_mv(unflat(e)))[0])(
+        jnp.eye(flat.size)
+    )
+    rows = np.asarray(jax.jacrev(lambda flat: bag_of_rows(unflat(flat), TOKENS))(flat))
+    given = predict.linearized(model, posterior, raw)(TOKENS)
+    wanted = rows @ np.asarray(covariance) @ rows.transpose(0, 2, 1)
+    np.testing.assert_allclose(given.covariance[0], wanted, rtol=1e-9, atol=1e-12)  # float64 rounding
+
+
+def test_predictions_hold_no_jacobian_of_a_table():
+    """60,000 rows of 50 numbers, 16 texts: a Jacobian of the table would be 16 x 3 x 60,000 x 50 numbers."""
+    shapes = {"head": (50, 3), "stack": (2, 50, 50), "table": (60_000, 50)}
+    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    posterior = jax.eval_shape(lambda params: gaussians.isotropic(params, 1.0), params)
+    tokens = np.random.default_rng(0).integers(0, 60_000, (16, 8))
+
+    def variances(posterior, params):
+        model = btl.LogJoint(btl.nets.from_function(bag_of_rows, params), likelihoods.categorical(), None, num_data=10)
+        return predict.linearized(model, posterior, raw, batch_size=16)(tokens).covariance
+
+    memory = jax.jit(variances).lower(posterior, params).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 8 * 4 * 60_000 * 50

@@ -1,0 +1,68 @@
+"""Look-ups of rows in a table, by their numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.lax import GatherScatterMode
+
+from bayestl._rearrangement import Rearrangement
+
+
+class RowForm(NamedTuple):
+    """A look-up of P rows of a table of V rows with O numbers each: as a product, rows of the identity times the table.
+
+    Attributes:
+        kind: ``look-up``.
+        description: more of it, for inventories.
+        positions: P, for one example.
+        rows: from the operation's indices to the numbers of the rows, (P,); V for none.
+        weights: from the table, as the operation takes it, to (V, 1, O): one group for each row.
+        outputs: from the operation's output to (P, 1, O).
+    """
+
+    kind: str
+    description: str
+    positions: int
+    rows: Callable[[jax.Array], jax.Array]
+    weights: Rearrangement
+    outputs: Rearrangement
+
+
+def of_gather(params: Any, shapes: Sequence[Any], out_shape: Sequence[int]) -> RowForm | None:
+    """A ``gather`` of whole rows, along any one axis of the table; None for any other.
+
+    Args:
+        params: of the primitive.
+        shapes: shapes of table and indices.
+        out_shape: shape of the output.
+    """
+    table, indices = shapes
+    numbers, sizes = params["dimension_numbers"], tuple(params["slice_sizes"])
+    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
+        return None
+    (axis,) = numbers.start_index_map
+    whole = tuple(1 if other == axis else length for other, length in enumerate(table))
+    if tuple(numbers.collapsed_slice_dims) != (axis,) or sizes != whole or indices[-1] != 1:
+        return None
+    count, positions, length = table[axis], math.prod(indices[:-1]), math.prod(whole)
+    order = (axis, *(other for other in range(len(table)) if other != axis))
+    weights = Rearrangement(tuple(table), (("transpose", order), ("reshape", (count, 1, length))))
+    inner = tuple(numbers.offset_dims)
+    outer = tuple(other for other in range(len(out_shape)) if other not in inner)
+    steps = (("transpose", (*outer, *inner)), ("reshape", (positions, 1, length)))
+    is_clipped = GatherScatterMode.from_any(params["mode"]) == GatherScatterMode.CLIP
+
+    def rows(indices: jax.Array) -> jax.Array:
+        flat = indices.reshape(positions).astype(jnp.int32)
+        if is_clipped:
+            return jnp.clip(flat, 0, count - 1)
+        return jnp.where((flat < 0) | (flat >= count), count, flat)  # outside of the table: no row
+
+    return RowForm(
+        "look-up", f"{count} rows of {length}", positions, rows, weights, Rearrangement(tuple(out_shape), steps)
+    )

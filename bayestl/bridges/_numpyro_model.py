@@ -64,7 +64,7 @@ class NumPyroModel:
 def numpyro_model(joint: LogJoint, like: Params | None = None) -> NumPyroModel:
     """A log joint as a NumPyro model, for any of NumPyro's guides, kernels and handlers.
 
-    Each block of a Gaussian prior is one sample site, so that low-rank priors stay what they are: ``theta``, or
+    Each block of a Gaussian prior is one sample site, so low-rank priors keep their structure: ``theta``, or
     ``theta_0``, ``theta_1``, ... in the order of the blocks. A site is the flat vector of its leaves. Another prior, or
     the flat one, gives one improper site ``theta``; its density, if any, enters as a factor. So does the likelihood,
     scaled to the full data set; the network runs deterministically, with the state that ``joint`` holds.
@@ -72,11 +72,11 @@ def numpyro_model(joint: LogJoint, like: Params | None = None) -> NumPyroModel:
     ``model density = kappa N mean_b log P(y_b | theta) / T + log N(theta; mu, T Sigma)``
 
     is ``joint(params, batch)`` up to a constant in theta that the prior's own normaliser at temperature T makes up:
-    ``((D log 2pi + log det Sigma) (1 - T) / T - D log T) / 2``, which is 0 at T = 1. Priors that are no Gaussians have
+    ``((D log 2pi + log det Sigma) (1 - T) / T - D log T) / 2``, which is 0 at T = 1. Priors that are not Gaussians have
     no such constant.
 
-    The model takes the batch as an argument, ``model(batch)``: pass it on to ``svi.update`` or ``mcmc.run``, and it is
-    no constant of the compiled program.
+    The model takes the batch as an argument, ``model(batch)``: pass it on to ``svi.update`` or ``mcmc.run``, so that
+    the data are not constants of the compiled program.
 
     Args:
         joint: the log joint.

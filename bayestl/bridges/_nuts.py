@@ -48,13 +48,13 @@ def nuts(
     dense_mass: bool = False,
     progress: bool = True,
 ) -> Chain:
-    """Draws from the posterior itself, by the no-U-turn sampler: the reference to hold approximations to.
+    """Samples from the posterior by the no-U-turn sampler, the reference to which approximations are compared.
 
-    Asymptotically exact, and dear: every draw takes up to 2^max_tree_depth passes over all the data. For heads and
-    small networks. The network runs deterministically, with the state that ``joint`` holds.
+    It is asymptotically exact but expensive: each sample takes up to 2^max_tree_depth passes over all the data. Use it
+    for heads and small networks. The network runs deterministically, with the state that ``joint`` holds.
 
-    Look at :func:`bayestl.diagnostics.report`, or at ``r_hat`` and ``ess`` there, before believing it. All chains
-    start at ``params``, so that R-hat sees chains that drift apart, not modes that none has visited.
+    Check the chains with :func:`bayestl.diagnostics.report` before you rely on them. All chains start at ``params``, so
+    R-hat detects chains that drift apart, but not modes that none of them has visited.
 
     Args:
         key: randomness of the chains.

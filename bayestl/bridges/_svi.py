@@ -186,8 +186,8 @@ def _posterior(method: _Method, state: SVIState) -> Posterior:
     known = isinstance(posterior, Gaussian) and _tree.is_concrete(posterior)
     if known and not bool(jnp.isfinite(posterior.log_det_covariance())):
         warnings.warn(
-            "the Hessian at the guide's point is not positive definite, so this posterior is no density: train longer, "
-            "or use a guide that learns its covariance",
+            "the Hessian at the guide's point is not positive definite, so this posterior is not a density: train "
+            "longer, or use a guide that learns its covariance",
             RuntimeWarning,
             stacklevel=2,
         )

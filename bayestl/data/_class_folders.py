@@ -65,7 +65,7 @@ def _tar(path: Path) -> Iterator[tarfile.TarFile]:
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("it ends too early")
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path.name} is no whole tar or tar.gz archive: {error}; copy it again") from None
+            raise ValueError(f"{path.name} is not a complete tar or tar.gz archive: {error}; copy it again") from None
         yield archive
 
 

@@ -162,5 +162,5 @@ def _write(usable: dict[str, list[str]], read: Callable[[str], bytes], data_dir:
                 yield number, {"image": encoded, "label": label, "name": name}
 
     builder = Pictures(data_dir=data_dir, file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download, and there is none
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints a message about a download
         builder.download_and_prepare()

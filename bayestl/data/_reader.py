@@ -26,7 +26,7 @@ class Steps:
         order: which rows each step reads.
         positions: this process's positions in a batch.
         first: the step of item 0.
-        stopped: whether nobody waits for items any more; threads then end with the item in hand.
+        stopped: whether items are no longer needed; threads then end after their current item.
     """
 
     examples: Examples

@@ -61,7 +61,7 @@ def tfrecords(instructions: Iterable[Any]) -> TFRecords:
         instructions: TFDS's ``file_instructions`` of the split: ``filename, skip, take, examples_in_shard``.
 
     Raises:
-        ValueError: a file that is no TFRecord file or is damaged, that ends within a record, or that holds another
+        ValueError: a file that is not a TFRecord file, or is damaged, that ends within a record, or that holds another
             number of records than TFDS wrote.
     """
     paths, files, offsets, lengths = [], [], [], []
@@ -95,7 +95,7 @@ def _scan(path: str) -> tuple[np.ndarray, np.ndarray]:
                 length, checksum = struct.unpack("<QI", header)
                 if masked_crc32c(header[:8]) != checksum:
                     raise ValueError(
-                        f"{os.path.basename(path)} is damaged at byte {position}, or is no TFRecord file: the "
+                        f"{os.path.basename(path)} is damaged at byte {position}, or is not a TFRecord file: the "
                         "checksum of a record's length is wrong; prepare or copy it again"
                     )
             offsets.append(position + _HEADER)

@@ -1,4 +1,4 @@
-"""Whether a posterior should be believed: importance weights, chains, spread, and one report of them all."""
+"""Whether a posterior can be trusted: importance weights, chains, spread, and one report of them all."""
 
 from bayestl.diagnostics._arviz import to_arviz
 from bayestl.diagnostics._by_chain import by_chain, expected_targets

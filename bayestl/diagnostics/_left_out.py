@@ -51,7 +51,7 @@ def left_out(
         batch_size: examples seen at once.
 
     Raises:
-        TypeError: a posterior that is no Gaussian.
+        TypeError: a posterior that is not a Gaussian.
 
     Example:
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(3)})

@@ -43,14 +43,14 @@ def report(
     num_inputs: int = 50,
     batch_size: int = 256,
 ) -> Report:
-    """Whether a posterior should be believed: all that applies to it, in one small table.
+    """Whether a posterior can be trusted: every check that applies to it, in one small table.
 
-    - Of posteriors with a density (Gaussians, as from variational inference and Laplace): k-hat of importance sampling
+    - Posteriors with a density (Gaussians, as from variational inference and Laplace): k-hat of importance sampling
       towards the log joint of all data; the smallest eigenvalue of the precision.
-    - Of Laplace posteriors, with the ``kind`` of their curvature: the largest curvature that they leave out.
-    - Of chains: R-hat and effective sample sizes of what they predict for some inputs.
-    - Of samplers, with their ``history``: temperature, and step-to-noise ratio, over the last half of the run.
-    - Of all: variance relative to the prior's, block by block.
+    - Laplace posteriors, with the ``kind`` of their curvature: the largest curvature that they leave out.
+    - Chains: R-hat and effective sample sizes of what they predict for some inputs.
+    - Samplers, with their ``history``: temperature, and step-to-noise ratio, over the last half of the run.
+    - All: variance relative to the prior's, block by block.
 
     A posterior of a part of the parameters (:class:`~bayestl.posteriors.Part`) is held against the log joint of that
     part, the rest held fixed; the fixed parameters are not counted as ones that do not vary.

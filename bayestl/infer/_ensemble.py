@@ -37,14 +37,15 @@ def ensemble(
     progress: bool = True,
     vectorize: Vectorize | None = None,
 ) -> Samples | Mixture:
-    """A method from several starts, all members in one compiled program, as one posterior.
+    """One posterior from several runs of a method, all of them in one compiled program.
 
-    With :func:`map_estimate` a deep ensemble: members differ by their starts and by the order of their batches, and the
-    posterior is one draw for each. With :func:`swag` multi-SWAG, with :func:`mean_field_vi` a mixture of Gaussians.
+    With :func:`map_estimate` it is a deep ensemble: members differ in their starts and in the order of their batches,
+    and the posterior holds one sample for each. With :func:`swag` it is multi-SWAG, with :func:`mean_field_vi` a
+    mixture of Gaussians.
 
-    Members of a deep ensemble agree where the data or a convex problem leave one answer: they are no draws from the
-    posterior. :func:`random_anchors` and :func:`random_anchors_and_targets` make each solve a problem of its own, whose
-    solutions are spread like the posterior.
+    Members of a deep ensemble are not samples from the posterior: they coincide wherever the mode is unique. With
+    :func:`random_anchors` or :func:`random_anchors_and_targets` each minimises a perturbed objective, and the solutions
+    are spread like the posterior.
 
     For the history and the states of the members use :func:`~bayestl.fit_many` and :func:`as_ensemble`, of which this
     is the short form.

@@ -69,7 +69,7 @@ def log_evidence(
     check_key("log_evidence", key)
     params, passes = checked(joint, params, data, batch_size)
     if joint.prior is None:
-        raise ValueError("the flat prior has no evidence, being none; give a Gaussian prior")
+        raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")
     arrays, static = partition((joint, curvature, kind))
     return passes.run(_log_evidence, static, arrays, key, params, passes)
 

@@ -72,7 +72,7 @@ def ivon(
         An :class:`Inference` whose posterior is a :class:`~bayestl.gaussians.Diagonal`.
 
     Raises:
-        TypeError: a prior that is no Gaussian.
+        TypeError: a prior that is not a Gaussian.
         ValueError: a number out of range; the flat prior without data (kappa = 0), which has no posterior.
 
     Reference:

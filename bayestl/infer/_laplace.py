@@ -76,7 +76,7 @@ def laplace(
     Raises:
         ValueError: a curvature that is not positive definite; batch statistics in training mode; more rank than
             parameters; an empty selection; an example that cannot be read; whatever ``joint.check`` raises.
-        TypeError: a prior that is no Gaussian, or none that the curvature goes with; data that can be passed over in
+        TypeError: a prior that is not a Gaussian, or none that the curvature goes with; data that can be passed over in
             none of these ways.
 
     Warns:

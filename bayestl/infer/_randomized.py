@@ -1,4 +1,4 @@
-"""Problems of one's own for the members of an ensemble, so that their solutions are spread like the posterior."""
+"""Per-member perturbed objectives for ensembles, whose solutions are spread like the posterior."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bayestl.likelihoods import target_noise
 
 
 class Randomized(NamedTuple):
-    """What sets one member's problem apart.
+    """The perturbation of one member's objective.
 
     Attributes:
-        anchor: its own mean of the prior.
-        noise: what is added to its targets, in their shape; None for nothing.
+        anchor: the mean of its prior.
+        noise: added to its targets, in their shape; None for no noise.
     """
 
     anchor: Any
@@ -30,14 +30,14 @@ Randomize = Callable[[Key, LogJoint, Batch], Randomized]
 
 
 def random_anchors(key: Key, joint: LogJoint, data: Batch) -> Randomized:
-    """For :func:`ensemble`: every member's prior has its own mean, a draw from the prior.
+    """For :func:`ensemble`: the prior of each member has a mean of its own, drawn from the prior.
 
     ``theta_m = argmin -log P(D | theta) + 1/2 (theta - a_m)^T Sigma^-1 (theta - a_m), a_m ~ N(mu, T Sigma)``. Where the
-    data say nothing members are spread like the prior. In directions that the data determine they are less spread than
-    the posterior: :func:`random_anchors_and_targets` repairs that for regression.
+    data are uninformative, members are spread like the prior. In directions that the data determine they are less
+    spread than the posterior; :func:`random_anchors_and_targets` corrects that for regression.
 
     Raises:
-        TypeError: a prior that is no Gaussian.
+        TypeError: a prior that is not a Gaussian.
 
     Reference:
         Pearce, Leibfried and Brintrup 2020, "Uncertainty in Neural Networks: Approximately Bayesian Ensembling" (arXiv
@@ -56,10 +56,10 @@ def random_anchors_and_targets(key: Key, joint: LogJoint, data: Batch) -> Random
     """For :func:`ensemble`: every member has its own mean of the prior, and its own noise on the targets.
 
     As :func:`random_anchors`, with targets ``y + n_m, n_m ~ N(0, T/kappa scale^2)``. On linear-Gaussian problems the
-    members' modes are independent draws from the posterior, exactly; elsewhere they are draws from something near it.
+    members' modes are independent draws from the posterior, exactly; for other problems only approximately so.
 
     Raises:
-        TypeError: a prior that is no Gaussian; a likelihood without additive noise of a given size
+        TypeError: a prior that is not a Gaussian; a likelihood without additive noise of a given size
             (``likelihoods.normal(scale)``).
 
     Reference:

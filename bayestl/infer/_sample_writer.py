@@ -142,7 +142,7 @@ def _read(path: Path, like: Params, rows: np.ndarray) -> Params:
         with safe_open(path, framework="np") as file:
             found = {name.removeprefix("draws/"): file.get_tensor(name)[rows] for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read: it is no safetensors file, or was cut short ({error})") from error
+        raise ValueError(f"{path} cannot be read: it is not a safetensors file, or was cut short ({error})") from error
     one = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in found.items()}
     _tree.check_same_structure(f"the draws in {path.name}", one, "like", _tree.by_paths(like), "give their network's")
     return _tree.restructure({name: jnp.asarray(x) for name, x in found.items()}, like)

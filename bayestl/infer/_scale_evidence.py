@@ -100,7 +100,7 @@ def scale_evidence(
     check_key("scale_evidence", key)
     params, passes = checked(joint, params, data, batch_size)
     if joint.prior is None:
-        raise ValueError("the flat prior has no evidence, being none; give a Gaussian prior")
+        raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")
     arrays, static = partition((joint, dual(), kind))
     explained, quadratics, grams = passes.run(_ingredients, static, arrays, key, params, passes)
     names = tuple(", ".join(_tree.paths(part)) for part, _ in _blocks(joint.prior))

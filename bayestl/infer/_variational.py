@@ -60,7 +60,7 @@ def default_divergence(prior: Any) -> Divergence:
 
 
 class _Tempered(NamedTuple):
-    """A prior that is no Gaussian, to the power 1 / T, without its normaliser."""
+    """A prior that is not a Gaussian, to the power 1 / T, without its normaliser."""
 
     prior: Any
     temperature: Any

@@ -1,4 +1,4 @@
-"""Predictive and targets to numbers: per-example means, in nats where they are log probabilities."""
+"""Scores of predictive distributions against targets: per-example means, in nats where they are log probabilities."""
 
 from bayestl.metrics._accuracy import accuracy, macro_accuracy
 from bayestl.metrics._calibration import ReliabilityBins, ece, ece_equal_mass, reliability_bins

@@ -134,7 +134,7 @@ def _error_of_equal_mass(num_bins: int, answers: tuple[jax.Array, jax.Array], we
     above = jnp.cumsum(weights)
     total, numbers = above[-1], jnp.arange(num_bins + 1)
     whole = jnp.all(weights == jnp.round(weights))
-    # Bin k holds the ranks r with floor(r M / n) = k; weights that are no whole numbers are cut where bins meet.
+    # Bin k holds the ranks r with floor(r M / n) = k; weights that are not whole numbers are cut where bins meet.
     edges = jnp.where(whole, -(-(numbers * jnp.round(total).astype(int)) // num_bins), numbers / num_bins * total)
     low, high = edges[:-1, None], edges[1:, None]
     inside = jnp.clip(jnp.minimum(above, high) - jnp.maximum(above - weights, low), 0)

@@ -35,7 +35,7 @@ def cast(net: Net, dtype: Any) -> Net:
             gradients.
 
     Raises:
-        TypeError: ``net`` is no network, or ``dtype`` is not floating point.
+        TypeError: ``net`` is not a network, or ``dtype`` is not floating point.
 
     Example:
         >>> net = btl.nets.cast(btl.nets.mlp(jax.random.key(0), (3, 8, 1)), jnp.bfloat16)

@@ -10,20 +10,20 @@ from bayestl._types import Net
 
 
 def freeze(net: Net, patterns: str | Sequence[str]) -> Net:
-    """``net`` with some of its parameters as constants, so that nothing is said about them and nothing moves them.
+    """``net`` with some of its parameters as constants, which have no prior and are not trained.
 
-    A sharp prior holds parameters near the source, at the price of their gradients, optimizer state and share in the
-    posterior; frozen ones cost a forward pass. They leave ``params`` (``None`` stands in their place) for the state.
-    What comes after a body that is frozen as a whole trains faster on its features, computed once by
-    :func:`bayestl.data.precompute`. The state travels with a run: ``fit`` keeps up to three copies of it, ``fit_many``
-    one for each member that runs at once.
+    A narrow prior also holds parameters near the source, but they still have gradients, optimizer state and a share in
+    the posterior; frozen parameters cost a forward pass only. They move from ``params`` (which holds ``None`` in their
+    place) to the state. If the whole body is frozen, training is faster on its features, computed once by
+    :func:`bayestl.data.precompute`. ``fit`` holds up to three copies of the state, ``fit_many`` one for each member
+    that runs at once.
 
     Args:
         net: any network.
         patterns: path patterns of what is frozen, e.g. ``["stem/**", "layer1/**"]``.
 
     Raises:
-        TypeError: ``net`` is no network.
+        TypeError: ``net`` is not a network.
         ValueError: a pattern without a match, or none of the parameters left.
 
     Example:

@@ -21,8 +21,8 @@ class _FunctionApply:
 def from_function(function: Callable[[Params, Any], Any], params: Params) -> Net:
     """A network without state or noise from ``function(params, inputs) -> outputs``.
 
-    The entrance for every library whose networks are functions of a pytree, and for models written by hand. Nets made
-    from the same function share compiled programs, so pass a named function, not a ``lambda`` made anew each time.
+    For libraries whose networks are functions of a pytree, and for models written by hand. Nets made from the same
+    function share compiled programs, so pass a named function rather than a new ``lambda`` each time.
 
     Args:
         function: ``(params, inputs) -> outputs``, raw outputs, never probabilities; JAX can trace it.

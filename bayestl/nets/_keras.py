@@ -60,14 +60,14 @@ def from_keras(model: Any) -> Net:
     """A network from a built Keras 3 model on the JAX backend, which stays as it is.
 
     The parameters are the model's trainable variables, as nested dicts by their paths (``conv1/kernel``; without the
-    model's own name in front), lifted to at least float32; what ``trainable = False`` froze beforehand is no parameter.
+    model's own name in front), lifted to at least float32; what ``trainable = False`` froze is not a parameter.
     All other variables (moving averages) are the state, except seed generators. Called with a key, the model runs with
     ``training=True`` and draws its noise from that key alone; called with ``key=None`` it runs with
     ``training=False``. Regularisation losses of layers are left out: the prior takes their place.
 
     The state stays as it is, and ``BatchNormalization`` uses its moving averages also with a key, until
     :func:`trained_state` says otherwise. Outputs must be raw: give classifiers ``classifier_activation=None``, and a
-    last layer no softmax or sigmoid. Lower precision is Keras' own affair (``keras.mixed_precision``, with a last layer
+    last layer no softmax or sigmoid. Set lower precision in Keras (``keras.mixed_precision``, with a last layer
     of ``dtype="float32"``): its layers compute in the dtype of their policy, whatever :func:`cast` hands them.
 
     Args:
@@ -134,7 +134,7 @@ def _check(model: Any, takes_training: bool, variables: dict[str, Any]) -> None:
         if name not in ("softmax", "sigmoid"):
             continue
         warnings.warn(
-            f"the last layer, {last.name!r}, ends with {name}; likelihoods want raw outputs: leave the activation out "
+            f"the last layer, {last.name!r}, ends with {name}; likelihoods take raw outputs: leave the activation out "
             "(classifier_activation=None in keras.applications)",
             UserWarning,
             stacklevel=3,

@@ -1,4 +1,4 @@
-"""What becomes of a network's running statistics while it is trained: frozen, trained, or estimated anew at the end."""
+"""What happens to the running statistics of a network during training: frozen, trained, or re-estimated at the end."""
 
 from __future__ import annotations
 
@@ -27,16 +27,15 @@ class Policy(enum.Enum):
 def frozen_state(net: Net) -> Net:
     """``net`` with its running statistics frozen: the state of every ``from_*`` until :func:`trained_state` changes it.
 
-    With a key, dropout and other noise are drawn, batch normalisation uses the running statistics, and the state comes
-    back as it was. The choice for transfer: a few dozen target examples give noisy statistics, the log likelihood of
+    With a key, dropout and other noise are drawn, batch normalisation uses the running statistics, and the state does
+    not change. This suits transfer: a few dozen target examples give noisy statistics, the log likelihood of
     one example no longer depends on the others in its batch, and training and use see the same network.
 
     Args:
-        key: of the order of the examples, and of dropout during the pass.
         net: network from one of the ``from_*`` functions, or one made from it; one without state comes back as it is.
 
     Raises:
-        TypeError: a network with state whose ``apply`` is not from here, and decides by itself.
+        TypeError: a network with state whose ``apply`` was not made by this package.
 
     Example:
         >>> from flax import nnx
@@ -51,19 +50,18 @@ def frozen_state(net: Net) -> Net:
 
 
 def trained_state(net: Net) -> Net:
-    """``net`` with its running statistics trained: with a key, batch normalisation does as its library in training.
+    """``net`` with its running statistics trained: with a key, batch normalisation is in training mode.
 
     The batch's own statistics normalise, and the running ones move towards them by the layer's momentum. For a network
     that is trained from scratch, or a target with very different inputs and many examples.
 
-    A function of the network rather than an argument of five constructors: networks from all libraries change by the
-    same word, wrapped ones too, and the same weights serve under both policies.
+    It works for networks from all libraries and for wrapped ones, and the weights can be used under either policy.
 
     Args:
         net: network from one of the ``from_*`` functions, or one made from it; one without state comes back as it is.
 
     Raises:
-        TypeError: a network with state whose ``apply`` is not from here, and decides by itself.
+        TypeError: a network with state whose ``apply`` was not made by this package.
 
     Example:
         >>> from flax import nnx
@@ -83,7 +81,7 @@ def state_policy(net: Net | LogJoint) -> str:
         :func:`reestimate_state`, adds that to the row.
 
     Raises:
-        TypeError: a network with state whose ``apply`` is not from here, and decides by itself.
+        TypeError: a network with state whose ``apply`` was not made by this package.
 
     Example:
         >>> btl.nets.state_policy(btl.nets.mlp(jax.random.key(0), (3, 8, 1)))

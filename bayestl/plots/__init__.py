@@ -1,4 +1,4 @@
-"""Figures, drawn on matplotlib axes that are given or made. They never show or save anything themselves."""
+"""Figures on matplotlib axes, given or new. Nothing is shown or saved."""
 
 from bayestl.plots._metric_against_n import metric_against_n
 from bayestl.plots._reliability import reliability

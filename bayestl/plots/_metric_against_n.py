@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def metric_against_n(ns: Sequence[float], values: Mapping[str, Any], ax: Axes | None = None, ylabel: str = "") -> Axes:
-    """Mean over seeds of a metric against the amount of target data, one line a method, bars of one standard error.
+    """Mean over seeds of a metric against the amount of target data, one line per method, bars of one standard error.
 
     The standard error is that of the mean, ``std / sqrt(seeds)`` with divisor seeds - 1; with one seed there is no bar.
 

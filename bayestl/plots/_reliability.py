@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def reliability(
     bins: Mapping[str, ReliabilityBins | Sequence[ReliabilityBins]], ax: Axes | None = None, min_count: int = 1
 ) -> Axes:
-    """Accuracy against confidence, one curve a method; on the diagonal, stated confidence is the share that is right.
+    """Accuracy against confidence, one curve for each method; on the diagonal, confidence equals accuracy.
 
     Below the diagonal a method is overconfident. The area of a marker grows with the share of
     a method's examples that its bin holds.

@@ -1,4 +1,4 @@
-"""Posteriors that are no Gaussians: points, draws, chains, mixtures; and those of a part, the rest held fixed."""
+"""Posteriors that are not Gaussians: points, draws, chains, mixtures; and those of a part, the rest held fixed."""
 
 from bayestl.posteriors._chain import Chain, pooled
 from bayestl.posteriors._files import Loaded, load, save

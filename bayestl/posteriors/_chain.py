@@ -48,7 +48,7 @@ def pooled(chains: Samples | Sequence[Samples]) -> Samples:
 
     Returns:
         Draws chain after chain: a :class:`Chain` that knows which row is of which chain, or a
-        :class:`~bayestl.Samples` when some of ``chains`` are no chains.
+        :class:`~bayestl.Samples` when some of ``chains`` are not chains.
 
     Raises:
         ValueError: no chains, or not one draw in them.

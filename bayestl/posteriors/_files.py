@@ -57,7 +57,7 @@ def save(
         settings: any JSON object: what is worth knowing about it.
 
     Raises:
-        TypeError: a posterior of another kind; leaves that are no arrays; settings that are no JSON.
+        TypeError: a posterior of another kind; leaves that are not arrays; settings that are not JSON.
         ValueError: tracers; a Gaussian whose numbers no Gaussian has.
 
     Example:

@@ -53,7 +53,7 @@ def to_json(header: Header) -> str:
     """The header as text.
 
     Raises:
-        TypeError: settings that are no JSON object.
+        TypeError: settings that are not a JSON object.
     """
     fields = {
         "format": FORMAT,
@@ -66,7 +66,7 @@ def to_json(header: Header) -> str:
     try:
         return json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"settings cannot be written, since they are no JSON object: {error}") from error
+        raise TypeError(f"settings cannot be written, since they are not a JSON object: {error}") from error
 
 
 def _to_json(node: Node) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def from_json(text: str) -> Header:
         raise ValueError(f"its header is not valid: its format is not {FORMAT!r}")
     version = fields.get("version")
     if type(version) is not int or version < 1:
-        raise ValueError(f"its header is not valid: version {version!r} is no positive integer")
+        raise ValueError(f"its header is not valid: version {version!r} is not a positive integer")
     if version > VERSION:
         raise ValueError(f"it has format version {version}, and this bayestl reads up to {VERSION}: upgrade bayestl")
     if set(fields) != _FIELDS or not isinstance(fields["settings"], dict):

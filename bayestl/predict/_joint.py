@@ -23,10 +23,10 @@ from bayestl.predict._root import symmetric_root
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class JointPredictive:
-    """Raw outputs of B examples as one Gaussian ``N(f, V)``, V with all that ties the examples together.
+    """Raw outputs of B examples as one Gaussian ``N(f, V)``, with the covariance V between examples.
 
-    Which examples are doubtful together is what batch active learning, correlated decisions and out-of-sample
-    evidence ask for; a :class:`Predictive` tells of each by itself.
+    Batch active learning, correlated decisions and out-of-sample evidence need the covariance between examples; a
+    :class:`Predictive` describes each example by itself.
 
     Attributes:
         outputs: f, raw outputs, leaves (B, ...).

@@ -63,7 +63,8 @@ def linearized(
         A function of inputs. With the default links it gives a :class:`GaussianPredictive` or a :class:`Predictive`.
 
     Raises:
-        TypeError: a posterior that is no Gaussian; at the call, a likelihood of several outputs without a default link.
+        TypeError: a posterior that is not a Gaussian; at the call, a likelihood of several outputs without a default
+            link.
         ValueError: a batch_size below 1; outputs without a batch axis.
 
     Reference:

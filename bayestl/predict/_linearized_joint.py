@@ -41,7 +41,7 @@ def linearized_joint(
         batch_size: examples in a block, whose C x D rows are held; None for as many as fit into 64 MiB.
 
     Raises:
-        TypeError: a posterior that is no Gaussian.
+        TypeError: a posterior that is not a Gaussian.
         ValueError: a batch_size below 1; outputs without a batch axis.
 
     Example:

@@ -67,8 +67,8 @@ class Predictive:
     def joint_log_prob(self, targets: Any) -> Float[Array, ""]:
         """``log sum_s w_s prod_b p(y_b | f_sb)`` in nats, a scalar: of all B targets together.
 
-        Not the sum of :meth:`log_prob`: the examples share their parameters, so that one target tells about another.
-        For draws that do share them, as :func:`monte_carlo` and :meth:`JointPredictive.sampled` give.
+        Not the sum of :meth:`log_prob`: the examples share their parameters, so one target is informative about
+        another. For draws that do share them, as :func:`monte_carlo` and :meth:`JointPredictive.sampled` give.
 
         Raises:
             ValueError: targets of another shape.

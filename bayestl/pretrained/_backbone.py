@@ -33,7 +33,7 @@ class Backbone(nnx.Module):
     """A network as named stages in order: cut it where you want, and put another head on.
 
     A stage is an attribute under its name, and the first key of its parameters' paths (``layer1/0/conv1/kernel``), so
-    that patterns such as ``"layer4/**"`` speak of depth. Outputs are at least float32, whatever the stages compute in.
+    patterns such as ``"layer4/**"`` choose a depth. Outputs are at least float32, whatever the stages compute in.
     A backbone becomes a :class:`bayestl.Net` by :func:`bayestl.nets.from_nnx`.
 
     Args:

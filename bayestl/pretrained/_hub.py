@@ -43,7 +43,7 @@ def fetch(repository: str, filename: str | None, revision: str | None) -> Path:
         if isinstance(cached, str):
             return Path(cached)
     if hub.constants.HF_HUB_OFFLINE:
-        _missing(hub, repository, names[0], revision, "and HF_HUB_OFFLINE forbids to look for it")
+        _missing(hub, repository, names[0], revision, "and HF_HUB_OFFLINE forbids downloading it")
     _ask_once(hub, repository, names[0], revision)
     for name in names:
         try:
@@ -71,14 +71,14 @@ def _library(repository: str, name: str, revision: str | None) -> Any:
         import huggingface_hub.utils
     except ImportError as error:
         raise ImportError(
-            f"{repository!r} is no file or folder here, and to look for it on the hub needs huggingface_hub: "
+            f"{repository!r} is not a file or folder here, and looking for it on the hub needs huggingface_hub: "
             f'pip install "bayestl[hub]"; or download {_address(repository, name, revision)} and give its path'
         ) from error
     return huggingface_hub
 
 
 def _ask_once(hub: Any, repository: str, name: str, revision: str | None) -> None:
-    """Is the hub there at all? Downloads are tried again and again, for half a minute where there is no network."""
+    """Fail quickly if the hub cannot be reached; a download would retry for half a minute."""
     try:
         hub.utils.get_session().head(hub.constants.ENDPOINT, timeout=_TIMEOUT)
     except Exception as error:  # whatever the HTTP library of the day raises

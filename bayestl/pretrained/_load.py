@@ -23,7 +23,7 @@ class Loaded(NamedTuple, Generic[T]):
 
     Attributes:
         net: the network that was given, with the weights in it.
-        report: what became of every array and every parameter.
+        report: what happened to every array and every parameter.
     """
 
     net: T
@@ -42,10 +42,10 @@ def load(
     """A network with the weights of a published checkpoint, and a report of what went where.
 
     Every parameter and running statistic must be filled by an array of its shape, and every array must have a place,
-    unless somebody asked otherwise: arrays for stages that were cut off are left out, and what is named as new keeps
-    its values. Dtypes are the network's. The network that was given stays as it is.
+    with two exceptions: arrays for stages that were cut off are left out, and parameters named as new keep their
+    values. Dtypes are those of the network. The network that was given does not change.
 
-    A network need not have values: one made in ``nnx.eval_shape(lambda: resnet50(key))`` costs no random numbers.
+    A network need not have values: one made in ``nnx.eval_shape(lambda: resnet50(key))`` draws no random numbers.
 
     Args:
         net: a :class:`Backbone` or another NNX module, or a :class:`bayestl.Net` made from one.

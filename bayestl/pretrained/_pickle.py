@@ -165,12 +165,12 @@ class _Machine:
 
     def sequence(self) -> list[Any]:
         if type(self.stack[-1]) is not list:
-            raise ValueError("items for something that is no list")
+            raise ValueError("items for something that is not a list")
         return self.stack[-1]
 
     def fill(self, target: Any, items: list[Any]) -> None:
         if type(target) is not dict or len(items) % 2:
-            raise ValueError("items for something that is no dict")
+            raise ValueError("items for something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in _PLAIN_KEYS:  # hashing a nested key could take for ever
                 raise ValueError(f"a key is a {type(key).__name__}; names are text")

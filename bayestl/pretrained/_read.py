@@ -25,10 +25,11 @@ def read(
 ) -> Weights:
     """The arrays of a weight file under flat names, with the dtypes of the file.
 
-    What the file is, its first bytes decide. Nothing in it is trusted or run: pickles are followed opcode by opcode
-    and may name nothing but tensors and plain containers, lengths are checked before memory is taken, links out of a
+    The first bytes decide which kind of file it is. Nothing in it is trusted or executed: pickles are followed opcode by
+    opcode and may name nothing but tensors and plain containers, lengths are checked before memory is taken, links out of a
     file are refused. torch is not needed for torch's files, nor Keras for Keras'; HDF5 needs h5py. (HDF5 and Orbax
-    folders are parsed by their own libraries, which damage or malice may make hang: from strangers prefer safetensors.)
+    folders are parsed by their own libraries, which a damaged or malicious file may hang: prefer safetensors from
+    sources that you do not know.)
 
     Names are those of the file, levels joined by "/":
 
@@ -122,7 +123,7 @@ def _read_path(path: Path, ask: Ask, beside: Callable[[str], Path] | None) -> Fi
         return _shards.read(path, ask, beside, lambda part, part_ask: _read_path(part, part_ask, None))
     reader = _reader_by_content(head) or _reader_by_suffix(path)
     if reader is None:
-        raise ValueError(f"it begins with {head[:8]!r}, which is no kind of weights that is read: {_KNOWN}")
+        raise ValueError(f"it begins with {head[:8]!r}, which is not a known kind of weight file: {_KNOWN}")
     return reader(path, ask)
 
 

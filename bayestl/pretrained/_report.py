@@ -1,4 +1,4 @@
-"""What became of the arrays of a checkpoint, and what is probably wrong when some found no place."""
+"""What happened to the arrays of a checkpoint, and the probable cause when some do not fit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LoadReport(NamedTuple):
         mapped: name of an array -> path of the parameter or running statistic that it filled.
         reshaped: name -> change of memory layout, of those mapped arrays that needed one.
         new: paths that were named as new and keep their values.
-        left_out: names of arrays that nobody asked for: for stages that were cut off, or for what is new.
+        left_out: names of arrays that were not needed: for stages that were cut off, or for what is new.
         ignored: names of arrays that no network needs, such as counts of batches.
         unused: names of arrays without a place here.
         missing: paths that no array filled.

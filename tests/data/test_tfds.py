@@ -246,7 +246,7 @@ def test_damaged_files(as_tfrecord, tmp_path):
     # 80 zero bytes look like five empty records.
     for content in (bytes(80), bytes([whole[0] ^ 1]) + bytes(whole[1:])):
         shard.write_bytes(content)
-        with pytest.raises(ValueError, match="tfrecord-00000-of-00003 is damaged at byte 0, or is no TFRecord file"):
+        with pytest.raises(ValueError, match="tfrecord-00000-of-00003 is damaged at byte 0, or is not a TFRecord file"):
             data.tfds("squares", "train", data_dir=tmp_path)
 
 

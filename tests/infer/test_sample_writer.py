@@ -92,7 +92,7 @@ def test_files_that_are_not_whole_are_refused(tmp_path):
         btl.infer.read_samples(tmp_path, {**START, "other": jnp.zeros(1)})
     whole = files[1].read_bytes()
     files[1].write_bytes(whole[:100])
-    with pytest.raises(ValueError, match=r"draws-000000002.* cannot be read: it is no safetensors file"):
+    with pytest.raises(ValueError, match=r"draws-000000002.* cannot be read: it is not a safetensors file"):
         btl.infer.read_samples(tmp_path, START)
     files[1].unlink()
     with pytest.raises(ValueError, match="lacks draws 2 to 4; a file was removed"):

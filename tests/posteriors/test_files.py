@@ -115,7 +115,7 @@ def test_a_network_it_is_not_for(tmp_path):
 def test_refuses_to_save(tmp_path):
     with pytest.raises(TypeError, match=r"a Loaded cannot be saved; give a Gaussian or one of bayestl\.posteriors"):
         btl.save(tmp_path / "file", btl.posteriors.Loaded(None, None, {}))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="settings cannot be written, since they are no JSON object"):
+    with pytest.raises(TypeError, match="settings cannot be written, since they are not a JSON object"):
         btl.save(tmp_path / "file", btl.Point(PARAMS), settings={"a": jnp.ones(2)})
     with pytest.raises(ValueError, match="a posterior with tracers cannot be saved"):
         jax.jit(lambda params: btl.save(tmp_path / "file", btl.Point(params)))(PARAMS)
@@ -158,7 +158,7 @@ PARAMETERS = ["posterior", "trees", "params"]
     ("change", "message"),
     [
         (_set(["version"], 2), "format version 2, and this bayestl reads up to 1: upgrade bayestl"),
-        (_set(["version"], True), "version True is no positive integer"),
+        (_set(["version"], True), "version True is not a positive integer"),
         (_set(["more"], 1), "its fields are"),
         (_set(["settings"], []), "its fields are"),
         (_set(["posterior", "kind"], "pickle"), "of no known kind"),

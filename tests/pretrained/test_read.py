@@ -82,13 +82,13 @@ def test_max_bytes(path, max_bytes):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer, .*git lfs pull"),
         (
             b"<!DOCTYPE html>",
-            r"it begins with b'<!DOCTYP', which is no kind of weights that is read: safetensors, torch",
+            r"it begins with b'<!DOCTYP', which is not a known kind of weight file: safetensors, torch",
         ),
-        (b"\x89PNG\r\n\x1a\n", "no kind of weights that is read"),
-        (b"\x00" * 40, "no kind of weights that is read"),
+        (b"\x89PNG\r\n\x1a\n", "not a known kind of weight file"),
+        (b"\x00" * 40, "not a known kind of weight file"),
         (b"PK\x03\x04" + bytes(40), "a zip archive that is cut short or damaged"),
-        (b"PK\x05\x06" + bytes(18), "no kind of weights that is read"),
-        (b"x", "no kind of weights that is read"),
+        (b"PK\x05\x06" + bytes(18), "not a known kind of weight file"),
+        (b"x", "not a known kind of weight file"),
     ],
 )
 def test_what_is_no_weight_file(tmp_path, content, message):

@@ -168,7 +168,7 @@ def test_repositories_that_are_not_there(network, monkeypatch):
 def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        ImportError, match=r"'someone/net-1.0' is no file or folder here.*bayestl\[hub\].*/resolve/main/"
+        ImportError, match=r"'someone/net-1.0' is not a file or folder here.*bayestl\[hub\].*/resolve/main/"
     ):
         read(REPOSITORY)
 

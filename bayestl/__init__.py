@@ -38,7 +38,7 @@ from bayestl.training import (
 if TYPE_CHECKING:
     from bayestl import data, nets, plots, pretrained
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Batch",

@@ -17,9 +17,9 @@ from bayestl.posteriors import Part, Samples
 def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> dict[str, float]:
     """Posterior variance over prior variance, for each leaf of the parameters.
 
-    ``1/D_b sum_i Var[theta_i | D] / Var[theta_i]`` over the D_b parameters of leaf b: 1 where the data say
-    little, 0 where the posterior does not vary. In networks most parameters keep much of their prior's spread. If hardly any is
-    left in any leaf, the method has not explored the posterior.
+    ``1/D_b sum_i Var[theta_i | D] / Var[theta_i]`` over the D_b parameters of leaf b: 1 where the data say little, 0
+    where the posterior does not vary. In networks most parameters keep much of their prior's spread. If little is left
+    in every leaf, the method has not explored the posterior.
 
     Args:
         key: for posteriors that have to be drawn from.

@@ -25,11 +25,11 @@ def read(
 ) -> Weights:
     """The arrays of a weight file under flat names, with the dtypes of the file.
 
-    The first bytes decide which kind of file it is. Nothing in it is trusted or executed: pickles are followed opcode by
-    opcode and may name nothing but tensors and plain containers, lengths are checked before memory is taken, links out of a
-    file are refused. torch is not needed for torch's files, nor Keras for Keras'; HDF5 needs h5py. (HDF5 and Orbax
-    folders are parsed by their own libraries, which a damaged or malicious file may hang: prefer safetensors from
-    sources that you do not know.)
+    The first bytes decide which kind of file it is. Nothing in it is trusted or executed: pickles are followed opcode
+    by opcode and may name nothing but tensors and plain containers, lengths are checked before memory is taken, links
+    out of a file are refused. torch is not needed for torch's files, nor Keras for Keras'; HDF5 needs h5py. (HDF5 and
+    Orbax folders are parsed by their own libraries, which a damaged or malicious file may hang: prefer safetensors
+    from sources that you do not know.)
 
     Names are those of the file, levels joined by "/":
 

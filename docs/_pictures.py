@@ -126,7 +126,7 @@ def bring_your_own_network() -> plt.Figure:
     ax.bar(names, moved, color=BLUE, width=0.5, label="how far the layer moved (root mean square)")
     ax.plot(names, scales, "_", color=RED, markersize=40, markeredgewidth=2.5, label="scale of its prior")
     ax.set(yscale="log", ylabel="distance from the source")
-    ax.legend(frameon=False, loc="upper left")
+    ax.legend(frameon=False, loc="upper left", markerscale=0.5)
     return figure
 
 

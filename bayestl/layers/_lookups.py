@@ -43,22 +43,25 @@ def of_gather(params: Any, shapes: Sequence[Any], out_shape: Sequence[int]) -> R
     """
     table, indices = shapes
     numbers, sizes = params["dimension_numbers"], tuple(params["slice_sizes"])
-    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
+    is_clipped = GatherScatterMode.from_any(params["mode"]) == GatherScatterMode.CLIP
+    cut = [axis for axis, (size, length) in enumerate(zip(sizes, table, strict=True)) if size != length]
+    starts = tuple(numbers.start_index_map)
+    if numbers.operand_batching_dims or len(cut or starts) != 1:
         return None
-    (axis,) = numbers.start_index_map
+    (axis,) = cut or starts
+    # A row by a single index is a slice with a start along every axis; those of whole axes are clipped to 0.
+    if sizes[axis] != 1 or axis not in starts or not (is_clipped or len(starts) == 1):
+        return None
     whole = tuple(1 if other == axis else length for other, length in enumerate(table))
-    if tuple(numbers.collapsed_slice_dims) != (axis,) or sizes != whole or indices[-1] != 1:
-        return None
     count, positions, length = table[axis], math.prod(indices[:-1]), math.prod(whole)
     order = (axis, *(other for other in range(len(table)) if other != axis))
     weights = Rearrangement(tuple(table), (("transpose", order), ("reshape", (count, 1, length))))
     inner = tuple(numbers.offset_dims)
     outer = tuple(other for other in range(len(out_shape)) if other not in inner)
     steps = (("transpose", (*outer, *inner)), ("reshape", (positions, 1, length)))
-    is_clipped = GatherScatterMode.from_any(params["mode"]) == GatherScatterMode.CLIP
 
     def rows(indices: jax.Array) -> jax.Array:
-        flat = indices.reshape(positions).astype(jnp.int32)
+        flat = indices[..., starts.index(axis)].reshape(positions).astype(jnp.int32)
         if is_clipped:
             return jnp.clip(flat, 0, count - 1)
         return jnp.where((flat < 0) | (flat >= count), count, flat)  # outside of the table: no row

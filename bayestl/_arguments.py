@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayestl._types import Key
 
-def check_key(function: str, key: Any, batched: bool = False) -> None:
+
+def check_key(function: str, key: Key, batched: bool = False) -> None:
     """Refuse anything but a random key where one is the first argument.
 
     Args:
@@ -27,7 +29,7 @@ def check_key(function: str, key: Any, batched: bool = False) -> None:
     raise TypeError(f"{function}'s first argument is {expected}; got {_name(key)}. Give {example}")
 
 
-def _ndim(key: Any) -> int | None:
+def _ndim(key: Key) -> int | None:
     """How many axes an array of keys has, those of the key data left out; None for what is no key."""
     if not isinstance(key, jax.Array | np.ndarray):
         return None

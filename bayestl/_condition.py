@@ -14,7 +14,7 @@ import jax
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._part import PartApply, with_fixed
-from bayestl._types import Net, Params, Posterior
+from bayestl._types import Net, Params, Posterior, Selection
 from bayestl.gaussians import Gaussian
 from bayestl.posteriors import Part, Point, Samples, check_equal
 
@@ -47,7 +47,7 @@ class Conditioned(NamedTuple):
         return Part(posterior, rest)
 
 
-def condition(joint: LogJoint, params: Params, selection: Any) -> Conditioned:
+def condition(joint: LogJoint, params: Params, selection: Selection) -> Conditioned:
     """The log joint of a part of the parameters, given that the others stay as in ``params``.
 
     ``log p(D | theta_S, theta_R) + log p(theta_S | theta_R)``, tempered as before: the prior is *conditioned* on the
@@ -112,7 +112,7 @@ def for_draws(joint: LogJoint, params: Params) -> LogJoint:
     return joint
 
 
-def without_rest(joint: LogJoint, posterior: Any) -> tuple[LogJoint, Any]:
+def without_rest(joint: LogJoint, posterior: Posterior) -> tuple[LogJoint, Any]:
     """A posterior of a part as the posterior of its random parameters, and a log joint whose network holds the rest.
 
     For predictions: what is fixed need not be copied for every draw, nor be differentiated. The prior is dropped. All
@@ -129,7 +129,7 @@ def without_rest(joint: LogJoint, posterior: Any) -> tuple[LogJoint, Any]:
     return joint, posterior
 
 
-def of_part(joint: LogJoint, posterior: Any) -> tuple[LogJoint, Any]:
+def of_part(joint: LogJoint, posterior: Posterior) -> tuple[LogJoint, Any]:
     """Of a posterior of a part, the log joint of its random parameters and their posterior; all others as they are.
 
     For comparisons of densities: the prior is conditioned on the rest.
@@ -172,16 +172,16 @@ def _check_same(names: set[str], expected: set[str], about: str) -> None:
     )
 
 
-def _names(posterior: Any) -> set[str]:
+def _names(posterior: Posterior) -> set[str]:
     return set(_tree.paths(_one(posterior)))
 
 
-def _zeros(posterior: Any) -> Params:
+def _zeros(posterior: Posterior) -> Params:
     """Zeros in the shapes of one draw."""
     return _tree.zeros_like(_one(posterior))
 
 
-def _one(posterior: Any) -> Params:
+def _one(posterior: Posterior) -> Params:
     """A tree with the structure and the shapes of one draw."""
     if isinstance(posterior, Gaussian):
         return posterior.mean

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree, likelihoods
-from bayestl._types import Apply, Batch, Key, Net, Params, Prior
+from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Net, Params, Prior, Targets
 from bayestl.gaussians import Gaussian
 from bayestl.passes import check_weights
 from bayestl.posteriors import Part
@@ -61,8 +61,8 @@ class LogJoint:
         -11.027
     """
 
-    prior: Any
-    likelihood: Any
+    prior: Prior | None
+    likelihood: Likelihood
     num_data: Any
     kappa: Any
     temperature: Any
@@ -74,7 +74,7 @@ class LogJoint:
     def __init__(
         self,
         net: Net,
-        likelihood: Any,
+        likelihood: Likelihood,
         prior: Prior | None,
         *,
         num_data: Any,
@@ -168,11 +168,11 @@ class LogJoint:
             return -0.5 * self.prior.squared_mahalanobis(params)
         return self.prior.log_prob(params)
 
-    def outputs(self, params: Params, inputs: Any, *, key: Key | None = None, state: Any = None) -> tuple[Any, Any]:
+    def outputs(self, params: Params, inputs: Inputs, *, key: Key | None = None, state: Any = None) -> tuple[Any, Any]:
         """Raw outputs and the network's new state."""
         return self.apply(params, self.state if state is None else state, inputs, key)
 
-    def check(self, params: Params, inputs: Any, targets: Any, weights: Any = None) -> None:
+    def check(self, params: Params, inputs: Inputs, targets: Targets, weights: Any = None) -> None:
         """Check parameters and a whole data set against this log joint, before anything is compiled.
 
         Args:
@@ -252,7 +252,7 @@ def _without_padding(batch: Batch) -> Batch:
     return Batch(jax.tree.map(overwritten, batch.inputs), jax.tree.map(overwritten, batch.targets), batch.weights)
 
 
-def _check_prior(prior: Any, params: Params, name: str = "params") -> None:
+def _check_prior(prior: Prior | None, params: Params, name: str = "params") -> None:
     if prior is None:
         return
     if not callable(getattr(prior, "log_prob", None)):
@@ -263,7 +263,7 @@ def _check_prior(prior: Any, params: Params, name: str = "params") -> None:
         _tree.check_same_structure("prior", prior.mean, name, params, _OWN_PRIOR)
 
 
-def _as_likelihood(likelihood: Any) -> Any:
+def _as_likelihood(likelihood: Likelihood) -> Any:
     if not callable(likelihood):
         raise TypeError(f"likelihood is a {type(likelihood).__name__}; give one of bayestl.likelihoods, or a function")
     if jax.tree.structure(likelihood) != jax.tree.structure(0):
@@ -273,8 +273,8 @@ def _as_likelihood(likelihood: Any) -> Any:
     return likelihoods.from_function(function)
 
 
-def _check_number(name: str, value: Any, holds: Any, wanted: str) -> None:
+def _check_number(name: str, value: Any, holds: Any, requirement: str) -> None:
     if not _tree.is_concrete(value):
         return
     if jnp.ndim(value) != 0 or not math.isfinite(value) or not holds(float(value)):
-        raise ValueError(f"{name} is {value}; it must be {wanted}")
+        raise ValueError(f"{name} is {value}; it must be {requirement}")

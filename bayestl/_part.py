@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from bayestl import _tree
-from bayestl._types import Apply, Key, Params
+from bayestl._types import Apply, Inputs, Key, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class PartApply:
 
     apply: Apply
 
-    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
+    def __call__(self, params: Params, state: Any, inputs: Inputs, key: Key | None) -> tuple[Any, Any]:
         whole = _tree.merge(params, state["frozen"])
         outputs, own = self.apply(whole, state["net"], inputs, key)
         return outputs, {**state, "net": own}

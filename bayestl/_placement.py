@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from bayestl import _tree
-from bayestl._types import Params
+from bayestl._types import Batch, Params
 
 
 def shard_params(params: Params, mesh: Mesh, axis: str) -> Params:
@@ -100,15 +100,15 @@ class MeshLayout(NamedTuple):
         spec = PartitionSpec(None, *self.batch.spec) if rows.ndim > 1 else PartitionSpec()
         return jax.lax.with_sharding_constraint(rows, NamedSharding(self.batch.mesh, spec))
 
-    def split(self, batch: Any) -> Any:
+    def split(self, batch: Batch) -> Any:
         """A batch, split over the devices."""
         return jax.lax.with_sharding_constraint(batch, self.batch)
 
     def keep(self, state: Any) -> Any:
         """A state, laid out as it was at the start: the next step finds what the program was compiled for."""
         leaves, treedef = jax.tree.flatten(state)
-        kept = [jax.lax.with_sharding_constraint(x, s) for x, s in zip(leaves, self.state, strict=True)]
-        return jax.tree.unflatten(treedef, kept)
+        constrained = [jax.lax.with_sharding_constraint(x, s) for x, s in zip(leaves, self.state, strict=True)]
+        return jax.tree.unflatten(treedef, constrained)
 
     def report(self, infos: Any) -> Any:
         """Numbers that every process can read."""

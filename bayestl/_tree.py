@@ -19,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.lax import Precision
 
-from bayestl._types import Key, Params, Scalar
+from bayestl._types import Key, Params, Scalar, Selection
 
 
 def _is_none(x: Any) -> bool:
@@ -122,7 +122,7 @@ def columns_gram(x: Params, y: Params) -> jax.Array:
 # ---------------------------------------------------------------- paths
 
 
-def _key_name(key: Any) -> str:
+def _key_name(key: Key) -> str:
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
             name = str(getattr(key, attribute))
@@ -170,7 +170,7 @@ def select_where(tree: Params, keep: Callable[[str], bool]) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, x: x if keep(path_string(path)) else None, tree)
 
 
-def as_selection(tree: Params, selection: Any) -> Params:
+def as_selection(tree: Params, selection: Selection) -> Params:
     """A selection of ``tree``, from patterns or from a tree that already has ``None`` at the leaves left out."""
     if isinstance(selection, str) or (
         isinstance(selection, list | tuple) and selection and all(isinstance(s, str) for s in selection)
@@ -281,10 +281,10 @@ def _at(name: str, path: str) -> str:
 
 def check_floating(name: str, tree: Params) -> None:
     """Raise when ``tree`` is empty, or a leaf is not a real floating-point array."""
-    found = by_paths(tree)
-    if not found:
+    leaves_by_path = by_paths(tree)
+    if not leaves_by_path:
         raise ValueError(f"{name} holds no parameters; give a pytree with at least one array")
-    for path, leaf in found.items():
+    for path, leaf in leaves_by_path.items():
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
             dtype = jnp.asarray(leaf).dtype

@@ -18,6 +18,24 @@ Key = jax.Array
 
 Scalar = jax.Array | float | int
 
+Inputs = Any
+"""Any pytree of arrays with a leading axis B: what a network is applied to."""
+
+Targets = Any
+"""An array (B, ...), or a pytree of such: what a likelihood gives probabilities of."""
+
+Outputs = Any
+"""What a network gives back, an array (B, ...) or a pytree of such; raw, never probabilities."""
+
+NetState = Any
+"""What a network carries beside its parameters, any pytree; ``()`` for nothing."""
+
+State = Any
+"""What a method carries from step to step, a pytree of its own kind."""
+
+Selection = Any
+"""A part of the parameters: path patterns, or the tree of the parameters with ``None`` at the leaves left out."""
+
 Apply = Callable[[Params, Any, Any, Key | None], tuple[Any, Any]]
 """``(params, state, inputs, key) -> (outputs, state)``; raw outputs, never probabilities. ``key=None`` asks for the
 deterministic network with its state left as it is."""
@@ -33,8 +51,8 @@ class Batch(NamedTuple):
             padding, 2 for one that counts as two rows would.
     """
 
-    inputs: Any
-    targets: Any
+    inputs: Inputs
+    targets: Targets
     weights: jax.Array | None = None
 
 
@@ -53,7 +71,7 @@ class Net:
     state: Any
     apply: Apply = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, params: Params, inputs: Any) -> Any:
+    def __call__(self, params: Params, inputs: Inputs) -> Any:
         """Outputs at ``params``, deterministic, with the state frozen."""
         return self.apply(params, self.state, inputs, None)[0]
 
@@ -69,20 +87,20 @@ class Prior(Protocol):
 
     def log_prob(self, params: Params) -> jax.Array: ...
 
-    def sample(self, key: Key, num: int) -> Params: ...
+    def sample(self, key: Key, num_samples: int) -> Params: ...
 
 
 @runtime_checkable
 class Posterior(Protocol):
-    """What every inference method gives back: ``sample`` returns parameters with a leading axis of length ``num``."""
+    """What every inference method gives back. ``sample`` returns parameters with a leading axis of ``num_samples``."""
 
-    def sample(self, key: Key, num: int) -> Params: ...
+    def sample(self, key: Key, num_samples: int) -> Params: ...
 
 
 class Likelihood(Protocol):
     """Raw outputs to a numpyro distribution over the targets, whose ``batch_shape`` is exactly (B,)."""
 
-    def __call__(self, outputs: Any) -> Any: ...
+    def __call__(self, outputs: Outputs) -> Any: ...
 
 
 class Window(Protocol):
@@ -145,7 +163,7 @@ class Data(Protocol):
         ...
 
 
-def _no_check(params: Params, inputs: Any, targets: Any) -> None:
+def _no_check(params: Params, inputs: Inputs, targets: Targets) -> None:
     """Nothing to check."""
 
 

@@ -121,7 +121,7 @@ def bring_your_own_network() -> plt.Figure:
     before, after, prior = page["net"].params, page["fitted"].params, page["prior"]
     names = sorted(before)
     moved = [_root_mean_square(jax.tree.map(jnp.subtract, after[name], before[name])) for name in names]
-    scales = [_root_mean_square(jax.tree.map(jnp.sqrt, prior.variance()[name])) for name in names]
+    scales = [_root_mean_square(jax.tree.map(jnp.sqrt, prior.variance[name])) for name in names]
     figure, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     ax.bar(names, moved, color=BLUE, width=0.5, label="how far the layer moved (root mean square)")
     ax.plot(names, scales, "_", color=RED, markersize=40, markeredgewidth=2.5, label="scale of its prior")

@@ -53,7 +53,7 @@ class FlatGaussian(dist.Distribution):
     @property
     def variance(self) -> jax.Array:
         """Marginal variances, (D,)."""
-        return self._flat(self.gaussian.variance())
+        return self._flat(self.gaussian.variance)
 
     def _flat(self, tree: Params) -> jax.Array:
         return sites_of(self.gaussian.mean).to_values(tree)["theta"]

@@ -42,22 +42,22 @@ class GuidePosterior:
     make_guide: MakeGuide = dataclasses.field(metadata={"static": True})
     sites: Sites = dataclasses.field(metadata={"static": True})
 
-    def sample(self, key: Key, num: int) -> Params:
-        """``num`` draws; leaves have a leading axis of that length."""
+    def sample(self, key: Key, num_samples: int) -> Params:
+        """``num_samples`` draws; leaves have a leading axis of that length."""
         dynamic, static = partition(self)
-        return _sample(dynamic, key, static=static, num=num)
+        return _sample(dynamic, key, static=static, num_samples=num_samples)
 
 
-@partial(jax.jit, static_argnames=("static", "num"))
-def _sample(dynamic: list[Any], key: Key, *, static: Static, num: int) -> Params:
+@partial(jax.jit, static_argnames=("static", "num_samples"))
+def _sample(dynamic: list[Any], key: Key, *, static: Static, num_samples: int) -> Params:
     this: GuidePosterior = static.combine(dynamic)
     guide: Any = made_guide(this.make_guide, NumPyroModel(this.joint, this.sites))
     if not isinstance(guide, autoguide.AutoGuide):
-        values = Predictive(guide, params=this.guide_params, num_samples=num)(key, this.batch)
+        values = Predictive(guide, params=this.guide_params, num_samples=num_samples)(key, this.batch)
         return this.sites.to_params(values)
     # Called once, so that it knows the model's sites.
     handlers.substitute(handlers.seed(guide, key), this.guide_params)(this.batch)
-    values = guide.sample_posterior(key, this.guide_params, this.batch, sample_shape=(num,))
+    values = guide.sample_posterior(key, this.guide_params, this.batch, sample_shape=(num_samples,))
     return this.sites.to_params(values)
 
 

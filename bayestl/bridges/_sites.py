@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._types import Params
+from bayestl._types import Params, Prior
 from bayestl.gaussians import Gaussian
 
 
@@ -91,7 +91,7 @@ class Sites:
         )
 
 
-def sites_of(like: Params, prior: Any = None) -> Sites:
+def sites_of(like: Params, prior: Prior | None = None) -> Sites:
     """The sites of parameters like ``like``: one for each block of the prior, and one where it has none."""
     leaves, treedef = jax.tree.flatten(like)
     places = jax.tree.unflatten(treedef, range(len(leaves)))

@@ -99,7 +99,7 @@ def svi(
         >>> optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 2000))
         >>> inference = btl.bridges.svi(joint, AutoMultivariateNormal, optimizer, num_particles=4)
         >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=2000, progress=False)
-        >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance()["w"].round(1))
+        >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance["w"].round(1))
         [1.5] [0.2]
     """
     if num_particles < 1:

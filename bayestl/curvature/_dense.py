@@ -31,7 +31,7 @@ class DenseCurvature:
         matrix: H, (D, D).
     """
 
-    params: Any
+    params: Params
     matrix: Any
 
     def unflat(self, vector: jax.Array) -> Params:

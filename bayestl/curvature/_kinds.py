@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from bayestl import _tree, likelihoods
-from bayestl._types import Key, Likelihood
+from bayestl._types import Key, Likelihood, Outputs, Targets
 
 
 class Kind(Protocol):
@@ -24,10 +24,10 @@ class Kind(Protocol):
     With ``s_nj`` the column j of example n, in output space, ``H = sum_n sum_j (J_n^T s_nj)(J_n^T s_nj)^T``.
     """
 
-    def __call__(self, key: Key, likelihood: Likelihood, outputs: Any, targets: Any, /) -> Any: ...
+    def __call__(self, key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets, /) -> Any: ...
 
 
-def ggn(key: Key, likelihood: Likelihood, outputs: Any, targets: Any) -> Any:
+def ggn(key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Any:
     """The generalised Gauss-Newton matrix: ``H = sum_n J_n^T L_n L_n^T J_n``, with ``L_n L_n^T`` the Hessian of
     ``-log p(y_n | f)`` in the outputs f.
 
@@ -60,7 +60,7 @@ def ggn(key: Key, likelihood: Likelihood, outputs: Any, targets: Any) -> Any:
     return likelihoods.hessian_root(likelihood, outputs, targets)
 
 
-def empirical_fisher(key: Key, likelihood: Likelihood, outputs: Any, targets: Any) -> Any:
+def empirical_fisher(key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Any:
     """The empirical Fisher: ``H = sum_n g_n g_n^T``, ``g_n`` the gradient of ``log p(y_n | x_n, theta)``.
 
     For any likelihood, and cheap: one column. It is no approximation of the Hessian away from a good fit, and vanishes
@@ -109,7 +109,7 @@ def fisher(num_samples: int) -> Kind:
     return Partial(_sampled_fisher, num_samples)
 
 
-def _sampled_fisher(num_samples: int, key: Key, likelihood: Likelihood, outputs: Any, targets: Any) -> Any:
+def _sampled_fisher(num_samples: int, key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Any:
     outputs = _tree.at_least_float32(outputs)
     likelihoods.check_samples(likelihood, outputs, "curvature.fisher")
 
@@ -120,6 +120,6 @@ def _sampled_fisher(num_samples: int, key: Key, likelihood: Likelihood, outputs:
     return jax.vmap(one)(jax.random.split(key, num_samples))
 
 
-def _score(likelihood: Likelihood, outputs: Any, targets: Any) -> Any:
+def _score(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Any:
     """Gradient of every example's log likelihood in its own outputs, leaves (B, ...)."""
     return jax.grad(lambda outputs: jnp.sum(likelihood(outputs).log_prob(targets)))(outputs)

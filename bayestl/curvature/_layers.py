@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
 from bayestl import layers
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Key, Params
+from bayestl._types import Batch, Inputs, Key, Params
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._products import num_columns, weighted_columns
 from bayestl.passes import Batches, batches
@@ -17,12 +15,12 @@ from bayestl.passes import Batches, batches
 _ON_CPU, _ELSEWHERE = 2**22, 2**28
 
 
-def layers_of(joint: LogJoint, params: Params, inputs: Any) -> layers.LayeredNetwork:
+def layers_of(joint: LogJoint, params: Params, inputs: Inputs) -> layers.LayeredNetwork:
     """The deterministic network of a log joint with its layers; see :func:`bayestl.layers.find`."""
     return layers.find(lambda p, x: joint.outputs(p, x)[0], params, inputs)
 
 
-def find_layers(joint: LogJoint, params: Params, inputs: Any) -> layers.Inventory:
+def find_layers(joint: LogJoint, params: Params, inputs: Inputs) -> layers.Inventory:
     """How :func:`diagonal` and :func:`kronecker` would handle every parameter, without computing anything.
 
     Args:
@@ -41,7 +39,7 @@ def find_layers(joint: LogJoint, params: Params, inputs: Any) -> layers.Inventor
     """
     inventories = []
 
-    def shapes_only(joint: LogJoint, params: Params, inputs: Any) -> None:
+    def shapes_only(joint: LogJoint, params: Params, inputs: Inputs) -> None:
         inventories.append(layers_of(joint, params, inputs).inventory)
 
     jax.eval_shape(shapes_only, joint, params, inputs)

@@ -90,8 +90,8 @@ def _low_rank(
     def whitened_product(v: Params) -> Params:
         return transposed(curvature(prior.unwhiten(v)))[0]
 
-    found = lanczos(jax.random.split(key)[0], whitened_product, params, steps)
-    values, vectors = found.eigenvalues[-rank:], jax.tree.map(lambda u: u[-rank:], found.vectors)
+    eigenpairs = lanczos(jax.random.split(key)[0], whitened_product, params, steps)
+    values, vectors = eigenpairs.eigenvalues[-rank:], jax.tree.map(lambda u: u[-rank:], eigenpairs.vectors)
     back = jax.linear_transpose(prior.whiten, params)
     return ColumnsCurvature(jax.lax.map(lambda uv: back(_tree.scale(jnp.sqrt(uv[0]), uv[1]))[0], (values, vectors)))
 

@@ -10,17 +10,17 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Key, Params
+from bayestl._types import Batch, Inputs, Key, Outputs, Params
 from bayestl.curvature._kinds import Kind
 from bayestl.passes import Batches
 
 
-def outputs_of(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:
+def outputs_of(joint: LogJoint, inputs: Inputs) -> Callable[[Params], Any]:
     """Raw outputs of the deterministic network as a function of the parameters, in at least float32."""
     return lambda params: _tree.at_least_float32(joint.outputs(params, inputs)[0])
 
 
-def weighted_columns(joint: LogJoint, kind: Kind, key: Key, outputs: Any, batch: Batch) -> Any:
+def weighted_columns(joint: LogJoint, kind: Kind, key: Key, outputs: Outputs, batch: Batch) -> Any:
     """The columns of ``kind`` for a batch, leaves (K, B, ...), times the root of each example's weight:
     their outer products then count it as often as it says."""
     columns = kind(key, joint.likelihood, outputs, batch.targets)
@@ -82,7 +82,7 @@ def square_root(joint: LogJoint, kind: Kind, params: Params, key: Key, batch: Ba
     outputs = outputs_of(joint, batch.inputs)(params)
     columns = weighted_columns(joint, kind, key, outputs, batch)
 
-    def one(inputs: Any, columns: Any) -> Params:
+    def one(inputs: Inputs, columns: Any) -> Params:
         def network(params: Params) -> Any:
             outputs = outputs_of(joint, jax.tree.map(lambda x: x[None], inputs))(params)
             return jax.tree.map(lambda f: f[0], outputs)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Int
 
 from bayestl import _tree
 from bayestl._placement import replicate
-from bayestl._types import Batch, Key
+from bayestl._types import Batch, Inputs, Key, Targets
 from bayestl.data import _checks, _order
 
 
@@ -30,8 +30,8 @@ class ArrayData:
         num_examples: N, static. It stays N for a stacked data set, inside and outside ``vmap``.
     """
 
-    inputs: Any
-    targets: Any
+    inputs: Inputs
+    targets: Targets
     num_examples: int = dataclasses.field(metadata={"static": True})
     _target_ndim: int = dataclasses.field(metadata={"static": True}, repr=False)
 
@@ -157,7 +157,7 @@ class ArrayData:
         return ArrayData(batch.inputs, batch.targets, rows.shape[0], self._target_ndim)
 
 
-def arrays(inputs: Any, targets: Any) -> ArrayData:
+def arrays(inputs: Inputs, targets: Targets) -> ArrayData:
     """A data set from arrays, copied to the device once.
 
     For everything that fits in device memory: batches are then gathered inside the compiled program, without a copy

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._types import Inputs, Targets
 
 
 def place(name: str, tree: Any) -> Any:
@@ -21,7 +22,7 @@ def place(name: str, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, x: _place_leaf(_at(name, _tree.path_string(path)), x), tree)
 
 
-def common_length(inputs: Any, targets: Any) -> int:
+def common_length(inputs: Inputs, targets: Targets) -> int:
     """The number of examples, the same in every leaf.
 
     Raises:

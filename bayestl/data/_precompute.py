@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayestl._types import Inputs
 
-def precompute(function: Callable[[Any], Any], inputs: Any, *, batch_size: int = 64) -> Any:
+
+def precompute(function: Callable[[Any], Any], inputs: Inputs, *, batch_size: int = 64) -> Any:
     """``function(inputs)`` for many inputs, some at a time, by one compiled program.
 
     For the features of a body that stays as it is: computed once, they are the data set of what comes after it, and no

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from bayestl._types import Batch, Key
+from bayestl._types import Batch, Inputs, Key, Targets
 
 
 @jax.tree_util.register_dataclass
@@ -25,8 +24,8 @@ class StreamWindow:
         first: the step of the first batch.
     """
 
-    inputs: Any
-    targets: Any
+    inputs: Inputs
+    targets: Targets
     first: Int[Array, ""]
 
     def indices(self, key: Key, step: int | Int[Array, ""], num_steps: int, batch_size: int) -> Int[Array, " steps"]:
@@ -50,7 +49,9 @@ def local_positions(sharding: NamedSharding | None, batch_size: int) -> Int[np.n
     return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span is not None]))
 
 
-def place(inputs: Any, targets: Any, first: int, batch_size: int, sharding: NamedSharding | None) -> StreamWindow:
+def place(
+    inputs: Inputs, targets: Targets, first: int, batch_size: int, sharding: NamedSharding | None
+) -> StreamWindow:
     """A window on the device from the arrays (S, local, ...) of this process, in one transfer."""
     host = (inputs, targets, np.asarray(first, np.int32))
     if sharding is None:

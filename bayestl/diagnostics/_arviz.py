@@ -9,12 +9,13 @@ import numpy as np
 
 from bayestl._types import Params
 from bayestl.diagnostics._by_chain import by_chain, named, stats_by_chain
+from bayestl.posteriors import Chain
 
 # Ours to ArviZ's.
 _NAMES = {"accept_prob": "acceptance_rate"}
 
 
-def to_arviz(posterior: Any, function: Callable[[Params], Any] | None = None) -> Any:
+def to_arviz(posterior: Chain, function: Callable[[Params], Any] | None = None) -> Any:
     """Chains as ArviZ takes them, for its tables and pictures: ``az.summary(to_arviz(chains))``.
 
     Args:

@@ -11,12 +11,12 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Params
+from bayestl._types import Inputs, Params, Posterior
 from bayestl.likelihoods import expected_target
 from bayestl.posteriors import Chain, Samples
 
 
-def by_chain(posterior: Any, function: Callable[[Params], Any] | None = None) -> Any:
+def by_chain(posterior: Posterior, function: Callable[[Params], Any] | None = None) -> Any:
     """The draws of chains, or a function of them, with the chains apart: leaves (C, n, ...).
 
     Rows without a draw are left out; where chains have different numbers of draws (one stopped early), all are cut to
@@ -46,7 +46,7 @@ def by_chain(posterior: Any, function: Callable[[Params], Any] | None = None) ->
     return jax.tree.map(lambda x: x.reshape(num_chains, num, *x.shape[1:]), values)
 
 
-def is_chain(posterior: Any) -> bool:
+def is_chain(posterior: Posterior) -> bool:
     """Whether draws have an order, so that their mixing can be asked for."""
     return isinstance(posterior, Chain)
 
@@ -56,7 +56,7 @@ def stats_by_chain(posterior: Chain) -> dict[str, jax.Array]:
     return _rows_apart(posterior, posterior.stats)
 
 
-def _apart(posterior: Any) -> Params:
+def _apart(posterior: Posterior) -> Params:
     if not isinstance(posterior, Chain):
         hint = "; its draws have no order in time" if isinstance(posterior, Samples) else ""
         raise TypeError(
@@ -84,7 +84,7 @@ def _rows_apart(posterior: Chain, values: Any) -> Any:
     return jax.tree.map(lambda x: x[last], values)
 
 
-def expected_targets(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:
+def expected_targets(joint: LogJoint, inputs: Inputs) -> Callable[[Params], Any]:
     """params -> what they predict for each input: class probabilities, or the expected target.
 
     The function to look at chains by: unlike parameters, it does not depend on how the network is written down.
@@ -96,7 +96,7 @@ def expected_targets(joint: LogJoint, inputs: Any) -> Callable[[Params], Any]:
     return partial(_expected, joint, inputs)
 
 
-def _expected(joint: LogJoint, inputs: Any, params: Params) -> Any:
+def _expected(joint: LogJoint, inputs: Inputs, params: Params) -> Any:
     return expected_target(joint.likelihood, joint.outputs(params, inputs)[0])
 
 

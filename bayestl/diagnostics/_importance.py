@@ -13,12 +13,12 @@ from bayestl import _tree
 from bayestl._condition import of_part
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
-from bayestl._types import Batch, Params
+from bayestl._types import Batch, Params, Posterior
 from bayestl.passes import batches
 
 
 def log_importance_weights(
-    joint: LogJoint, posterior: Any, draws: Params, data: Any, *, batch_size: int = 256
+    joint: LogJoint, posterior: Posterior, draws: Params, data: Any, *, batch_size: int = 256
 ) -> np.ndarray:
     """``log P(D, theta_s) - log q(theta_s)`` at draws from an approximation q, nats: what :func:`psis` takes.
 

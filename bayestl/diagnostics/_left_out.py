@@ -13,7 +13,7 @@ from bayestl._arguments import check_key
 from bayestl._condition import of_part
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
-from bayestl._types import Key, Params
+from bayestl._types import Key, Params, Posterior
 from bayestl.curvature import Kind, ggn, lanczos, product
 from bayestl.gaussians import Gaussian
 from bayestl.passes import Batches, batches
@@ -22,7 +22,7 @@ from bayestl.passes import Batches, batches
 def left_out(
     key: Key,
     joint: LogJoint,
-    posterior: Any,
+    posterior: Posterior,
     data: Any,
     *,
     kind: Kind = ggn,
@@ -91,5 +91,5 @@ def _largest(static: Static, num_steps: int, arrays: list[Any], key: Key, passes
             image = _tree.add(image, joint.prior.precision_mv(u))
         return _tree.scale(1 / jnp.asarray(joint.temperature, dtype), transposed(image)[0])
 
-    found = lanczos(jax.random.split(key)[0], relative, gaussian.mean, num_steps)
-    return jnp.maximum(found.eigenvalues[-1] - 1, 0)
+    eigenpairs = lanczos(jax.random.split(key)[0], relative, gaussian.mean, num_steps)
+    return jnp.maximum(eigenpairs.eigenvalues[-1] - 1, 0)

@@ -13,7 +13,7 @@ import numpy as np
 from bayestl._arguments import check_key
 from bayestl._condition import of_part
 from bayestl._log_joint import LogJoint
-from bayestl._types import Key
+from bayestl._types import Key, Posterior, Prior
 from bayestl.curvature import Kind
 from bayestl.diagnostics._by_chain import by_chain, expected_targets, is_chain, num_draws
 from bayestl.diagnostics._importance import log_importance_weights
@@ -34,7 +34,7 @@ _NO_SPREAD = 1e-3
 def report(
     key: Key,
     joint: LogJoint,
-    posterior: Any,
+    posterior: Posterior,
     data: Any,
     *,
     history: dict[str, np.ndarray] | None = None,
@@ -103,12 +103,12 @@ def report(
         if kind is not None:
             rows.append(_left_out(left_out(key, joint, posterior, data, kind=kind, batch_size=batch_size)))
     has_draws = not isinstance(posterior, Samples) or num_draws(posterior) > 1
-    if callable(getattr(joint.prior, "variance", None)) and not isinstance(posterior, Point) and has_draws:
+    if hasattr(type(joint.prior), "variance") and not isinstance(posterior, Point) and has_draws:
         rows += _spreads(posterior, joint.prior, key)
-    found = Report(name, tuple(rows))
-    for words in found.warnings:
+    table = Report(name, tuple(rows))
+    for words in table.warnings:
         warnings.warn(f"this posterior should not be believed as it is: {words}", UserWarning, stacklevel=2)
-    return found
+    return table
 
 
 def _draws(posterior: Samples) -> Row:
@@ -117,13 +117,13 @@ def _draws(posterior: Samples) -> Row:
     return Row("draws", num, "> 1", words)
 
 
-def _khat(joint: LogJoint, posterior: Any, data: Any, key: Key, num_samples: int, batch_size: int) -> Row:
-    found = []
+def _khat(joint: LogJoint, posterior: Posterior, data: Any, key: Key, num_samples: int, batch_size: int) -> Row:
+    log_weights = []
     # A few draws at a time: all of them may not fit.
     for number, start in enumerate(range(0, num_samples, _DRAWS_AT_ONCE)):
         draws = posterior.sample(jax.random.fold_in(key, number), min(_DRAWS_AT_ONCE, num_samples - start))
-        found.append(log_importance_weights(joint, posterior, draws, data, batch_size=batch_size))
-    khat = psis_khat(_without_rounding(np.concatenate(found)))
+        log_weights.append(log_importance_weights(joint, posterior, draws, data, batch_size=batch_size))
+    khat = psis_khat(_without_rounding(np.concatenate(log_weights)))
     limit = min(0.7, 1 - 1 / math.log10(max(num_samples, 11)))
     words = ""
     if not khat < limit:
@@ -140,7 +140,7 @@ def _without_rounding(log_weights: np.ndarray) -> np.ndarray:
     return np.zeros_like(log_weights) if np.ptp(log_weights) < size else log_weights
 
 
-def _mixing(joint: LogJoint, posterior: Any, data: Any, num_inputs: int) -> list[Row]:
+def _mixing(joint: LogJoint, posterior: Posterior, data: Any, num_inputs: int) -> list[Row]:
     inputs = jax.tree.map(lambda x: jnp.asarray(x)[:num_inputs], first_examples(data).inputs)
     values = np.asarray(by_chain(posterior, expected_targets(joint, inputs)))
     num_chains, num = values.shape[:2]
@@ -205,9 +205,9 @@ def _left_out(value: float) -> Row:
     return Row("largest curvature left out", value, "< 1", words)
 
 
-def _spreads(posterior: Any, prior: Any, key: Key) -> list[Row]:
-    found = spread(key, posterior, prior)
-    most = float(np.max([*found.values()]))  # NaN if one is
+def _spreads(posterior: Posterior, prior: Prior | None, key: Key) -> list[Row]:
+    ratios = spread(key, posterior, prior)
+    most = float(np.max([*ratios.values()]))  # NaN if one is
     words = ""
     if not most > _NO_SPREAD:
         words = (
@@ -215,5 +215,5 @@ def _spreads(posterior: Any, prior: Any, key: Key) -> list[Row]:
             "can be right for a few parameters and very many data; for a network the method has not spread out (too "
             "few steps, steps too small, or a scale that was never learned)"
         )
-    rows = [Row(f"variance over the prior's, {path or 'params'}", value) for path, value in found.items()]
+    rows = [Row(f"variance over the prior's, {path or 'params'}", value) for path, value in ratios.items()]
     return [*rows[:-1], rows[-1]._replace(warning=words)]

@@ -37,6 +37,6 @@ def _largest(gaussian: Gaussian, num_steps: Any) -> jax.Array:
         return moved, _tree.vdot(v, moved)
 
     start = _tree.normal_like(jax.random.key(0), gaussian.mean)
-    _, found = jax.lax.fori_loop(0, num_steps, step, (start, jnp.zeros((), _tree.vdot(start, start).dtype)))
-    largest = [jnp.max(x) for x in jax.tree.leaves(gaussian.variance())]
-    return jnp.maximum(found, jnp.max(jnp.stack(largest)))
+    _, largest_so_far = jax.lax.fori_loop(0, num_steps, step, (start, jnp.zeros((), _tree.vdot(start, start).dtype)))
+    largest = [jnp.max(x) for x in jax.tree.leaves(gaussian.variance)]
+    return jnp.maximum(largest_so_far, jnp.max(jnp.stack(largest)))

@@ -25,7 +25,7 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
         key: for posteriors that have to be drawn from.
         posterior: any; of a Gaussian the variances are exact, of :class:`~bayestl.Samples` those of its draws, of all
             others those of ``num_samples`` draws with ``key``.
-        prior: a Gaussian, or anything else with ``variance()``.
+        prior: a Gaussian, or anything else with ``variance``.
         num_samples: how many draws of them, >= 2.
 
     Returns:
@@ -43,10 +43,10 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
         {'b': 0.01, 'w': 1.0}
     """
     check_key("spread", key)
-    if not callable(getattr(prior, "variance", None)):
+    if not hasattr(type(prior), "variance"):
         raise TypeError(f"spread is relative to the prior's variance, and {type(prior).__name__} has none to give")
     posterior, prior = (x.part if isinstance(x, Part) else x for x in (posterior, prior))
-    after, before = _tree.by_paths(_variance(key, posterior, num_samples)), _tree.by_paths(prior.variance())
+    after, before = _tree.by_paths(_variance(key, posterior, num_samples)), _tree.by_paths(prior.variance)
     missing = [path for path in after if path not in before]
     if missing:
         raise ValueError(
@@ -57,8 +57,8 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
 
 
 def _variance(key: Key, posterior: Any, num_samples: int) -> Params:
-    if callable(getattr(posterior, "variance", None)):
-        return posterior.variance()
+    if hasattr(type(posterior), "variance"):
+        return posterior.variance
     if isinstance(posterior, Samples):
         axes = posterior.log_weights.ndim
         filled = np.flatnonzero(np.isfinite(np.asarray(posterior.log_weights).reshape(-1)))

@@ -12,13 +12,13 @@ class Row(NamedTuple):
     Attributes:
         name: what was measured.
         value: the number.
-        wanted: what it should be, in words; "" where any number will do.
+        limit: what it should be, in words; "" where any number will do.
         warning: what is wrong, in plain words; "" where nothing is.
     """
 
     name: str
     value: float
-    wanted: str = ""
+    limit: str = ""
     warning: str = ""
 
 
@@ -46,7 +46,7 @@ class Report:
     def __str__(self) -> str:
         width = max([len(row.name) for row in self.rows], default=0)
         lines = [
-            f"  {row.name:<{width}}  {row.value:>10.4g}  {row.wanted}{'  <-' if row.warning else ''}".rstrip()
+            f"  {row.name:<{width}}  {row.value:>10.4g}  {row.limit}{'  <-' if row.warning else ''}".rstrip()
             for row in self.rows
         ]
         words = [f"  Not to be believed as it is: {text}." for text in self.warnings]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Key, Params, Scalar
+from bayestl._types import Key, Params, Scalar, Selection
 from bayestl.gaussians._matrices import Columns, Dual, KroneckerPrecision
 from bayestl.gaussians._matrix_layout import MatrixLayout
 from bayestl.gaussians._storable import Storable
@@ -42,6 +42,7 @@ class Gaussian(Storable, abc.ABC):
     def log_det_covariance(self) -> jax.Array:
         """``log det Sigma``, a scalar."""
 
+    @property
     @abc.abstractmethod
     def variance(self) -> Params:
         """Marginal variances, in the structure of ``mean``."""
@@ -84,11 +85,11 @@ class Gaussian(Storable, abc.ABC):
         """``Sigma + eps I`` for a number ``eps`` >= 0."""
 
     @abc.abstractmethod
-    def restrict(self, selection: Any) -> Gaussian:
+    def restrict(self, selection: Selection) -> Gaussian:
         """The marginal of a selection: path patterns, or the tree of ``mean`` with ``None`` at the leaves left out."""
 
     @abc.abstractmethod
-    def condition(self, values: Params, selection: Any) -> Gaussian:
+    def condition(self, values: Params, selection: Selection) -> Gaussian:
         """The conditional of a selection, given that all other leaves are as in ``values``.
 
         Args:
@@ -158,7 +159,7 @@ class Gaussian(Storable, abc.ABC):
 
         Example:
             >>> g = btl.gaussians.isotropic({"w": jnp.zeros(2)}, scale=1.0)
-            >>> print(g.add_precision({"w": jnp.array([[3.0, 0.0]])}).variance()["w"].round(3))
+            >>> print(g.add_precision({"w": jnp.array([[3.0, 0.0]])}).variance["w"].round(3))
             [0.1 1. ]
         """
         from bayestl.gaussians._on_top import on_top  # which builds a Gaussian
@@ -188,7 +189,7 @@ class Gaussian(Storable, abc.ABC):
 
         Example:
             >>> g = btl.gaussians.isotropic({"w": jnp.zeros(2)}, scale=1.0)
-            >>> print(g.add_diagonal_precision({"w": jnp.array([3.0, 0.0])}).variance()["w"])
+            >>> print(g.add_diagonal_precision({"w": jnp.array([3.0, 0.0])}).variance["w"])
             [0.25 1.  ]
         """
         raise TypeError(self._no_diagonal_precision())
@@ -268,9 +269,9 @@ class Gaussian(Storable, abc.ABC):
         constant = _tree.size(self.mean) * math.log(2 * math.pi) + self.log_det_covariance()
         return -0.5 * (constant + self.squared_mahalanobis(params))
 
-    def sample(self, key: Key, num: int) -> Params:
-        """``num`` independent draws; leaves have a leading axis of that length."""
-        noise = _tree.normal_like(key, self.mean, num)
+    def sample(self, key: Key, num_samples: int) -> Params:
+        """``num_samples`` independent draws; leaves have a leading axis of that length."""
+        noise = _tree.normal_like(key, self.mean, num_samples)
         return jax.tree.map(jnp.add, self.mean, jax.vmap(self.unwhiten)(noise))
 
     def __repr__(self) -> str:

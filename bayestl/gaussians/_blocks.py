@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Params, Scalar
+from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._diagonal import Diagonal
 from bayestl.gaussians._matrices import Columns, Dual
@@ -49,9 +49,10 @@ class Blocks(Gaussian, kind="blocks"):
         """See :meth:`Gaussian.log_det_covariance`."""
         return _tree.total(block.log_det_covariance() for block in self.parts)
 
+    @property
     def variance(self) -> Params:
         """See :meth:`Gaussian.variance`."""
-        return _tree.merge(*(block.variance() for block in self.parts))
+        return _tree.merge(*(block.variance for block in self.parts))
 
     def precision_diagonal(self) -> Params:
         """See :meth:`Gaussian.precision_diagonal`."""
@@ -88,12 +89,12 @@ class Blocks(Gaussian, kind="blocks"):
         """See :meth:`Gaussian.inflate`."""
         return Blocks(tuple(block.inflate(eps) for block in self.parts))
 
-    def restrict(self, selection: Any) -> Blocks:
+    def restrict(self, selection: Selection) -> Blocks:
         """See :meth:`Gaussian.restrict`."""
         part = _tree.as_selection(self.mean, selection)
         return Blocks(tuple(block.restrict(inner) for block, inner in self._inside(part)))
 
-    def condition(self, values: Params, selection: Any) -> Blocks:
+    def condition(self, values: Params, selection: Selection) -> Blocks:
         """See :meth:`Gaussian.condition`."""
         part = _tree.as_selection(self.mean, selection)
         return Blocks(

@@ -32,7 +32,7 @@ def by_path(priors: Mapping[str, Gaussian], *, like: Params | None = None) -> Bl
         ...     "head": btl.gaussians.isotropic(params, scale=1.0),
         ...     "**": btl.gaussians.isotropic(params, scale=0.1),
         ... })
-        >>> print(prior.variance()["head"])
+        >>> print(prior.variance["head"])
         [1. 1.]
     """
     if not priors:

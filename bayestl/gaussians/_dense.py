@@ -15,7 +15,7 @@ from jax.lax import Precision
 from jax.scipy.linalg import solve_triangular
 
 from bayestl import _tree
-from bayestl._types import Params, Scalar
+from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
@@ -86,6 +86,7 @@ class Dense(Gaussian, kind="dense"):
         """See :meth:`Gaussian.log_det_covariance`."""
         return 2 * jnp.sum(jnp.log(jnp.diagonal(self.cholesky)))
 
+    @property
     def variance(self) -> Params:
         """See :meth:`Gaussian.variance`."""
         return self._unflat(jnp.sum(self.cholesky**2, axis=1))
@@ -131,12 +132,12 @@ class Dense(Gaussian, kind="dense"):
             self.mean, jnp.linalg.cholesky(covariance + eps * jnp.eye(len(covariance), dtype=covariance.dtype))
         )
 
-    def restrict(self, selection: Any) -> Dense:
+    def restrict(self, selection: Selection) -> Dense:
         """See :meth:`Gaussian.restrict`."""
         part = _tree.as_selection(self.mean, selection)
         return Dense(part, triangular(self.cholesky[_rows(_sizes(self.mean), _tree.paths(part))]))
 
-    def condition(self, values: Params, selection: Any) -> Dense:
+    def condition(self, values: Params, selection: Selection) -> Dense:
         """See :meth:`Gaussian.condition`."""
         part = _tree.as_selection(self.mean, selection)
         rest = _tree.complement(self.mean, part)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Params, Scalar
+from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
@@ -47,6 +47,7 @@ class Diagonal(Gaussian, kind="diagonal"):
         """See :meth:`Gaussian.log_det_covariance`."""
         return sum_over(jax.tree.map(jnp.log, self.diagonal), self.mean)
 
+    @property
     def variance(self) -> Params:
         """See :meth:`Gaussian.variance`."""
         return jax.tree.map(lambda a, m: jnp.broadcast_to(a, m.shape), self.diagonal, self.mean)
@@ -84,12 +85,12 @@ class Diagonal(Gaussian, kind="diagonal"):
         check_added(eps)
         return Diagonal(self.mean, jax.tree.map(lambda a: a + eps, self.diagonal))
 
-    def restrict(self, selection: Any) -> Diagonal:
+    def restrict(self, selection: Selection) -> Diagonal:
         """See :meth:`Gaussian.restrict`."""
         part = _tree.as_selection(self.mean, selection)
         return Diagonal(part, _tree.like_selection(self.diagonal, part))
 
-    def condition(self, values: Params, selection: Any) -> Diagonal:
+    def condition(self, values: Params, selection: Selection) -> Diagonal:
         """See :meth:`Gaussian.condition`: independent of the rest, so the marginal."""
         return self.restrict(selection)
 
@@ -156,7 +157,7 @@ def from_diagonal_precision(mean: Params, precision: Params) -> Diagonal:
 
     Example:
         >>> g = btl.gaussians.from_diagonal_precision({"w": jnp.zeros(2)}, {"w": jnp.array([4.0, 0.0])})
-        >>> print(g.variance()["w"])
+        >>> print(g.variance["w"])
         [0.25  nan]
     """
     variances = jax.tree.map(lambda h: jnp.where(h > 0, 1 / jnp.where(h > 0, h, 1), jnp.nan), precision)
@@ -177,7 +178,7 @@ def isotropic(mean: Params, scale: Any) -> Diagonal:
 
     Example:
         >>> prior = btl.gaussians.isotropic({"w": jnp.zeros(3)}, scale=2.0)
-        >>> print(prior.variance()["w"])
+        >>> print(prior.variance["w"])
         [4. 4. 4.]
     """
     mean = checked_mean(mean)

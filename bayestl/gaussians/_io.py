@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussia
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     btl.gaussians.save(f"{folder}/prior.safetensors", prior)
         ...     prior = btl.gaussians.load(f"{folder}/prior.safetensors", like={"w": jnp.ones(2)})
-        >>> print(prior.variance()["w"])
+        >>> print(prior.variance["w"])
         [0.25 0.25]
     """
     # Read at once and not as part of a program, wherever this is called.

@@ -13,7 +13,7 @@ from jax.lax import Precision
 
 from bayestl import _tree
 from bayestl._rearrangement import Rearrangement
-from bayestl._types import Params, Scalar
+from bayestl._types import Inputs, Outputs, Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
 from bayestl.gaussians._matrix_layout import MatrixLayout, steps_from_json
@@ -49,8 +49,8 @@ class Kronecker(Gaussian, kind="kronecker"):
 
     mean: Any
     scale: Any
-    inputs: Any
-    outputs: Any
+    inputs: Inputs
+    outputs: Outputs
     spectrum: Any
     layout: MatrixLayout = dataclasses.field(metadata={"static": True})
 
@@ -81,6 +81,7 @@ class Kronecker(Gaussian, kind="kronecker"):
         rows = jnp.broadcast_to(self._rows, self.spectrum.shape)
         return jnp.sum(jnp.log(self.spectrum)) + 2 * jnp.sum(jnp.log(rows))
 
+    @property
     def variance(self) -> Params:
         """See :meth:`Gaussian.variance`."""
         return self.layout.tree(self._rows**2 * self._squared_across(self.spectrum), self.mean)
@@ -143,7 +144,7 @@ class Kronecker(Gaussian, kind="kronecker"):
             scale = scale[0]
         return dataclasses.replace(self, scale=jnp.ones_like(scale), spectrum=scale**2 * self.spectrum + eps)
 
-    def restrict(self, selection: Any) -> Kronecker:
+    def restrict(self, selection: Selection) -> Kronecker:
         """See :meth:`Gaussian.restrict`.
 
         Raises:
@@ -155,7 +156,7 @@ class Kronecker(Gaussian, kind="kronecker"):
         weights = (self._rows * self.inputs)[:, -1:] ** 2
         return self._bias_alone(part, _product(weights, self.spectrum))
 
-    def condition(self, values: Params, selection: Any) -> Kronecker:
+    def condition(self, values: Params, selection: Selection) -> Kronecker:
         """See :meth:`Gaussian.condition`.
 
         Raises:
@@ -188,7 +189,7 @@ class Kronecker(Gaussian, kind="kronecker"):
     def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
         """See :meth:`Gaussian.trace`. One quadratic form for every parameter, unless the dual asks for fewer."""
         if dual is not None and dual.num_directions < self.spectrum.size:
-            return dual.trace(self.variance(), lambda v: _tree.vdot(v, self.covariance_mv(v)))
+            return dual.trace(self.variance, lambda v: _tree.vdot(v, self.covariance_mv(v)))
         return self._over_columns(quadratic, self._rows, jnp.sqrt(self.spectrum))
 
     def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:

@@ -80,7 +80,7 @@ def from_kronecker_precision(mean: Params, precision: KroneckerPrecision) -> Blo
         >>> layout = btl.gaussians.MatrixLayout("w", btl.gaussians.Rearrangement((2, 3), (("reshape", (1, 2, 3)),)))
         >>> layer = btl.gaussians.KroneckerFactors(4 * jnp.eye(2)[None], jnp.eye(3)[None], layout)
         >>> precision = btl.gaussians.KroneckerPrecision((layer,), {"w": None})
-        >>> print(btl.gaussians.from_kronecker_precision({"w": jnp.zeros((2, 3))}, precision).variance()["w"][0])
+        >>> print(btl.gaussians.from_kronecker_precision({"w": jnp.zeros((2, 3))}, precision).variance["w"][0])
         [0.25 0.25 0.25]
     """
     blocks: list[Gaussian] = []
@@ -129,7 +129,7 @@ def _pieces(precision: KroneckerPrecision, eigens: list[Eigen], rest: Gaussian, 
         q = jax.vmap(layer.layout.matrix)(columns.basis)
         pieces.append((of, q, partial(_columns_of, layer, columns.basis)))
     if jax.tree.leaves(precision.diagonal):
-        variance = rest.restrict(precision.diagonal).variance()
+        variance = rest.restrict(precision.diagonal).variance
         gained = jax.tree.map(lambda h, a: h * a, precision.diagonal, variance)
         for path, values in _tree.by_paths(gained).items():
             q = _tree.by_paths(columns.basis)[path]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from bayestl import _tree
-from bayestl._types import Params, Scalar
+from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._canonical import canonical
 from bayestl.gaussians._diagonal import Diagonal
@@ -78,6 +78,7 @@ class LowRank(Gaussian, kind="low_rank"):
         """See :meth:`Gaussian.log_det_covariance`."""
         return self.base.log_det_covariance() + jnp.sum(jnp.log1p(self.eigenvalues))
 
+    @property
     def variance(self) -> Params:
         """See :meth:`Gaussian.variance`."""
         return root_of(self.base).variance(self.columns)
@@ -116,12 +117,12 @@ class LowRank(Gaussian, kind="low_rank"):
         base, columns = root_of(self.base).inflated(self.columns, eps)
         return LowRank(base, *canonical(columns, jnp.diag(self.eigenvalues)))
 
-    def restrict(self, selection: Any) -> LowRank:
+    def restrict(self, selection: Selection) -> LowRank:
         """See :meth:`Gaussian.restrict`. Builds the canonical form anew: O(D k^2)."""
         base, columns = root_of(self.base).restricted(self.columns, _tree.as_selection(self.mean, selection))
         return LowRank(base, *canonical(columns, jnp.diag(self.eigenvalues)))
 
-    def condition(self, values: Params, selection: Any) -> LowRank:
+    def condition(self, values: Params, selection: Selection) -> LowRank:
         """See :meth:`Gaussian.condition`.
 
         With R and Z what the columns have inside and outside of the selection, T the root of the base's conditional, r

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bayestl._types import Params
+from bayestl._types import Inputs, Outputs, Params
 from bayestl.gaussians._matrix_layout import MatrixLayout
 
 
@@ -48,8 +48,8 @@ class KroneckerFactors:
         layout: which parameters are M (g, I, O).
     """
 
-    inputs: Any
-    outputs: Any
+    inputs: Inputs
+    outputs: Outputs
     layout: MatrixLayout = dataclasses.field(metadata={"static": True})
 
 

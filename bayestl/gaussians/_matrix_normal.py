@@ -37,7 +37,7 @@ def kronecker(mean: Params, rows: Params, columns: Params) -> Blocks:
 
     Example:
         >>> g = btl.gaussians.kronecker({"w": jnp.zeros((2, 3))}, {"w": 4 * jnp.eye(2)}, {"w": jnp.eye(3)})
-        >>> print(g.variance()["w"][0])
+        >>> print(g.variance["w"][0])
         [4. 4. 4.]
     """
     mean = checked_mean(mean)

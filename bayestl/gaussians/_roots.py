@@ -73,7 +73,7 @@ class Root:
 
     def variance(self, columns: Columns) -> Params:
         """The marginal variances."""
-        return _tree.add(self.base.variance(), squared_mv(self.columns(columns), columns.eigenvalues))
+        return _tree.add(self.base.variance, squared_mv(self.columns(columns), columns.eigenvalues))
 
     def precision_diagonal(self, columns: Columns) -> Params:
         """The diagonal of the precision."""

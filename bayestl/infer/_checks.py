@@ -61,12 +61,12 @@ def warn_weight_decay(optimizer: Any, params: Params) -> None:
 def _updates_without_gradient(optimizer: Any, params: Params) -> list[Any]:
     zeros, value = _tree.zeros_like(params), jnp.zeros(())
     optimizer = optax.with_extra_args_support(optimizer)
-    state, found = optimizer.init(params), []
+    state, updates_by_step = optimizer.init(params), []
     # A learning rate that warms up from 0 hides the decay in the first step.
     for _ in range(2):
         updates, state = optimizer.update(zeros, state, params, value=value, grad=zeros, value_fn=lambda params: value)
-        found.append(updates)
-    return found
+        updates_by_step.append(updates)
+    return updates_by_step
 
 
 def as_schedule(learning_rate: Any) -> Callable[[Any], Any]:

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Data, Inference, Key, Params
+from bayestl._types import Batch, Data, Inference, Inputs, Key, Params, Targets
 from bayestl.gaussians import Gaussian
 from bayestl.infer._as_ensemble import as_ensemble
 from bayestl.infer._randomized import Randomize, Randomized
@@ -175,7 +175,7 @@ def _noisy_step(step: Any, noise: jax.Array, key: Key, state: Any, batch: Batch)
     return step(key, state, batch._replace(targets=targets + noise[rows]))
 
 
-def _noisy_check(check: Any, params: Params, inputs: Any, targets: Any) -> None:
+def _noisy_check(check: Any, params: Params, inputs: Inputs, targets: Targets) -> None:
     check(params, inputs, targets[0])
 
 

@@ -72,6 +72,6 @@ class Factored:
 
         return jax.tree.map(moved, self.mean, self.diagonal, noise, self.factor)
 
-    def sample(self, key: Key, num: int) -> Params:
-        """``num`` draws; leaves have a leading axis of that length."""
-        return jax.vmap(self.draw)(jax.random.split(key, num))
+    def sample(self, key: Key, num_samples: int) -> Params:
+        """``num_samples`` draws; leaves have a leading axis of that length."""
+        return jax.vmap(self.draw)(jax.random.split(key, num_samples))

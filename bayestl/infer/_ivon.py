@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, Params, Scalar
+from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
 from bayestl.gaussians import Diagonal, Gaussian
 from bayestl.infer._checks import as_schedule, check_params
 from bayestl.infer._variational import averaged, negative_entropy, tempered
@@ -31,7 +31,7 @@ class IVONState(NamedTuple):
     hessian: Any
     momentum: Any
     count: jax.Array
-    net_state: Any
+    net_state: NetState
 
 
 def ivon(
@@ -87,7 +87,7 @@ def ivon(
         >>> schedule = optax.exponential_decay(0.3, 200, 0.5)
         >>> inference = btl.infer.ivon(joint, schedule, hessian_decay=0.99, num_samples=16)
         >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=2000, progress=False)
-        >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance()["w"].round(1))
+        >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance["w"].round(1))
         [1.6] [0.2]
     """
     _check(joint, momentum, hessian_decay, initial_hessian, num_samples)

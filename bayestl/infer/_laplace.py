@@ -15,7 +15,7 @@ from bayestl._arguments import check_key
 from bayestl._condition import condition
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
-from bayestl._types import Batch, Data, Key, Params
+from bayestl._types import Batch, Data, Key, Params, Selection
 from bayestl.curvature import Builder, Curvature, DenseCurvature, Kind, clipped_share, dense, ggn
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import check_params
@@ -36,7 +36,7 @@ def laplace(
     *,
     curvature: Builder = DENSE,
     kind: Kind = ggn,
-    selection: Any = None,
+    selection: Selection = None,
     batch_size: int | None = 64,
 ) -> Any:
     """The Gaussian at the mode whose precision is the curvature of the log joint there.
@@ -93,7 +93,7 @@ def laplace(
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=3)
         >>> data = btl.data.arrays(jnp.ones((3, 1)), jnp.full(3, 2.0))
         >>> posterior = btl.infer.laplace(jax.random.key(0), joint, {"w": jnp.array([1.5])}, data)
-        >>> print(posterior.mean["w"], posterior.variance()["w"])
+        >>> print(posterior.mean["w"], posterior.variance["w"])
         [1.5] [0.25]
     """
     check_key("laplace", key)
@@ -205,12 +205,12 @@ def _failure(joint: LogJoint, structure: Curvature, params: Params, posterior: G
     if isinstance(structure, DenseCurvature):
         values, vectors = np.linalg.eigh(np.asarray(structure.matrix, np.float64))
         shares = jax.tree.map(lambda x: float(np.sum(np.asarray(x) ** 2)), structure.unflat(jnp.asarray(vectors[:, 0])))
-        found = _tree.by_paths(shares)
-        where = max(found, key=lambda path: found[path])
+        share = _tree.by_paths(shares)
+        where = max(share, key=lambda path: share[path])
         return (
             f"the curvature is not positive definite {under}: the smallest eigenvalue of H is {values[0]:.3g}, the "
-            f"largest {values[-1]:.3g}, and {found[where]:.0%} of the smallest one's direction lies in {where!r}; {do}"
+            f"largest {values[-1]:.3g}, and {share[where]:.0%} of the smallest one's direction lies in {where!r}; {do}"
         )
-    variance = _tree.by_paths(posterior.variance())
+    variance = _tree.by_paths(posterior.variance)
     where = [path for path, x in variance.items() if not bool(jnp.all(jnp.isfinite(x)))]
     return f"the curvature is not positive definite {under}: no finite variance at {_tree.shown(where)}; {do}"

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, Params, Scalar
+from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
 from bayestl.gaussians import LowRank, low_rank
 from bayestl.infer._checks import check_params, check_rank, warn_weight_decay
 from bayestl.infer._factored import Factored
@@ -32,7 +32,7 @@ class LowRankVIState(NamedTuple):
     log_scale: Any
     factor: Any
     opt_state: Any
-    net_state: Any
+    net_state: NetState
 
 
 def low_rank_vi(

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, Params
+from bayestl._types import Batch, Inference, Key, NetState, Params
 from bayestl.infer._checks import check_params, warn_weight_decay
 from bayestl.posteriors import Point
 
@@ -22,9 +22,9 @@ class MAPState(NamedTuple):
     net_state: the network's state.
     """
 
-    params: Any
+    params: Params
     opt_state: Any
-    net_state: Any
+    net_state: NetState
 
 
 class MAPInfo(NamedTuple):

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, Params, Scalar
+from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
 from bayestl.gaussians import Diagonal
 from bayestl.infer._checks import check_params, warn_weight_decay
 from bayestl.infer._variational import Bound, Divergence, check_sampling, default_divergence, minimise, negative_elbo
@@ -29,7 +29,7 @@ class MeanFieldVIState(NamedTuple):
     mean: Any
     log_scale: Any
     opt_state: Any
-    net_state: Any
+    net_state: NetState
 
 
 def mean_field_vi(
@@ -76,7 +76,7 @@ def mean_field_vi(
         >>> schedule = optax.exponential_decay(0.05, 400, 0.5)
         >>> inference = btl.infer.mean_field_vi(joint, optax.adam(schedule), num_samples=16)
         >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=4000, progress=False)
-        >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance()["w"].round(1))
+        >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance["w"].round(1))
         [1.6] [0.2]
     """
     check_sampling(num_samples, initial_scale)

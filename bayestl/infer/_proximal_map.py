@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, Params
+from bayestl._types import Batch, Inference, Key, NetState, Params
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import as_schedule, check_params
 from bayestl.infer._map_estimate import MAPInfo
@@ -27,10 +27,10 @@ class ProximalMAPState(NamedTuple):
     count: number of steps taken, where the learning-rate schedule stands.
     """
 
-    params: Any
+    params: Params
     velocity: Any
     reach: jax.Array
-    net_state: Any
+    net_state: NetState
     count: jax.Array
 
 
@@ -89,7 +89,8 @@ def _step(
     params = _tree.add(state.params, velocity)
     reach = jnp.asarray(momentum * state.reach + rate, state.reach.dtype)
     strength = reach / (joint.kappa * joint.num_data)
-    pull = joint.prior.inflate(strength).precision_mv(_tree.sub(params, joint.prior.mean))
+    prior: Any = joint.prior  # a Gaussian, as ``init`` has checked
+    pull = prior.inflate(strength).precision_mv(_tree.sub(params, prior.mean))
     params = jax.tree.map(lambda t, p: (t - strength * p).astype(t.dtype), params, pull)
     log_prior = joint.log_prior_energy(state.params)
     objective = nll - log_prior / (joint.kappa * joint.num_data)

@@ -77,8 +77,8 @@ class SampleWriter:
     def _write(self, folder: Path, collected: Ring) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if folder not in self._written:
-            found = _files(folder)
-            self._written[folder] = found[-1][1] if found else 0
+            files = _files(folder)
+            self._written[folder] = files[-1][1] if files else 0
         first, count, capacity = self._written[folder], int(collected.count), collected.capacity
         if count <= first:
             return
@@ -112,37 +112,37 @@ def read_samples(directory: str | Path, like: Params, *, rows: slice = slice(Non
     if not files:
         raise FileNotFoundError(f"{directory} holds no draws that SampleWriter wrote")
     total, parts = files[-1][1], []
-    wanted = np.arange(total)[rows]
-    if not wanted.size:
+    chosen_rows = np.arange(total)[rows]
+    if not chosen_rows.size:
         raise ValueError(f"rows {rows} takes none of the {total} draws in {directory}")
     if rows.step is not None and rows.step < 0:
         raise ValueError(f"rows has step {rows.step}; draws are read in their order")
     for first, last, path in files:
-        inside = wanted[(wanted >= first) & (wanted < last)] - first
+        inside = chosen_rows[(chosen_rows >= first) & (chosen_rows < last)] - first
         if inside.size:
             parts.append(_read(path, like, inside))
     draws = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
-    return Samples(draws, jnp.zeros(wanted.size))
+    return Samples(draws, jnp.zeros(chosen_rows.size))
 
 
 def _files(folder: Path) -> list[tuple[int, int, Path]]:
     """First draw, last draw + 1 and path of every file, in order and without a gap."""
     names = [(match, path) for path in folder.glob("draws-*.safetensors") if (match := _NAME.fullmatch(path.name))]
-    found = sorted((int(match[1]), int(match[2]), path) for match, path in names)
+    files = sorted((int(match[1]), int(match[2]), path) for match, path in names)
     end = 0
-    for first, last, _ in found:
+    for first, last, _ in files:
         if first != end:
             raise ValueError(f"{folder} lacks draws {end} to {first - 1}; a file was removed")
         end = last
-    return found
+    return files
 
 
 def _read(path: Path, like: Params, rows: np.ndarray) -> Params:
     try:
         with safe_open(path, framework="np") as file:
-            found = {name.removeprefix("draws/"): file.get_tensor(name)[rows] for name in file.keys()}  # noqa: SIM118
+            arrays = {name.removeprefix("draws/"): file.get_tensor(name)[rows] for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read: it is not a safetensors file, or was cut short ({error})") from error
-    one = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in found.items()}
+    one = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in arrays.items()}
     _tree.check_same_structure(f"the draws in {path.name}", one, "like", _tree.by_paths(like), "give their network's")
-    return _tree.restructure({name: jnp.asarray(x) for name, x in found.items()}, like)
+    return _tree.restructure({name: jnp.asarray(x) for name, x in arrays.items()}, like)

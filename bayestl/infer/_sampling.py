@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Key, Params
+from bayestl._types import Batch, Key, NetState, Params, Prior
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import as_schedule
 
@@ -76,11 +76,11 @@ class Energy(NamedTuple):
     loss: jax.Array
     nll: jax.Array
     log_prior: jax.Array
-    net_state: Any
+    net_state: NetState
     gradient: Any
 
 
-def energy(joint: LogJoint, params: Params, batch: Batch, key: Key, net_state: Any) -> Energy:
+def energy(joint: LogJoint, params: Params, batch: Batch, key: Key, net_state: NetState) -> Energy:
     """The energy and its gradient."""
 
     def loss(params):
@@ -94,7 +94,7 @@ def energy(joint: LogJoint, params: Params, batch: Batch, key: Key, net_state: A
 # ---------------------------------------------------------------- preconditioners
 
 
-def prior_preconditioner(prior: Any) -> Params:
+def prior_preconditioner(prior: Prior | None) -> Params:
     """The prior's marginal variances, as a preconditioner for samplers.
 
     A direction that the prior holds tightly then moves by small steps, one that it leaves free by large ones, and the
@@ -116,7 +116,7 @@ def prior_preconditioner(prior: Any) -> Params:
             f"a preconditioner from the prior needs a Gaussian and got {type(prior).__name__}; give any tree of "
             "positive numbers in the structure of the parameters instead"
         )
-    return prior.variance()
+    return prior.variance
 
 
 def check_preconditioner(preconditioner: Params | None, params: Params, other: str = "params") -> None:
@@ -124,13 +124,13 @@ def check_preconditioner(preconditioner: Params | None, params: Params, other: s
     if preconditioner is None:
         return
     shapes = jax.tree.map(jnp.zeros_like, params)
-    found = _tree.by_paths(preconditioner)
+    given = _tree.by_paths(preconditioner)
     marks = _tree.by_paths(shapes)
-    wanted = _tree.restructure(
-        {p: jnp.zeros(()) if p in found and jnp.ndim(found[p]) == 0 else m for p, m in marks.items()}, shapes
+    like_given = _tree.restructure(
+        {p: jnp.zeros(()) if p in given and jnp.ndim(given[p]) == 0 else m for p, m in marks.items()}, shapes
     )
     fix = "give one positive number per leaf, or per parameter, as infer.prior_preconditioner(prior) does"
-    _tree.check_same_structure("preconditioner", preconditioner, other, wanted, fix)
+    _tree.check_same_structure("preconditioner", preconditioner, other, like_given, fix)
     _tree.check_positive("preconditioner", preconditioner, "a preconditioner must be positive")
 
 
@@ -184,6 +184,6 @@ def _largest_curvature(prior: Gaussian, preconditioner: Any) -> jax.Array:
         return moved, _tree.vdot(v, moved)
 
     start = _tree.normal_like(jax.random.key(0), prior.mean)
-    _, found = jax.lax.fori_loop(0, _POWER_STEPS, step, (start, jnp.zeros((), _tree.vdot(start, start).dtype)))
+    _, largest = jax.lax.fori_loop(0, _POWER_STEPS, step, (start, jnp.zeros((), _tree.vdot(start, start).dtype)))
     diagonal = jax.tree.map(lambda p, d: jnp.max(p * d), scale, prior.precision_diagonal())
-    return jnp.maximum(found, jnp.max(jnp.stack(jax.tree.leaves(diagonal))))
+    return jnp.maximum(largest, jnp.max(jnp.stack(jax.tree.leaves(diagonal))))

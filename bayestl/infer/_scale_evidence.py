@@ -103,8 +103,9 @@ def scale_evidence(
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")
     arrays, static = partition((joint, dual(), kind))
     explained, quadratics, grams = passes.run(_ingredients, static, arrays, key, params, passes)
-    names = tuple(", ".join(_tree.paths(part)) for part, _ in _blocks(joint.prior))
-    return ScaleEvidence(joint.prior, explained, quadratics, grams, joint.temperature, names)
+    prior: Any = joint.prior  # a Gaussian: the curvature is whitened by it
+    names = tuple(", ".join(_tree.paths(part)) for part, _ in _blocks(prior))
+    return ScaleEvidence(prior, explained, quadratics, grams, joint.temperature, names)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._infos import SamplerInfo
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, Params, Scalar
+from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
 from bayestl.infer._checks import check_params
 from bayestl.infer._collected import as_chain
 from bayestl.infer._sampling import (
@@ -37,10 +37,10 @@ class SGHMCState(NamedTuple):
     count: steps taken, where schedules stand.
     """
 
-    params: Any
+    params: Params
     velocity: Any
     collected: Ring
-    net_state: Any
+    net_state: NetState
     count: jax.Array
 
 
@@ -142,9 +142,9 @@ def _step(
     batch: Batch,
 ) -> tuple[SGHMCState, SamplerInfo]:
     key_net, key_noise = jax.random.split(key)
-    found = energy(joint, state.params, batch, key_net, state.net_state)
+    at_params = energy(joint, state.params, batch, key_net, state.net_state)
     scale = as_preconditioner(preconditioner, state.params)
-    rate = jnp.asarray(schedule.step_size(state.count), found.loss.dtype)
+    rate = jnp.asarray(schedule.step_size(state.count), at_params.loss.dtype)
     noisy = jnp.asarray(schedule.noisy(state.count), rate.dtype)
     width = jnp.sqrt(2 * friction * rate) * noisy
 
@@ -152,11 +152,11 @@ def _step(
         return ((1 - friction) * v - rate * p * g + width * jnp.sqrt(p) * noise).astype(v.dtype)
 
     noise = _tree.normal_like(key_noise, state.params)
-    velocity = jax.tree.map(pushed, state.velocity, found.gradient, scale, noise)
+    velocity = jax.tree.map(pushed, state.velocity, at_params.gradient, scale, noise)
     params = _tree.add(state.params, velocity)
     count = state.count + 1
     collected = state.collected.add(params, schedule.collects(count))
-    ratio = rate / (2 * friction) * mean_square(scale, found.gradient)
+    ratio = rate / (2 * friction) * mean_square(scale, at_params.gradient)
     kinetic = mean_square(jax.tree.map(jnp.reciprocal, scale), velocity) / rate
-    info = SamplerInfo(found.loss, found.nll, found.log_prior, rate, ratio, kinetic, noisy)
-    return SGHMCState(params, velocity, collected, found.net_state, count), info
+    info = SamplerInfo(at_params.loss, at_params.nll, at_params.log_prior, rate, ratio, kinetic, noisy)
+    return SGHMCState(params, velocity, collected, at_params.net_state, count), info

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._infos import SamplerInfo
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, Params
+from bayestl._types import Batch, Inference, Key, NetState, Params
 from bayestl.infer._checks import check_params
 from bayestl.infer._collected import as_chain
 from bayestl.infer._sampling import (
@@ -36,9 +36,9 @@ class SGLDState(NamedTuple):
     count: steps taken, where schedules stand.
     """
 
-    params: Any
+    params: Params
     collected: Ring
-    net_state: Any
+    net_state: NetState
     count: jax.Array
 
 
@@ -121,9 +121,9 @@ def _step(
     joint: LogJoint, schedule: SamplerSchedule, preconditioner: Any, key: Key, state: SGLDState, batch: Batch
 ) -> tuple[SGLDState, SamplerInfo]:
     key_net, key_noise = jax.random.split(key)
-    found = energy(joint, state.params, batch, key_net, state.net_state)
+    at_params = energy(joint, state.params, batch, key_net, state.net_state)
     scale = as_preconditioner(preconditioner, state.params)
-    eps = jnp.asarray(schedule.step_size(state.count), found.loss.dtype)
+    eps = jnp.asarray(schedule.step_size(state.count), at_params.loss.dtype)
     noisy = jnp.asarray(schedule.noisy(state.count), eps.dtype)
     width = jnp.sqrt(eps) * noisy
 
@@ -131,9 +131,9 @@ def _step(
         return (x - 0.5 * eps * p * g + width * jnp.sqrt(p) * noise).astype(x.dtype)
 
     noise = _tree.normal_like(key_noise, state.params)
-    params = jax.tree.map(moved, state.params, found.gradient, scale, noise)
+    params = jax.tree.map(moved, state.params, at_params.gradient, scale, noise)
     count = state.count + 1
     collected = state.collected.add(params, schedule.collects(count))
-    ratio = 0.25 * eps * mean_square(scale, found.gradient)
-    info = SamplerInfo(found.loss, found.nll, found.log_prior, eps, ratio, 1 + ratio, noisy)
-    return SGLDState(params, collected, found.net_state, count), info
+    ratio = 0.25 * eps * mean_square(scale, at_params.gradient)
+    info = SamplerInfo(at_params.loss, at_params.nll, at_params.log_prior, eps, ratio, 1 + ratio, noisy)
+    return SGLDState(params, collected, at_params.net_state, count), info

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, Params, Scalar
+from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
 from bayestl.gaussians import LowRank, low_rank
 from bayestl.infer._checks import check_rank
 from bayestl.infer._map_estimate import MAPInfo, MAPState, map_estimate
@@ -29,9 +29,9 @@ class SWAGState(NamedTuple):
     count: number of steps taken.
     """
 
-    params: Any
+    params: Params
     opt_state: Any
-    net_state: Any
+    net_state: NetState
     iterates: Iterates
     count: jax.Array
 
@@ -121,8 +121,8 @@ def _init(init: Any, rank: int, key: Key, params: Params) -> SWAGState:
 def _step(step: Any, start: int, every: int, key: Key, state: SWAGState, batch: Batch) -> tuple[SWAGState, MAPInfo]:
     point, info = step(key, MAPState(state.params, state.opt_state, state.net_state), batch)
     count = state.count + 1
-    wanted = (count > start) & ((count - start) % every == 0)
-    iterates = state.iterates.update(point.params, wanted)
+    collects = (count > start) & ((count - start) % every == 0)
+    iterates = state.iterates.update(point.params, collects)
     return SWAGState(point.params, point.opt_state, point.net_state, iterates, count), info
 
 
@@ -156,4 +156,4 @@ def _gaussian(iterates: Iterates, scale: Any, eps: Any) -> LowRank:
 
     mean = jax.tree.map(lambda m: (known * m).astype(m.dtype), iterates.mean)
     factor = jax.tree.map(deviations, iterates.newest(rank), iterates.mean)
-    return low_rank(mean, jax.tree.map(variance, iterates.variance()), factor)
+    return low_rank(mean, jax.tree.map(variance, iterates.variance), factor)

@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Key, Params
+from bayestl._types import Batch, Key, NetState, Params, Prior
 from bayestl.gaussians import Gaussian, kl_divergence
 
 Divergence = Callable[[Any, Any, Key], jax.Array]
@@ -34,16 +34,16 @@ def monte_carlo_kl(num_samples: int) -> Divergence:
     return Partial(_monte_carlo, num_samples)
 
 
-def _monte_carlo(num_samples: int, q: Any, prior: Any, key: Key) -> jax.Array:
+def _monte_carlo(num_samples: int, q: Any, prior: Prior, key: Key) -> jax.Array:
     draws = q.sample(key, num_samples)
     return jnp.mean(jax.vmap(lambda params: q.log_prob(params) - prior.log_prob(params))(draws))
 
 
-def _closed_form(q: Any, prior: Any, key: Key) -> jax.Array:
+def _closed_form(q: Any, prior: Gaussian, key: Key) -> jax.Array:
     return kl_divergence(q, prior)
 
 
-def _negative_entropy(q: Any, prior: Any, key: Key) -> jax.Array:
+def _negative_entropy(q: Any, prior: Prior | None, key: Key) -> jax.Array:
     return negative_entropy(_tree.size(q.mean), q.log_det_covariance())
 
 
@@ -52,7 +52,7 @@ def negative_entropy(size: int, log_det_covariance: jax.Array) -> jax.Array:
     return -0.5 * (size * (1 + math.log(2 * math.pi)) + log_det_covariance)
 
 
-def default_divergence(prior: Any) -> Divergence:
+def default_divergence(prior: Prior | None) -> Divergence:
     """The closed form for Gaussians, the negative entropy for the flat prior, one draw for all others."""
     if prior is None:
         return _negative_entropy
@@ -62,7 +62,7 @@ def default_divergence(prior: Any) -> Divergence:
 class _Tempered(NamedTuple):
     """A prior that is not a Gaussian, to the power 1 / T, without its normaliser."""
 
-    prior: Any
+    prior: Prior
     temperature: Any
 
     def log_prob(self, params: Params) -> jax.Array:
@@ -96,7 +96,7 @@ class Bound(NamedTuple):
     nll: jax.Array
     kl: jax.Array
     elbo: jax.Array
-    net_state: Any
+    net_state: NetState
 
 
 def negative_elbo(
@@ -107,7 +107,7 @@ def negative_elbo(
     num_samples: Any,
     key: Key,
     batch: Batch,
-    net_state: Any,
+    net_state: NetState,
 ) -> tuple[jax.Array, Bound]:
     """``-ELBO`` per effective datum, and its parts, under reparameterised draws from ``q``.
 

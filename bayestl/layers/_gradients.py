@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from bayestl import _tree
+from bayestl._types import Inputs
 from bayestl.layers._find import Layer, Site
 from bayestl.layers._lookups import RowForm
 from bayestl.layers._network import LayeredNetwork
@@ -71,7 +72,7 @@ class Gradients(NamedTuple):
     leaves: dict[int, jax.Array]
 
 
-def gradients(network: LayeredNetwork, inputs: Any, columns: Callable[[Any], Any]) -> Gradients:
+def gradients(network: LayeredNetwork, inputs: Inputs, columns: Callable[[Any], Any]) -> Gradients:
     """What enters the layers, and the gradients of ``columns^T f`` for the network's outputs f, for one batch.
 
     Args:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.lax import GatherScatterMode
 
 from bayestl._rearrangement import Rearrangement
+from bayestl._types import Params
 
 
 class RowForm(NamedTuple):
@@ -33,7 +34,7 @@ class RowForm(NamedTuple):
     outputs: Rearrangement
 
 
-def of_gather(params: Any, shapes: Sequence[Any], out_shape: Sequence[int]) -> RowForm | None:
+def of_gather(params: Params, shapes: Sequence[Any], out_shape: Sequence[int]) -> RowForm | None:
     """A ``gather`` of whole rows, along any one axis of the table; None for any other.
 
     Args:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Params
+from bayestl._types import Inputs, Params
 from bayestl.layers._find import Layer, layers_of
 from bayestl.layers._inventory import Inventory, inventory_of
 from bayestl.layers._program import Program, run_all, trace
@@ -45,7 +45,7 @@ class LayeredNetwork(NamedTuple):
         return inventory_of(self.program, self.paths, self.layers, self.operations, self.outputs)
 
 
-def find(network: Callable[[Params, Any], Any], params: Params, inputs: Any) -> LayeredNetwork:
+def find(network: Callable[[Params, Any], Any], params: Params, inputs: Inputs) -> LayeredNetwork:
     """The layers of a network, whatever it is written in: they are found in its traced program.
 
     A layer is a parameter that enters matrix products, convolutions or look-ups of rows, as it is or rearranged: once,

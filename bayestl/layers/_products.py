@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from bayestl._rearrangement import Rearrangement
+from bayestl._types import Params
 from bayestl.layers._windows import Window, patches
 
 Steps = tuple[tuple[str, tuple[int, ...]], ...]
@@ -36,7 +37,7 @@ class MatrixForm(NamedTuple):
     is_rewritten: bool
 
 
-def of_product(params: Any, data: int, shapes: Sequence[Any], out_shape: Sequence[int]) -> MatrixForm:
+def of_product(params: Params, data: int, shapes: Sequence[Any], out_shape: Sequence[int]) -> MatrixForm:
     """A ``dot_general`` with the weights on one side.
 
     Args:
@@ -67,7 +68,7 @@ def of_product(params: Any, data: int, shapes: Sequence[Any], out_shape: Sequenc
     return MatrixForm("dense", _sizes(i, o), p, inputs, weights, outputs, False)
 
 
-def of_convolution(params: Any, shapes: Sequence[Any], out_shape: Sequence[int]) -> MatrixForm:
+def of_convolution(params: Params, shapes: Sequence[Any], out_shape: Sequence[int]) -> MatrixForm:
     """A ``conv_general_dilated`` with the weights as its kernel.
 
     Args:

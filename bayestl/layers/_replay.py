@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayestl._types import Inputs
 from bayestl.layers._fast import run_fast
 from bayestl.layers._find import Site
 from bayestl.layers._lookups import RowForm
@@ -37,7 +38,7 @@ class Entered(NamedTuple):
     operands: dict[Path, dict[int, jax.Array]]
 
 
-def replay(network: LayeredNetwork, inputs: Any, replaced: Mapping[str, Product] | None = None) -> Any:
+def replay(network: LayeredNetwork, inputs: Inputs, replaced: Mapping[str, Product] | None = None) -> Any:
     """The outputs of a network for a batch, with some of its layers replaced.
 
     Without replacements these are the network's own outputs, computed from its traced program.

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bayestl._types import Params
+
 _MOST = 64  # places of a pooling window that are written out one by one
 
 
@@ -86,12 +88,12 @@ def patches(x: jax.Array, window: Window) -> jax.Array:
     return tiled.transpose(order).reshape(n, *counts, math.prod(window.sizes[1:-1]), c)
 
 
-def can_pool(params: Any) -> bool:
+def can_pool(params: Params) -> bool:
     """Whether :func:`pool` knows this pooling."""
     return math.prod(params["window_dimensions"]) <= _MOST and all(s == 1 for s in params["base_dilation"])
 
 
-def pool(name: str, params: Any, x: jax.Array) -> jax.Array:
+def pool(name: str, params: Params, x: jax.Array) -> jax.Array:
     """The primitives ``reduce_window_max`` and ``reduce_window_sum``, with the same gradients."""
     fields = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
     window = Window(*(params[field] for field in fields))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from bayestl._types import Likelihood
+from bayestl._types import Likelihood, Targets
 from bayestl.likelihoods._check_shapes import check_shapes
 from bayestl.likelihoods._check_values import check_values
 
 
-def check(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask: Any = None) -> None:
+def check(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
     """Raise, with words, where a batch does not fit the likelihood; call it outside ``jit``.
 
     A distribution of batch shape (B, 1) against targets (B,) would otherwise broadcast in silence. Examples that the

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl._types import Likelihood
+from bayestl._types import Likelihood, Targets
 from bayestl.likelihoods._distribution import Description, describe
 
 
-def check_shapes(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask: Any = None) -> None:
+def check_shapes(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
     """The part of :func:`check` that needs only shapes and dtypes: it may be called while tracing.
 
     Args:
@@ -43,7 +43,7 @@ def check_shapes(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask:
         )
 
 
-def is_array(targets: Any) -> bool:
+def is_array(targets: Targets) -> bool:
     """Whether the targets are one array, and not a pytree of several."""
     return jax.tree.structure(targets) == jax.tree.structure(0)
 
@@ -67,7 +67,7 @@ def check_targets_shape(have: tuple[int, ...], want: tuple[int, ...]) -> None:
     raise ValueError(f"targets have shape {have}, but the likelihood is over {want}; {fix}")
 
 
-def check_targets_dtype(description: Description, targets: Any) -> None:
+def check_targets_dtype(description: Description, targets: Targets) -> None:
     """Raise on targets that are not integers where the distribution is discrete."""
     dtype = np.dtype(targets.dtype if hasattr(targets, "dtype") else np.asarray(targets).dtype)
     if description.is_discrete and not (jnp.issubdtype(dtype, jnp.integer) or dtype.kind == "b"):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._types import Likelihood
+from bayestl._types import Likelihood, Targets
 from bayestl.likelihoods._base import base
 from bayestl.likelihoods._check_shapes import check_targets_dtype, check_targets_shape, is_array
 from bayestl.likelihoods._distribution import Description, describe
@@ -31,7 +31,7 @@ class TargetCheck:
     description: Description
     support: Any
 
-    def __call__(self, targets: Any, mask: Any = None) -> None:
+    def __call__(self, targets: Targets, mask: Any = None) -> None:
         """Raise on targets (N, ...) that the likelihood cannot give; rows with mask 0 may hold anything.
 
         Targets that are traced, or that are not one array, are let through.
@@ -87,7 +87,7 @@ def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
     return TargetCheck(description, jax.tree.map(np.asarray, support))
 
 
-def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask: Any = None) -> None:
+def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
     """The part of :func:`check` that looks at the targets' values, for a batch or for a whole data set at once.
 
     Targets that are traced, or that are not one array, are let through, and so are those of a likelihood whose
@@ -116,7 +116,7 @@ def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Any, mask:
         target_check(likelihood, outputs_shape)(targets, mask)
 
 
-def check_real_targets(like: jax.Array, targets: Any, mask: Any = None) -> None:
+def check_real_targets(like: jax.Array, targets: Targets, mask: Any = None) -> None:
     """Raise on targets that have not the shape of ``like`` per example, or are not finite, masked rows excepted.
 
     Raises:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from bayestl._types import Likelihood
+from bayestl._types import Likelihood, Outputs
 from bayestl.likelihoods._base import base
 from bayestl.likelihoods._families import family_of, has_density_of
 from bayestl.likelihoods._given import GivenProbabilities
@@ -60,7 +60,7 @@ def class_log_probs(distribution: Any) -> Float[Array, "B C"]:
     return log_softmax(logits)
 
 
-def expected_target(likelihood: Likelihood, outputs: Any) -> jax.Array:
+def expected_target(likelihood: Likelihood, outputs: Outputs) -> jax.Array:
     """What is to be expected of a target: class probabilities (B, ..., C), (B, ...) of class 1 for yes or no, or the
     mean, (B, ...)."""
     distribution = base(predictive_distribution(likelihood, outputs))

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bayestl._types import Outputs
+
 
 def one_each(root: Float[Array, "B ..."]) -> Float[Array, "K B ..."]:
     """A column for every number in an example's event, zero in all others."""
@@ -18,7 +20,7 @@ def one_each(root: Float[Array, "B ..."]) -> Float[Array, "K B ..."]:
     return eye * root
 
 
-def pulled_back(parameters: Callable[[Any], Any], root: Callable[[Any], Any], outputs: Any) -> Any:
+def pulled_back(parameters: Callable[[Any], Any], root: Callable[[Any], Any], outputs: Outputs) -> Any:
     """Columns in the outputs, leaves (K, B, ...), from those in a distribution's parameters.
 
     Args:

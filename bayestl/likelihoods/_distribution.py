@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import numpyro.distributions as dist
 
-from bayestl._types import Likelihood
+from bayestl._types import Likelihood, Outputs
 from bayestl.likelihoods._base import base
 from bayestl.likelihoods._classes import is_binary, is_categorical
 from bayestl.likelihoods._families import has_density_of
@@ -54,7 +54,7 @@ def describe_predictive(likelihood: Likelihood, outputs_shape: Any) -> Descripti
 def _described(likelihood: Likelihood, outputs_shape: Any) -> Description:
     descriptions: list[Description] = []
 
-    def record(outputs: Any) -> None:
+    def record(outputs: Outputs) -> None:
         distribution = likelihood(outputs)
         if not isinstance(distribution, dist.Distribution):
             raise TypeError(

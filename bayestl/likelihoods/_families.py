@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from bayestl._types import Outputs
 from bayestl.likelihoods._base import base
 from bayestl.likelihoods._bernoulli import BernoulliLogits, bernoulli_root
 from bayestl.likelihoods._categorical import CategoricalLogits, categorical_root
@@ -63,7 +64,7 @@ def with_own_derivatives(distribution: Any) -> Any:
     return distribution
 
 
-def root_of_distribution(fn: Callable[[Any], Any], outputs: Any) -> Any:
+def root_of_distribution(fn: Callable[[Any], Any], outputs: Outputs) -> Any:
     """Columns in the outputs of the Fisher information of ``fn(outputs)``; None for a density that is not known."""
     shown: list[type] = []
     jax.eval_shape(lambda outputs: shown.append(type(base(fn(outputs)))), outputs)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpyro.distributions as dist
 
+from bayestl._types import Outputs
 from bayestl.likelihoods._families import root_of_distribution, with_own_derivatives
 from bayestl.likelihoods._raw import at_least_float32
 
@@ -24,11 +25,11 @@ class FromFunction:
 
     fn: Callable[[Any], dist.Distribution] = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, outputs: Any) -> dist.Distribution:
+    def __call__(self, outputs: Outputs) -> dist.Distribution:
         """``fn`` of the outputs, these in at least float32."""
         return with_own_derivatives(self.fn(at_least_float32(outputs)))
 
-    def hessian_root(self, outputs: Any) -> Any:
+    def hessian_root(self, outputs: Outputs) -> Any:
         """The root of the Fisher information in the distribution's parameters, pulled back to the outputs, where its
         density is one of numpyro's categorical, Bernoulli and normal ones; else None."""
         return root_of_distribution(self, at_least_float32(outputs))

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from bayestl._types import Key
 from bayestl.likelihoods._categorical import at_labels
 
 
@@ -33,7 +34,7 @@ class GivenProbabilities(dist.Distribution):
         """``log p`` of the labels, -inf where the probability is zero; NaN for labels outside 0 .. C-1."""
         return at_labels(jnp.log(self.probs), jnp.asarray(value))
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Labels, ``sample_shape`` + batch shape."""
         return jax.random.categorical(key, jnp.log(self.probs), shape=sample_shape + self.batch_shape)
 

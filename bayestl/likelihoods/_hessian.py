@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayestl._types import Likelihood
+from bayestl._types import Likelihood, Outputs, Targets
 from bayestl.likelihoods._methods import own
 from bayestl.likelihoods._raw import at_least_float32
 
@@ -25,7 +25,7 @@ class Spectrum(NamedTuple):
     eigenvectors: Float[Array, "B F F"]
 
 
-def hessian_root(likelihood: Likelihood, outputs: Any, targets: Any) -> Any:
+def hessian_root(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Any:
     """Columns ``s_nj`` in output space with ``sum_j s_nj s_nj^T`` the Hessian of ``-log p(y_n | f_n)`` in the outputs.
 
     What the likelihood gives as its own ``hessian_root`` is the expected Hessian, its Fisher information, and does not
@@ -59,7 +59,7 @@ def hessian_root(likelihood: Likelihood, outputs: Any, targets: Any) -> Any:
     return _unflat(jnp.moveaxis(scaled, -1, 0), outputs)
 
 
-def clipped_share(likelihood: Likelihood, outputs: Any, targets: Any) -> Float[Array, ""]:
+def clipped_share(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Float[Array, ""]:
     """The share of negative eigenvalues in the output Hessians that :func:`hessian_root` sets to 0.
 
     ``sum max(-lambda, 0) / sum |lambda|`` over all examples; 0 for likelihoods that know their expected Hessian.
@@ -77,7 +77,7 @@ def clipped_share(likelihood: Likelihood, outputs: Any, targets: Any) -> Float[A
 
 
 def negative_and_absolute(
-    likelihood: Likelihood, outputs: Any, targets: Any
+    likelihood: Likelihood, outputs: Outputs, targets: Targets
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Of every example's output Hessian the sums of the negative eigenvalues' sizes and of all their sizes."""
     outputs = at_least_float32(outputs)
@@ -93,13 +93,13 @@ def knows_hessian(likelihood: Likelihood, outputs_shape: Any) -> bool:
     return jax.eval_shape(lambda outputs: known_root(likelihood, at_least_float32(outputs)), outputs_shape) is not None
 
 
-def known_root(likelihood: Likelihood, outputs: Any) -> Any:
+def known_root(likelihood: Likelihood, outputs: Outputs) -> Any:
     """The likelihood's own root of its expected Hessian; None where it does not know one."""
     method = own(likelihood, "hessian_root")
     return None if method is None else method(outputs)
 
 
-def _spectrum(likelihood: Likelihood, outputs: Any, targets: Any) -> Spectrum:
+def _spectrum(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Spectrum:
     if targets is None:
         raise ValueError(
             f"targets are None, but the Hessian of a {type(likelihood).__name__} likelihood is taken by automatic "
@@ -117,7 +117,7 @@ def _spectrum(likelihood: Likelihood, outputs: Any, targets: Any) -> Spectrum:
     return Spectrum(*jnp.linalg.eigh(0.5 * (hessians + jnp.swapaxes(hessians, 1, 2))))
 
 
-def _flat(outputs: Any) -> Float[Array, "B F"]:
+def _flat(outputs: Outputs) -> Float[Array, "B F"]:
     leaves = jax.tree.leaves(outputs)
     lengths = {jnp.shape(leaf)[:1] for leaf in leaves}
     if len(lengths) != 1 or () in lengths:

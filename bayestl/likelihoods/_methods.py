@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from bayestl._types import Key, Likelihood
+from bayestl._types import Key, Likelihood, Outputs
 
 
 class GaussianNoise(NamedTuple):
@@ -60,7 +60,7 @@ def defining_class(cls: type, name: str) -> type | None:
     return next((base for base in cls.__mro__ if name in vars(base)), None)
 
 
-def gaussian_noise(likelihood: Likelihood, outputs: Any) -> GaussianNoise | None:
+def gaussian_noise(likelihood: Likelihood, outputs: Outputs) -> GaussianNoise | None:
     """The outputs (B, ...) as targets with Gaussian noise around them; None for likelihoods of another kind.
 
     Example:
@@ -99,7 +99,7 @@ def target_noise(likelihood: Likelihood, key: Key, targets: jax.Array, power: An
     return noise
 
 
-def predictive_distribution(likelihood: Likelihood, outputs: Any) -> Any:
+def predictive_distribution(likelihood: Likelihood, outputs: Outputs) -> Any:
     """The normalised distribution of the targets to predict with: the likelihood's own, unless it says otherwise."""
     method: Callable[[Any], Any] | None = own(likelihood, "predictive")
     return likelihood(outputs) if method is None else method(outputs)

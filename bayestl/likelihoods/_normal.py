@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bayestl import _tree
-from bayestl._types import Key
+from bayestl._types import Key, Outputs
 from bayestl.likelihoods._columns import one_each, pulled_back
 from bayestl.likelihoods._methods import GaussianNoise
 from bayestl.likelihoods._raw import at_least_float32
@@ -28,13 +28,13 @@ class Normal:
 
     scale: jax.Array | None
 
-    def __call__(self, outputs: Any) -> dist.Distribution:
+    def __call__(self, outputs: Outputs) -> dist.Distribution:
         """Distribution over targets (B, ...), batch shape (B,)."""
         location, scale = self._location_and_scale(at_least_float32(outputs))
         noisy = dist.Normal(location, scale, validate_args=False)
         return noisy.to_event(max(location.ndim - 1, 0))
 
-    def hessian_root(self, outputs: Any) -> Any:
+    def hessian_root(self, outputs: Outputs) -> Any:
         """``1 / scale_j`` along output j; for a learned noise also ``sqrt 2`` along every log scale.
 
         The second is the root of the Fisher information of mean and log scale, ``diag(1 / scale^2, 2)``: the Hessian
@@ -54,7 +54,7 @@ class Normal:
             )
         return pulled_back(self._location_and_scale, normal_root, outputs)
 
-    def gaussian_noise(self, outputs: Any) -> GaussianNoise:
+    def gaussian_noise(self, outputs: Outputs) -> GaussianNoise:
         """Location and ``scale^2``."""
         location, scale = self._location_and_scale(at_least_float32(outputs))
         return GaussianNoise(location, scale**2)
@@ -66,7 +66,7 @@ class Normal:
         size = self.scale * jnp.where(power > 0, jax.lax.rsqrt(jnp.where(power > 0, power, 1.0)), 0.0)
         return size * jax.random.normal(key, jnp.shape(targets), jnp.result_type(targets, jnp.float32))
 
-    def _location_and_scale(self, outputs: Any) -> tuple[jax.Array, jax.Array]:
+    def _location_and_scale(self, outputs: Outputs) -> tuple[jax.Array, jax.Array]:
         if self.scale is None:
             if not (isinstance(outputs, list | tuple) and len(outputs) == 2):
                 raise TypeError(
@@ -94,7 +94,7 @@ def normal_root(parameters: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax
     return jnp.concatenate([along, nothing]), jnp.concatenate([nothing, math.sqrt(2) * along])
 
 
-def _described(outputs: Any) -> str:
+def _described(outputs: Outputs) -> str:
     shapes = jax.tree.map(lambda x: tuple(jnp.shape(x)), outputs)
     return f"an array of shape {shapes}" if isinstance(outputs, jax.Array) else f"a {type(outputs).__name__}: {shapes}"
 

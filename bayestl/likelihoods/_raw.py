@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayestl._types import Outputs
 
-def at_least_float32(outputs: Any) -> Any:
+
+def at_least_float32(outputs: Outputs) -> Any:
     """Raw outputs with every floating-point leaf in at least float32; other leaves as they are."""
 
     def lift(x: Any) -> jax.Array:

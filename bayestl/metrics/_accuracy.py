@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayestl._types import Targets
 from bayestl.metrics._examples import Predictive, class_probs, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
-def accuracy(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
+def accuracy(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
     """Share of examples whose most probable class is the target (micro average).
 
     Args:
@@ -27,7 +28,7 @@ def accuracy(predictive: Predictive, targets: Any, weights: Any = None) -> jax.A
     return ACCURACY(predictive, targets, weights)
 
 
-def macro_accuracy(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
+def macro_accuracy(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
     """Mean over classes of the share of their examples that are found, ``1/K sum_c recall_c``: balanced accuracy.
 
     Every class counts alike, however rare; the K classes are those that occur in the targets.
@@ -45,12 +46,12 @@ def macro_accuracy(predictive: Predictive, targets: Any, weights: Any = None) ->
     return MACRO_ACCURACY(predictive, targets, weights)
 
 
-def _is_right(predictive: Predictive, targets: Any) -> jax.Array:
+def _is_right(predictive: Predictive, targets: Targets) -> jax.Array:
     probs, labels = class_probs(predictive, targets)
     return (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
 
 
-def _is_right_and_label(predictive: Predictive, targets: Any) -> tuple[jax.Array, jax.Array]:
+def _is_right_and_label(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.Array]:
     return _is_right(predictive, targets), jnp.asarray(targets).astype(int)
 
 

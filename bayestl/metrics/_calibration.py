@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bayestl._types import Targets
 from bayestl.metrics._examples import Predictive, class_probs
 from bayestl.metrics._metric import Metric
 
@@ -28,7 +29,7 @@ class ReliabilityBins(NamedTuple):
 
 
 def reliability_bins(
-    predictive: Predictive, targets: Any, weights: Any = None, *, num_bins: int = 15
+    predictive: Predictive, targets: Targets, weights: Any = None, *, num_bins: int = 15
 ) -> ReliabilityBins:
     """Confidence against accuracy in bins of equal width, ``(k / M, (k + 1) / M]`` for k = 0 .. M - 1.
 
@@ -50,7 +51,7 @@ def reliability_bins(
     return Metric("reliability_bins", _answers, partial(_bins_of_equal_width, num_bins))(predictive, targets, weights)
 
 
-def ece(predictive: Predictive, targets: Any, weights: Any = None, *, num_bins: int = 15) -> jax.Array:
+def ece(predictive: Predictive, targets: Targets, weights: Any = None, *, num_bins: int = 15) -> jax.Array:
     """Expected calibration error, ``sum_k n_k / n |accuracy_k - confidence_k|``, over bins of equal width.
 
     Of the predicted class alone. It depends on the number of bins and, with few examples, is biased upwards: say the
@@ -74,7 +75,7 @@ def ece(predictive: Predictive, targets: Any, weights: Any = None, *, num_bins: 
     return Metric("ece", _answers, partial(_error_of_equal_width, num_bins))(predictive, targets, weights)
 
 
-def ece_equal_mass(predictive: Predictive, targets: Any, weights: Any = None, *, num_bins: int = 15) -> jax.Array:
+def ece_equal_mass(predictive: Predictive, targets: Targets, weights: Any = None, *, num_bins: int = 15) -> jax.Array:
     """Expected calibration error over bins that hold equally many examples.
 
     The example of rank r of n by confidence (r = 0 .. n - 1, padding not counted) falls into bin ``floor(r M / n)``, so
@@ -108,7 +109,7 @@ def _check_num_bins(num_bins: int) -> None:
         raise ValueError(f"num_bins is {num_bins}; it must be at least 1")
 
 
-def _answers(predictive: Predictive, targets: Any) -> tuple[jax.Array, jax.Array]:
+def _answers(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.Array]:
     """Confidence and correctness of every example, (B,) each."""
     probs, labels = class_probs(predictive, targets)
     return jnp.max(probs, axis=-1), (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bayestl._types import Batch, Data
+from bayestl._types import Batch, Data, Targets
 from bayestl.metrics._examples import Predictive, check_labels
 from bayestl.metrics._metric import Metric
 from bayestl.metrics._report import metrics_of
@@ -67,7 +67,7 @@ def evaluate(
 
 
 @partial(jax.jit, static_argnames="chosen")
-def _each(predictive: Predictive, targets: Any, chosen: tuple[Metric, ...]) -> list[Any]:
+def _each(predictive: Predictive, targets: Targets, chosen: tuple[Metric, ...]) -> list[Any]:
     return [metric.each(predictive, targets) for metric in chosen]
 
 

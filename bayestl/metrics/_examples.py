@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._types import Targets
 from bayestl.passes import check_weights
 
 
 class Predictive(Protocol):
     """The part of :class:`bayestl.predict.Predictive` that metrics use."""
 
-    def log_prob(self, targets: Any) -> jax.Array: ...
+    def log_prob(self, targets: Targets) -> jax.Array: ...
 
+    @property
     def mean(self) -> jax.Array: ...
 
     def cdf(self, values: Any) -> jax.Array: ...
@@ -55,7 +57,7 @@ def mean_over_outputs(values: jax.Array) -> jax.Array:
     return values.reshape(values.shape[0], -1).mean(axis=1)
 
 
-def check_labels(predictive: Predictive, targets: Any, weights: Any = None) -> None:
+def check_labels(predictive: Predictive, targets: Targets, weights: Any = None) -> None:
     """Raise on labels outside the classes, which indexing would take for others; traced ones are let through.
 
     Examples of weight 0 may hold anything.
@@ -80,7 +82,7 @@ def check_labels(predictive: Predictive, targets: Any, weights: Any = None) -> N
         )
 
 
-def class_probs(predictive: Predictive, targets: Any) -> tuple[jax.Array, jax.Array]:
+def class_probs(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.Array]:
     """Probabilities (B, C) and labels (B,); a binary predictive becomes one of two classes."""
     probs = predictive.probs
     if probs.ndim == 1:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from bayestl._types import Targets
 from bayestl.metrics._examples import Predictive, check_labels, example_weights
 
 
@@ -24,7 +25,7 @@ class Metric(NamedTuple):
     each: Callable[[Predictive, Any], Any]
     summary: Callable[[Any, jax.Array], Any]
 
-    def __call__(self, predictive: Predictive, targets: Any, weights: Any = None) -> Any:
+    def __call__(self, predictive: Predictive, targets: Targets, weights: Any = None) -> Any:
         """The metric of one predictive."""
         check_labels(predictive, targets, weights)
         numbers = self.each(predictive, targets)

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 
 from bayestl import _tree
-from bayestl._types import Scalar
+from bayestl._types import Scalar, Targets
 from bayestl.metrics._examples import Predictive, check_shape, mean_over_outputs, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
-def rmse(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
+def rmse(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
     """Root of the mean squared error of the predictive mean, over examples and outputs, in the unit of the targets.
 
     Args:
@@ -30,7 +30,7 @@ def rmse(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array
     return RMSE(predictive, targets, weights)
 
 
-def crps(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
+def crps(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
     """Continuous ranked probability score of a mixture of normals, exact, in the unit of the targets.
 
     ``int (F(x) - [x >= y])^2 dx = E|X - y| - 1/2 E|X - X'|``, smaller is better; for a predictive without spread it is
@@ -56,7 +56,9 @@ def crps(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array
     return CRPS(predictive, targets, weights)
 
 
-def interval_coverage(predictive: Predictive, targets: Any, weights: Any = None, *, level: Scalar = 0.9) -> jax.Array:
+def interval_coverage(
+    predictive: Predictive, targets: Targets, weights: Any = None, *, level: Scalar = 0.9
+) -> jax.Array:
     """Share of targets inside their central predictive interval; a calibrated predictive gives ``level``.
 
     The interval is from the quantile at (1 - level) / 2 to that at (1 + level) / 2 of each output alone.
@@ -85,15 +87,15 @@ def interval_coverage(predictive: Predictive, targets: Any, weights: Any = None,
 def coverage(level: Scalar) -> Metric:
     """The share of targets inside their interval of probability ``level``, as a metric."""
 
-    def inside(predictive: Predictive, targets: Any) -> jax.Array:
+    def inside(predictive: Predictive, targets: Targets) -> jax.Array:
         below = predictive.cdf(jnp.asarray(targets))
         return mean_over_outputs((jnp.abs(below - 0.5) <= level / 2).astype(below.dtype))
 
     return Metric("interval_coverage", inside, weighted_mean)
 
 
-def _squared_errors(predictive: Predictive, targets: Any) -> jax.Array:
-    mean, targets = predictive.mean(), jnp.asarray(targets)
+def _squared_errors(predictive: Predictive, targets: Targets) -> jax.Array:
+    mean, targets = predictive.mean, jnp.asarray(targets)
     check_shape(targets, mean.shape)
     return mean_over_outputs((targets - mean) ** 2)
 
@@ -102,7 +104,7 @@ def _root_mean(each: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sqrt(weighted_mean(each, weights))
 
 
-def _ranked_probability_scores(predictive: Predictive, targets: Any) -> jax.Array:
+def _ranked_probability_scores(predictive: Predictive, targets: Targets) -> jax.Array:
     location, scale = predictive.normal_components()
     targets = jnp.asarray(targets)
     check_shape(targets, location.shape[1:])

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayestl._types import Targets
 from bayestl.metrics._accuracy import ACCURACY, MACRO_ACCURACY
 from bayestl.metrics._calibration import ECE, ECE_EQUAL_MASS
 from bayestl.metrics._examples import Predictive, check_labels
@@ -22,7 +23,7 @@ _MOMENTS = (RMSE,)
 _OTHER = (NLL, RMSE)
 
 
-def report(predictive: Predictive, targets: Any, weights: Any = None) -> dict[str, float]:
+def report(predictive: Predictive, targets: Targets, weights: Any = None) -> dict[str, float]:
     """The metrics that apply to a predictive, by name, each with its default setting.
 
     Classes: accuracy, macro_accuracy, nll, brier, ece and ece_equal_mass (15 bins). Mixtures of normals: nll, rmse,
@@ -69,5 +70,5 @@ def metrics_of(predictive: Predictive) -> tuple[Metric, ...]:
 
 
 @partial(jax.jit, static_argnames="chosen")
-def _values(predictive: Predictive, targets: Any, weights: Any, chosen: tuple[Metric, ...]) -> list[jax.Array]:
+def _values(predictive: Predictive, targets: Targets, weights: Any, chosen: tuple[Metric, ...]) -> list[jax.Array]:
     return [metric(predictive, targets, weights) for metric in chosen]

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayestl._types import Targets
 from bayestl.metrics._examples import Predictive, class_probs, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
-def nll(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
+def nll(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
     """Negative log likelihood of the averaged predictive, ``-1/B sum_b log sum_s w_s p(y_b | f_sb)``, nats per example.
 
     This is the score of the average that is predicted, neither the average of the samples' scores nor that of the mean
@@ -30,7 +31,7 @@ def nll(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
     return NLL(predictive, targets, weights)
 
 
-def brier(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Array:
+def brier(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
     """Brier score, ``1/B sum_b sum_c (p_bc - [y_b = c])^2``, between 0 and 2.
 
     The sum is over all classes. A binary predictive is taken as one of two classes, so it scores ``2 (p - y)^2``: twice
@@ -52,11 +53,11 @@ def brier(predictive: Predictive, targets: Any, weights: Any = None) -> jax.Arra
     return BRIER(predictive, targets, weights)
 
 
-def _surprise(predictive: Predictive, targets: Any) -> jax.Array:
+def _surprise(predictive: Predictive, targets: Targets) -> jax.Array:
     return -predictive.log_prob(jnp.asarray(targets))
 
 
-def _squared_errors(predictive: Predictive, targets: Any) -> jax.Array:
+def _squared_errors(predictive: Predictive, targets: Targets) -> jax.Array:
     probs, labels = class_probs(predictive, targets)
     errors = probs - jax.nn.one_hot(labels, probs.shape[1], dtype=probs.dtype)
     return jnp.sum(errors**2, axis=-1)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayestl._types import Apply, Key, Net, Params
+from bayestl._types import Apply, Inputs, Key, Net, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class _CastApply:
     apply: Apply
     dtype: Any
 
-    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
+    def __call__(self, params: Params, state: Any, inputs: Inputs, key: Key | None) -> tuple[Any, Any]:
         outputs, new_state = self.apply(_to(params, self.dtype), state, _to(inputs, self.dtype), key)
         # Sums over a batch are what running statistics are made of: they stay as precise as they came.
         new_state = jax.tree.map(lambda new, old: _like(new, old), new_state, state)

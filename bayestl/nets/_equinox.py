@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Key, Net, Params
+from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import ComparedByValue, checked_params
 
@@ -22,7 +22,7 @@ class _EquinoxApply:
     axis_name: str
     policy: Policy = Policy.FROZEN
 
-    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
+    def __call__(self, params: Params, state: Any, inputs: Inputs, key: Key | None) -> tuple[Any, Any]:
         import equinox as eqx
 
         module = eqx.nn.inference_mode(eqx.combine(params, self.module.value), key is None)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from bayestl._types import Key, Net, Params
+from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._static import ComparedByValue, checked_params
 
 
@@ -14,7 +14,7 @@ from bayestl.nets._static import ComparedByValue, checked_params
 class _FunctionApply:
     function: ComparedByValue
 
-    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
+    def __call__(self, params: Params, state: Any, inputs: Inputs, key: Key | None) -> tuple[Any, Any]:
         return self.function.value(params, inputs), state
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Key, Net, Params
+from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import ComparedByValue, checked_params
 
@@ -30,7 +30,7 @@ class _KerasApply:
     takes_training: bool
     policy: Policy = Policy.FROZEN
 
-    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
+    def __call__(self, params: Params, state: Any, inputs: Inputs, key: Key | None) -> tuple[Any, Any]:
         model = self.model.value
         variables = _by_path(model)
         paths = {id(variable): path for path, variable in variables.items()}

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
-from bayestl._types import Apply, Key, Net, Params
+from bayestl._types import Apply, Inputs, Key, Net, Params
 
 
 @dataclasses.dataclass(frozen=True)
 class _LogScaleApply:
     apply: Apply
 
-    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
+    def __call__(self, params: Params, state: Any, inputs: Inputs, key: Key | None) -> tuple[Any, Any]:
         location, state = self.apply(params["net"], state, inputs, key)
         return (location, jnp.broadcast_to(params["log_scale"], location.shape)), state
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Key, Net, Params
+from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import ComparedByValue, call_arguments, checked_params
 
@@ -42,7 +42,7 @@ class _NNXApply:
     evaluate: ComparedByValue
     policy: Policy = Policy.FROZEN
 
-    def __call__(self, params: Params, state: Any, inputs: Any, key: Key | None) -> tuple[Any, Any]:
+    def __call__(self, params: Params, state: Any, inputs: Inputs, key: Key | None) -> tuple[Any, Any]:
         from flax import nnx
 
         # Without a copy the module's in-place updates would reach the caller's own variables.

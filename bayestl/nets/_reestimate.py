@@ -12,7 +12,7 @@ import numpy as np
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._part import own_state
-from bayestl._types import Apply, Batch, Data, Key, Net, Params
+from bayestl._types import Apply, Batch, Data, Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, with_policy
 from bayestl.passes import Batches, batches
 
@@ -129,5 +129,5 @@ def _means_and_variances(state: dict[str, jax.Array]) -> list[tuple[str, str]]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _batch_state(apply: Apply, params: Params, state: Any, inputs: Any, key: Key) -> Any:
+def _batch_state(apply: Apply, params: Params, state: Any, inputs: Inputs, key: Key) -> Any:
     return apply(params, state, inputs, key)[1]

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bayestl._placement import check_sharding, num_shares, put, replicate
-from bayestl._types import Batch, Data, Key
+from bayestl._types import Batch, Data, Inputs, Key, Targets
 from bayestl.passes import _loop
 from bayestl.passes._reader import HostReader, reader_of
 from bayestl.passes._weights import check_weights
@@ -41,8 +41,8 @@ class Batches:
         sharding: how a batch lies on a mesh, or None; static.
     """
 
-    inputs: Any
-    targets: Any
+    inputs: Inputs
+    targets: Targets
     weights: jax.Array | None
     batch_size: int = dataclasses.field(metadata={"static": True})
     reader: HostReader | None = dataclasses.field(default=None, metadata={"static": True})
@@ -146,7 +146,7 @@ class Batches:
         """A batch, or its rows, over the devices of the mesh; where there is none, as it is."""
         return tree if self.sharding is None else jax.lax.with_sharding_constraint(tree, self.sharding)
 
-    def _placed(self, inputs: Any, targets: Any, weights: np.ndarray | None = None) -> Batch:
+    def _placed(self, inputs: Inputs, targets: Targets, weights: np.ndarray | None = None) -> Batch:
         """A batch from the host on the device, or over the devices of the mesh."""
         parts = (inputs, targets, weights)
         if self.sharding is None:

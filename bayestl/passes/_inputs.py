@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._types import Inputs
 from bayestl.passes import _loop
 
 
-def num_inputs(inputs: Any) -> int:
+def num_inputs(inputs: Inputs) -> int:
     """B, the length of the leading axis."""
     return jax.tree.leaves(inputs)[0].shape[0]
 
 
-def mapped(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any:
+def mapped(fn: Callable[[Any], Any], inputs: Inputs, batch_size: int | None) -> Any:
     """``fn`` of the inputs, ``batch_size`` at a time: around programs for values, inside the program for tracers.
 
     Args:
@@ -33,7 +34,7 @@ def mapped(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any
     return (looped if _tree.is_concrete(inputs) else scanned)(fn, inputs, batch_size)
 
 
-def scanned(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any:
+def scanned(fn: Callable[[Any], Any], inputs: Inputs, batch_size: int | None) -> Any:
     """``fn`` of the inputs, ``batch_size`` at a time, as one loop inside the program."""
     num = num_inputs(inputs)
     if batch_size is None or batch_size >= num:
@@ -42,7 +43,7 @@ def scanned(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> An
     return joined(outputs, num)
 
 
-def looped(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any:
+def looped(fn: Callable[[Any], Any], inputs: Inputs, batch_size: int | None) -> Any:
     """``fn`` of the inputs, ``batch_size`` at a time, one call of ``fn`` after another: for values, not tracers."""
     num = num_inputs(inputs)
     if batch_size is None or batch_size >= num:
@@ -52,7 +53,7 @@ def looped(fn: Callable[[Any], Any], inputs: Any, batch_size: int | None) -> Any
     return jax.tree.map(lambda *xs: jnp.asarray(np.concatenate(xs)[:num]), *parts)
 
 
-def split(inputs: Any, batch_size: int) -> Any:
+def split(inputs: Inputs, batch_size: int) -> Any:
     """Leaves (B, ...) as (number of batches, batch_size, ...), the last batch padded."""
     missing = -num_inputs(inputs) % batch_size
 

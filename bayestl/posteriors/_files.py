@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from bayestl import _containers, _safetensors, _tree, gaussians
-from bayestl._types import Net, Params, Posterior
+from bayestl._types import Net, NetState, Params, Posterior
 from bayestl.gaussians import Gaussian
 from bayestl.posteriors import _stored_tree
 from bayestl.posteriors._chain import Chain
@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
     """
 
     posterior: Any
-    net_state: Any
+    net_state: NetState
     settings: dict[str, Any]
 
     @property
@@ -43,7 +43,11 @@ class Loaded(NamedTuple):
 
 
 def save(
-    path: str | os.PathLike[str], posterior: Posterior, *, net_state: Any = (), settings: dict[str, Any] | None = None
+    path: str | os.PathLike[str],
+    posterior: Posterior,
+    *,
+    net_state: NetState = (),
+    settings: dict[str, Any] | None = None,
 ) -> None:
     """Write a posterior of any kind to one file, with the state of its network.
 
@@ -200,7 +204,7 @@ def _rebuild(node: Node, tensors: dict[str, np.ndarray], like: Params | None, pa
     return {"point": Point, "samples": Samples, "chain": Chain}[node.kind](**trees)
 
 
-def _paths(posterior: Any) -> list[str]:
+def _paths(posterior: Posterior) -> list[str]:
     """The paths of what a posterior draws."""
     shapes = jax.eval_shape(lambda key: posterior.sample(key, 1), jax.random.key(0))
     return _tree.paths(shapes)

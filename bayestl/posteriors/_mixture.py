@@ -28,9 +28,9 @@ class Mixture:
     components: tuple[Posterior, ...]
     log_weights: jax.Array
 
-    def sample(self, key: Key, num: int) -> Params:
-        """``num`` draws, the component of each by weight; leaves have a leading axis of that length."""
+    def sample(self, key: Key, num_samples: int) -> Params:
+        """``num_samples`` draws, the component of each by weight; leaves have a leading axis of that length."""
         pick, *keys = jax.random.split(key, len(self.components) + 1)
-        chosen = jax.random.categorical(pick, self.log_weights, shape=(num,))
-        draws = [c.sample(k, num) for c, k in zip(self.components, keys, strict=True)]
-        return jax.tree.map(lambda *xs: jnp.stack(xs)[chosen, jnp.arange(num)], *draws)
+        chosen = jax.random.categorical(pick, self.log_weights, shape=(num_samples,))
+        draws = [c.sample(k, num_samples) for c, k in zip(self.components, keys, strict=True)]
+        return jax.tree.map(lambda *xs: jnp.stack(xs)[chosen, jnp.arange(num_samples)], *draws)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._types import Key, Params, Posterior, Scalar
+from bayestl._types import Key, Params, Posterior, Scalar, Selection
 from bayestl.gaussians import Gaussian
 
 
@@ -31,7 +31,7 @@ class Part:
     Example:
         >>> head = btl.gaussians.isotropic({"body": None, "head": jnp.zeros(2)}, scale=2.0)
         >>> posterior = btl.posteriors.Part(head, {"body": jnp.ones(3), "head": None})
-        >>> print(posterior.mean["body"], posterior.variance()["head"])
+        >>> print(posterior.mean["body"], posterior.variance["head"])
         [1. 1. 1.] [4. 4.]
         >>> posterior.sample(jax.random.key(0), 5)["body"].shape
         (5, 3)
@@ -45,14 +45,15 @@ class Part:
         """All parameters: the mean of the part, and the rest."""
         return _tree.merge(self._gaussian.mean, self.rest)
 
-    def sample(self, key: Key, num: int) -> Params:
-        """``num`` independent draws of all parameters, those held fixed the same in each."""
-        fixed = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), self.rest)
-        return _tree.merge(self.part.sample(key, num), fixed)
+    def sample(self, key: Key, num_samples: int) -> Params:
+        """``num_samples`` independent draws of all parameters, those held fixed the same in each."""
+        fixed = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_samples, *x.shape)), self.rest)
+        return _tree.merge(self.part.sample(key, num_samples), fixed)
 
+    @property
     def variance(self) -> Params:
         """Marginal variances of all parameters, 0 for those held fixed."""
-        return _tree.merge(self._gaussian.variance(), _tree.zeros_like(self.rest))
+        return _tree.merge(self._gaussian.variance, _tree.zeros_like(self.rest))
 
     def covariance_mv(self, v: Params) -> Params:
         """``Sigma v``, over all parameters, with rows and columns of zeros for those held fixed."""
@@ -84,7 +85,7 @@ class Part:
             "laplace(selection=...)"
         )
 
-    def condition(self, values: Params, selection: Any) -> Posterior:
+    def condition(self, values: Params, selection: Selection) -> Posterior:
         """The posterior of a selection of the random parameters, given that all other leaves are as in ``values``.
 
         Args:

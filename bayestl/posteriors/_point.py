@@ -25,6 +25,6 @@ class Point:
 
     params: Params
 
-    def sample(self, key: Key, num: int) -> Params:
-        """``num`` copies; leaves have a leading axis of that length."""
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), self.params)
+    def sample(self, key: Key, num_samples: int) -> Params:
+        """``num_samples`` copies; leaves have a leading axis of that length."""
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_samples, *x.shape)), self.params)

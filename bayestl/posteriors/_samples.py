@@ -27,7 +27,7 @@ class Samples:
     draws: Params
     log_weights: jax.Array
 
-    def sample(self, key: Key, num: int) -> Params:
-        """``num`` draws with replacement, by weight; leaves have a leading axis of that length."""
-        rows = jax.random.categorical(key, self.log_weights, shape=(num,))
+    def sample(self, key: Key, num_samples: int) -> Params:
+        """``num_samples`` draws with replacement, by weight; leaves have a leading axis of that length."""
+        rows = jax.random.categorical(key, self.log_weights, shape=(num_samples,))
         return jax.tree.map(lambda x: x[rows], self.draws)

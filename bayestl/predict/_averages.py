@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayestl._types import Key
+from bayestl._types import Key, Targets
 from bayestl.likelihoods import categorical, check_real_targets, check_targets_shape, check_values
 from bayestl.predict._uncertainty import entropy
 
@@ -31,7 +31,7 @@ class AveragedClasses:
     entropies: Float[Array, " B"]
     is_binary: bool = dataclasses.field(metadata={"static": True})
 
-    def log_prob(self, targets: Any) -> Float[Array, " B"]:
+    def log_prob(self, targets: Targets) -> Float[Array, " B"]:
         """Log of the averaged probability of each target, nats; ``targets`` are labels (B,).
 
         Raises:
@@ -41,7 +41,7 @@ class AveragedClasses:
         labels = jnp.asarray(targets).astype(int)
         return jnp.take_along_axis(self.log_probs, labels[..., None], axis=-1)[..., 0]
 
-    def check_targets(self, targets: Any, mask: Any = None) -> None:
+    def check_targets(self, targets: Targets, mask: Any = None) -> None:
         """Raise on labels (B,) outside the classes; rows with mask 0 may hold anything.
 
         Raises:
@@ -71,9 +71,9 @@ class AveragedClasses:
         """
         return jnp.maximum(self.predictive_entropy() - self.expected_entropy(), 0)
 
-    def sample(self, key: Key, num: int) -> Array:
-        """Draws of labels, (num, B), each example by itself."""
-        return jax.random.categorical(key, self.log_probs, shape=(num, *self.entropies.shape))
+    def sample(self, key: Key, num_samples: int) -> Array:
+        """Draws of labels, (num_samples, B), each example by itself."""
+        return jax.random.categorical(key, self.log_probs, shape=(num_samples, *self.entropies.shape))
 
     @property
     def is_classification(self) -> bool:
@@ -101,15 +101,17 @@ class AveragedMoments:
     function_variances: Float[Array, "B ..."]
     noise: Float[Array, "B ..."]
 
+    @property
     def mean(self) -> Float[Array, "B ..."]:
         """Expected target."""
         return self.means
 
+    @property
     def variance(self) -> Float[Array, "B ..."]:
         """Variance of the target, observation noise included, per output."""
         return self.function_variances + self.noise
 
-    def check_targets(self, targets: Any, mask: Any = None) -> None:
+    def check_targets(self, targets: Targets, mask: Any = None) -> None:
         """Raise on targets of another shape and on non-finite ones; rows with mask 0 may hold anything.
 
         Raises:
@@ -125,7 +127,7 @@ class AveragedMoments:
         """Variance of the observation noise, per output: the aleatoric part."""
         return self.noise
 
-    def log_prob(self, targets: Any) -> Array:
+    def log_prob(self, targets: Targets) -> Array:
         """The density of the mixture, which two moments do not tell.
 
         Raises:

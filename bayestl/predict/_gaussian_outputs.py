@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayestl._types import Key, Likelihood
+from bayestl._types import Key, Likelihood, Outputs
 from bayestl.predict._root import symmetric_root
 
 
@@ -35,14 +35,15 @@ class GaussianOutputs:
     likelihood: Likelihood
     log_weights: Float[Array, " S"]
 
+    @property
     def variance(self) -> Any:
         """The diagonals of V, leaves (S, B, ...)."""
         return unflat(jnp.diagonal(self.covariance, axis1=-2, axis2=-1), self.mean, 2)
 
-    def sample(self, key: Key, num: int) -> Any:
-        """``num`` draws of every component, of each example by itself: leaves (num, S, B, ...)."""
+    def sample(self, key: Key, num_samples: int) -> Any:
+        """``num_samples`` draws of every component, of each example by itself: leaves (num_samples, S, B, ...)."""
         root = symmetric_root(self.covariance)
-        noise = jax.random.normal(key, (num, *root.shape[:-1]), root.dtype)
+        noise = jax.random.normal(key, (num_samples, *root.shape[:-1]), root.dtype)
         deviations = jnp.einsum("sbij,nsbj->nsbi", root, noise, precision=jax.lax.Precision.HIGHEST)
         return jax.tree.map(jnp.add, self.mean, unflat(deviations, self.mean, 2))
 
@@ -59,7 +60,7 @@ def unflat(flat: jax.Array, like: Any, lead: int) -> Any:
     return jax.tree.unflatten(treedef, new)
 
 
-def flat(outputs: Any, lead: int) -> jax.Array:
+def flat(outputs: Outputs, lead: int) -> jax.Array:
     """Outputs as vectors (..., F): the axes of every leaf from ``lead`` on, one leaf after another."""
     leaves = [x.reshape(*x.shape[:lead], -1) for x in jax.tree.leaves(outputs)]
     return jnp.concatenate(leaves, axis=-1)

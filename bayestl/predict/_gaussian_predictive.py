@@ -14,7 +14,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
-from bayestl._types import Key, Likelihood, Scalar
+from bayestl._types import Key, Likelihood, Outputs, Scalar, Targets
 from bayestl.likelihoods import GaussianNoise, check_real_targets, check_targets_shape
 from bayestl.likelihoods import gaussian_noise as noise_of
 from bayestl.predict._average import average
@@ -43,7 +43,7 @@ class GaussianPredictive:
     noise: Float[Array, "S B ..."]
     log_weights: Float[Array, " S"]
 
-    def log_prob(self, targets: Any) -> Float[Array, " B"]:
+    def log_prob(self, targets: Targets) -> Float[Array, " B"]:
         """``log sum_s w_s N(y_b; f_sb, V_sb + diag(noise_sb))`` in nats; ``targets`` (B, ...).
 
         Raises:
@@ -53,7 +53,7 @@ class GaussianPredictive:
         each = normal_log_prob(self._rows(targets - self.locations), self._covariances())
         return logsumexp(self.log_weights[:, None] + each, axis=0)
 
-    def check_targets(self, targets: Any, mask: Any = None) -> None:
+    def check_targets(self, targets: Targets, mask: Any = None) -> None:
         """Raise on targets of another shape and on non-finite ones; rows with mask 0 may hold anything.
 
         Raises:
@@ -61,10 +61,12 @@ class GaussianPredictive:
         """
         check_real_targets(self.locations[0], targets, mask)
 
+    @property
     def mean(self) -> Float[Array, "B ..."]:
         """Expected target."""
         return self._average(self.locations)
 
+    @property
     def variance(self) -> Float[Array, "B ..."]:
         """Variance of the target, observation noise included, per output."""
         return self.function_variance() + self.expected_variance()
@@ -72,7 +74,7 @@ class GaussianPredictive:
     def function_variance(self) -> Float[Array, "B ..."]:
         """Variance of the expected target, without observation noise, per output: the epistemic part."""
         own = jnp.diagonal(self.function_covariances, axis1=-2, axis2=-1).reshape(self.locations.shape)
-        return self._average(own + (self.locations - self.mean()) ** 2)
+        return self._average(own + (self.locations - self.mean) ** 2)
 
     def expected_variance(self) -> Float[Array, "B ..."]:
         """Variance of the observation noise, per output: the aleatoric part."""
@@ -80,19 +82,19 @@ class GaussianPredictive:
 
     def function_covariance(self) -> Float[Array, "B F F"]:
         """Covariance of the outputs of each example, without observation noise."""
-        apart = self._rows(self.locations - self.mean())
+        apart = self._rows(self.locations - self.mean)
         return self._average(self.function_covariances + apart[..., :, None] * apart[..., None, :])
 
     def covariance(self) -> Float[Array, "B F F"]:
         """Covariance of the targets of each example, observation noise included."""
         return with_diagonal(self.function_covariance(), self._rows(self.noise, self.log_weights))
 
-    def sample(self, key: Key, num: int) -> Array:
-        """Draws of the targets, (num, B, ...); each example by itself, its outputs together."""
+    def sample(self, key: Key, num_samples: int) -> Array:
+        """Draws of the targets, (num_samples, B, ...); each example by itself, its outputs together."""
         pick, noise = jax.random.split(key)
-        chosen = jax.random.categorical(pick, self.log_weights, shape=(num,))
+        chosen = jax.random.categorical(pick, self.log_weights, shape=(num_samples,))
         roots = jnp.linalg.cholesky(self._covariances())
-        standard = jax.random.normal(noise, (num, *roots.shape[1:-1]), roots.dtype)
+        standard = jax.random.normal(noise, (num_samples, *roots.shape[1:-1]), roots.dtype)
 
         def draw(row: jax.Array, standard: jax.Array) -> jax.Array:
             deviations = jnp.einsum("bij,bj->bi", roots[row], standard, precision=jax.lax.Precision.HIGHEST)
@@ -177,7 +179,7 @@ def gaussian_noise(outputs: GaussianOutputs) -> GaussianPredictive:
         ...     jnp.array([[1.0]]), jnp.array([[[[3.0]]]]), btl.likelihoods.normal(1.0), jnp.zeros(1)
         ... )
         >>> given = btl.predict.gaussian_noise(outputs)
-        >>> given.variance().item(), given.function_variance().item()
+        >>> given.variance.item(), given.function_variance().item()
         (4.0, 3.0)
     """
     parts = gaussian_parts(outputs.likelihood, outputs.mean)
@@ -191,7 +193,7 @@ def gaussian_noise(outputs: GaussianOutputs) -> GaussianPredictive:
     return GaussianPredictive(locations, outputs.covariance[..., :size, :size], noise, outputs.log_weights)
 
 
-def gaussian_parts(likelihood: Likelihood, outputs: Any) -> GaussianNoise | None:
+def gaussian_parts(likelihood: Likelihood, outputs: Outputs) -> GaussianNoise | None:
     """Locations and variances of Gaussian noise, each (S, B, ...), from outputs (S, B, ...); None for another
     likelihood."""
     outputs = _tree.at_least_float32(outputs)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._condition import for_draws, without_rest
 from bayestl._log_joint import LogJoint
-from bayestl._types import Apply, Params
+from bayestl._types import Apply, Inputs, Params, Posterior
 from bayestl.gaussians import Gaussian
 from bayestl.passes import num_inputs
 from bayestl.predict._gaussian_outputs import flat
@@ -33,12 +33,12 @@ class Linearization(NamedTuple):
     gaussian: Gaussian
     state: Any
 
-    def outputs(self, apply: Apply, params: Params, inputs: Any) -> Any:
+    def outputs(self, apply: Apply, params: Params, inputs: Inputs) -> Any:
         """Raw outputs in at least float32, at some value of the Gaussian's parameters."""
         return _tree.at_least_float32(apply(params, self.state, inputs, None)[0])
 
 
-def linearization(joint: LogJoint, posterior: Any) -> tuple[Apply, Linearization]:
+def linearization(joint: LogJoint, posterior: Posterior) -> tuple[Apply, Linearization]:
     """The network around the mean of a posterior that is a Gaussian, of all parameters or of a part.
 
     Raises:
@@ -56,7 +56,7 @@ def linearization(joint: LogJoint, posterior: Any) -> tuple[Apply, Linearization
     return joint.apply, Linearization(gaussian, joint.state)
 
 
-def whitened_rows(apply: Apply, linear: Linearization, inputs: Any) -> tuple[Any, Params]:
+def whitened_rows(apply: Apply, linear: Linearization, inputs: Inputs) -> tuple[Any, Params]:
     """Outputs (B, ...) at the mean, and ``S^T J^T`` with ``S S^T = Sigma``: leaves (B, F, *shape).
 
     A Gram matrix of these rows is ``J Sigma J^T``, symmetric and positive semi-definite to the last bit, for every
@@ -94,13 +94,13 @@ def transposed_unwhiten(gaussian: Gaussian) -> Callable[[Params], Params]:
 
 
 @partial(jax.jit, static_argnames="apply")
-def rows_of_chunk(linear: Linearization, inputs: Any, *, apply: Apply) -> Params:
+def rows_of_chunk(linear: Linearization, inputs: Inputs, *, apply: Apply) -> Params:
     """The rows of :func:`whitened_rows`."""
     return whitened_rows(apply, linear, inputs)[1]
 
 
 @partial(jax.jit, static_argnames="apply")
-def moments_of_chunk(linear: Linearization, inputs: Any, *, apply: Apply) -> tuple[Any, jax.Array]:
+def moments_of_chunk(linear: Linearization, inputs: Inputs, *, apply: Apply) -> tuple[Any, jax.Array]:
     """Outputs at the mean, leaves (B, ...), and ``J Sigma J^T``, (B, F, F)."""
     outputs, rows = whitened_rows(apply, linear, inputs)
     return outputs, jax.vmap(_tree.columns_gram)(rows, rows)
@@ -112,7 +112,7 @@ def held_batch_size(linear: Linearization, outputs_shape: Any) -> int:
     return max(_NUMBERS // max(numbers * _tree.size(linear.gaussian.mean), 1), 1)
 
 
-def is_faster_alone(apply: Apply, linear: Linearization, inputs: Any) -> bool:
+def is_faster_alone(apply: Apply, linear: Linearization, inputs: Inputs) -> bool:
     """Whether examples are best taken one by one: on a CPU, where kernels of convolutions may be random."""
     if jax.default_backend() != "cpu" or all(leaf.ndim < 3 for leaf in jax.tree.leaves(linear.gaussian.mean)):
         return False
@@ -121,7 +121,7 @@ def is_faster_alone(apply: Apply, linear: Linearization, inputs: Any) -> bool:
     return "conv_general_dilated" in str(traced)
 
 
-def checked_outputs_shape(apply: Apply, linear: Linearization, inputs: Any) -> Any:
+def checked_outputs_shape(apply: Apply, linear: Linearization, inputs: Inputs) -> Any:
     """Shapes of the outputs, leaves (B, ...).
 
     Raises:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
-from bayestl._types import Key, Likelihood
+from bayestl._types import Key, Likelihood, Outputs, Targets
 from bayestl.likelihoods import check_targets_shape, gaussian_noise
 from bayestl.predict._average import average
 from bayestl.predict._gaussian_outputs import flat, unflat
@@ -35,22 +35,23 @@ class JointPredictive:
         noise: variances of the observation noise, (B, ...), for normal likelihoods; else None.
     """
 
-    outputs: Any
+    outputs: Outputs
     output_covariance: Float[Array, "N N"]
     likelihood: Likelihood
     noise: Any
 
-    def log_prob(self, targets: Any) -> Float[Array, ""]:
+    def log_prob(self, targets: Targets) -> Float[Array, ""]:
         """``log N(y; f, V + diag(noise))`` of all targets (B, ...) together, in nats, a scalar.
 
         Raises:
             TypeError: a likelihood that is not normal; :meth:`sampled` is for all.
             ValueError: targets of another shape.
         """
-        mean = self.mean()
+        mean = self.mean
         check_targets_shape(tuple(jnp.shape(targets)), mean.shape)
         return normal_log_prob((jnp.asarray(targets) - mean).reshape(-1), self.covariance())
 
+    @property
     def mean(self) -> Float[Array, "B ..."]:
         """Expected targets.
 
@@ -79,27 +80,27 @@ class JointPredictive:
         Raises:
             TypeError: a likelihood that is not normal.
         """
-        mean = self.mean()
+        mean = self.mean
         num, size = mean.shape[0], math.prod(mean.shape[1:])
         all_outputs = self.output_covariance.shape[0] // num
         blocks = self.output_covariance.reshape(num, all_outputs, num, all_outputs)
         return blocks[:, :size, :, :size].reshape(num * size, num * size)
 
-    def sampled(self, key: Key, num: int) -> Predictive:
-        """A mixture over ``num`` draws of all outputs together: ``joint_log_prob`` is then that of all targets.
+    def sampled(self, key: Key, num_samples: int) -> Predictive:
+        """A mixture over ``num_samples`` draws of all outputs together: ``joint_log_prob`` is then that of all targets.
 
         Raises:
-            ValueError: num below 1.
+            ValueError: num_samples below 1.
         """
-        if num < 1:
-            raise ValueError(f"num is {num}; at least 1 draw is needed")
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; at least 1 draw is needed")
         root = symmetric_root(self.output_covariance)
-        noise = jax.random.normal(key, (num, len(root)), root.dtype)
+        noise = jax.random.normal(key, (num_samples, len(root)), root.dtype)
         deviations = jnp.matmul(noise, root, precision=jax.lax.Precision.HIGHEST)
         num_examples = jax.tree.leaves(self.outputs)[0].shape[0]
-        deviations = unflat(deviations.reshape(num, num_examples, -1), self.outputs, 1)
+        deviations = unflat(deviations.reshape(num_samples, num_examples, -1), self.outputs, 1)
         draws = jax.tree.map(jnp.add, self.outputs, deviations)
-        return Predictive(draws, self.likelihood, jnp.full(num, -math.log(num)))
+        return Predictive(draws, self.likelihood, jnp.full(num_samples, -math.log(num_samples)))
 
 
 def joint_from_samples(predictive: Predictive) -> JointPredictive:

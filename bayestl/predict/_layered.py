@@ -19,7 +19,7 @@ from jax.lax import Precision
 
 from bayestl import _tree
 from bayestl import layers as network_layers
-from bayestl._types import Apply, Params
+from bayestl._types import Apply, Inputs, Outputs, Params
 from bayestl.gaussians import Columns, Gaussian, MatrixLayout, Rearrangement
 from bayestl.layers import ProductGradients, RowGradients, TiedGradients, once_per_row, weight_gradients
 from bayestl.predict._gaussian_outputs import flat, unflat
@@ -42,7 +42,7 @@ def is_layered(gaussian: Gaussian) -> bool:
 
 
 @partial(jax.jit, static_argnames="apply")
-def layered_moments_of_chunk(linear: Linearization, inputs: Any, *, apply: Apply) -> tuple[Any, jax.Array]:
+def layered_moments_of_chunk(linear: Linearization, inputs: Inputs, *, apply: Apply) -> tuple[Any, jax.Array]:
     """Outputs at the mean, leaves (B, ...), and ``J Sigma J^T``, (B, F, F)."""
     outputs = linear.outputs(apply, linear.gaussian.mean, inputs)
     layers, leaves = _gradients(apply, linear, inputs)
@@ -53,11 +53,13 @@ def layered_moments_of_chunk(linear: Linearization, inputs: Any, *, apply: Apply
     return outputs, covariance
 
 
-def layered_batch_size(apply: Apply, linear: Linearization, inputs: Any) -> int:
+def layered_batch_size(apply: Apply, linear: Linearization, inputs: Inputs) -> int:
     """How many examples at once."""
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *jnp.shape(x)[1:]), x.dtype), inputs)
 
-    def shapes_of(linear: Linearization, inputs: Any) -> tuple[list[ProductGradients | RowGradients], list[jax.Array]]:
+    def shapes_of(
+        linear: Linearization, inputs: Inputs
+    ) -> tuple[list[ProductGradients | RowGradients], list[jax.Array]]:
         layers, leaves = _gradients(apply, linear, inputs)
         return [part.gradients for part in layers.values()], list(leaves.values())
 
@@ -73,14 +75,14 @@ def layered_batch_size(apply: Apply, linear: Linearization, inputs: Any) -> int:
     return max(limit // max(sum(x.size for x in held) + sum(shared), 1), 1)
 
 
-def has_lookups(apply: Apply, linear: Linearization, inputs: Any) -> bool:
+def has_lookups(apply: Apply, linear: Linearization, inputs: Inputs) -> bool:
     """Whether the covariances of a diagonal Gaussian are to be computed layer by layer: a table of look-ups has a few
     rows in the Jacobian of an example, which would else be held as a whole."""
     if any(block.independent_variances() is None for block in linear.gaussian.blocks()):
         return False
     answers = []
 
-    def shapes_only(linear: Linearization, inputs: Any) -> None:
+    def shapes_only(linear: Linearization, inputs: Inputs) -> None:
         network = network_layers.find(partial(linear.outputs, apply), linear.gaussian.mean, inputs)
         answers.append(any(layer.is_lookup for layer in network.layers))
 
@@ -100,7 +102,7 @@ class _Part(NamedTuple):
     gradients: ProductGradients | RowGradients
 
 
-def _gradients(apply: Apply, linear: Linearization, inputs: Any) -> tuple[dict[str, _Part], dict[str, jax.Array]]:
+def _gradients(apply: Apply, linear: Linearization, inputs: Inputs) -> tuple[dict[str, _Part], dict[str, jax.Array]]:
     """The layers of Kronecker and diagonal blocks by the path of their weights, and gradients (F, B, *shape) of all
     other leaves."""
     mean = linear.gaussian.mean
@@ -142,7 +144,7 @@ def _fits(layout: MatrixLayout, rearrangement: Rearrangement, bias: str | None) 
     return np.array_equal(layout.rearrangement(order), rearrangement(order))
 
 
-def _one_per_output(outputs: Any) -> Any:
+def _one_per_output(outputs: Outputs) -> Any:
     """Columns of the identity in output space, leaves (F, B, ...)."""
     size = sum(x.size // x.shape[0] for x in jax.tree.leaves(outputs))
     dtype = jnp.result_type(*jax.tree.leaves(outputs))
@@ -220,7 +222,7 @@ def _rows_covariance(layer: RowGradients, spectrum: jax.Array) -> jax.Array:
 
 
 def _columns_covariance(
-    apply: Apply, linear: Linearization, base: Gaussian, columns: Columns, inputs: Any
+    apply: Apply, linear: Linearization, base: Gaussian, columns: Columns, inputs: Inputs
 ) -> jax.Array:
     """What a low-rank change adds to the covariance of the outputs, (B, F, F)."""
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Apply
+from bayestl._types import Apply, Inputs, Posterior
 from bayestl.passes import looped, scanned
 from bayestl.posteriors import Mixture
 from bayestl.predict._gaussian_outputs import GaussianOutputs
@@ -29,7 +29,7 @@ from bayestl.predict._links import Link, default_link
 
 def linearized(
     joint: LogJoint,
-    posterior: Any,
+    posterior: Posterior,
     link: Link | None = None,
     *,
     batch_size: int | None = None,
@@ -76,14 +76,14 @@ def linearized(
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), None, num_data=10)
         >>> posterior = btl.gaussians.isotropic({"w": jnp.array([1.0, 2.0])}, scale=2.0)
         >>> given = btl.predict.linearized(joint, posterior)(jnp.array([[1.0, 1.0]]))
-        >>> given.mean().item(), given.variance().item(), given.function_variance().item()
+        >>> given.mean.item(), given.variance.item(), given.function_variance().item()
         (3.0, 9.0, 8.0)
     """
     check_batch_size(batch_size)
     apply, linearizations, log_weights = _components(joint, posterior)
     link = default_link if link is None else link
 
-    def predict(inputs: Any) -> Any:
+    def predict(inputs: Inputs) -> Any:
         each = [output_moments(apply, linear, inputs, batch_size) for linear in linearizations]
         mean, covariance = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
         return link(GaussianOutputs(mean, covariance, joint.likelihood, log_weights))
@@ -91,7 +91,9 @@ def linearized(
     return predict
 
 
-def output_moments(apply: Apply, linear: Linearization, inputs: Any, batch_size: int | None) -> tuple[Any, jax.Array]:
+def output_moments(
+    apply: Apply, linear: Linearization, inputs: Inputs, batch_size: int | None
+) -> tuple[Any, jax.Array]:
     """Outputs at the mean, leaves (B, ...), and their covariances (B, F, F)."""
     shapes = checked_outputs_shape(apply, linear, inputs)
     layered = is_layered(linear.gaussian) or has_lookups(apply, linear, inputs)
@@ -103,14 +105,14 @@ def output_moments(apply: Apply, linear: Linearization, inputs: Any, batch_size:
     else:
         size = 1 if is_faster_alone(apply, linear, inputs) else held_batch_size(linear, shapes)
 
-    def chunk(inputs: Any) -> tuple[Any, jax.Array]:
+    def chunk(inputs: Inputs) -> tuple[Any, jax.Array]:
         return moments(linear, inputs, apply=apply)
 
     # A loop inside a program makes the gradients of convolutions slow on CPUs; around programs it does not.
     return looped(chunk, inputs, size) if _tree.is_concrete((linear, inputs)) else scanned(chunk, inputs, size)
 
 
-def _components(joint: LogJoint, posterior: Any) -> tuple[Apply, list[Linearization], jax.Array]:
+def _components(joint: LogJoint, posterior: Posterior) -> tuple[Apply, list[Linearization], jax.Array]:
     """The network around each Gaussian of a posterior, and their normalised log weights."""
     if not isinstance(posterior, Mixture):
         apply, linear = linearization(joint, posterior)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
-from bayestl._types import Likelihood, Params
+from bayestl._types import Inputs, Likelihood, Outputs, Params, Posterior
 from bayestl.likelihoods import gaussian_noise
 from bayestl.passes import looped, num_inputs, scanned
 from bayestl.predict._jacobian import (
@@ -27,7 +27,7 @@ from bayestl.predict._joint import JointPredictive
 
 
 def linearized_joint(
-    joint: LogJoint, posterior: Any, *, batch_size: int | None = None
+    joint: LogJoint, posterior: Posterior, *, batch_size: int | None = None
 ) -> Callable[[Any], JointPredictive]:
     """A function from inputs to what is believed about all of them together, under the linearised network.
 
@@ -56,7 +56,7 @@ def linearized_joint(
     check_batch_size(batch_size)
     apply, linear = linearization(joint, posterior)
 
-    def predict(inputs: Any) -> JointPredictive:
+    def predict(inputs: Inputs) -> JointPredictive:
         outputs = linear.outputs(apply, linear.gaussian.mean, inputs)
         shapes = checked_outputs_shape(apply, linear, inputs)
         size = held_batch_size(linear, shapes) if batch_size is None else batch_size
@@ -65,18 +65,18 @@ def linearized_joint(
     return predict
 
 
-def _joint_predictive(outputs: Any, covariance: jax.Array, likelihood: Likelihood) -> JointPredictive:
+def _joint_predictive(outputs: Outputs, covariance: jax.Array, likelihood: Likelihood) -> JointPredictive:
     gaussian = gaussian_noise(likelihood, outputs)
     return JointPredictive(outputs, covariance, likelihood, None if gaussian is None else gaussian.variance)
 
 
-def _covariance(apply: Any, linear: Linearization, inputs: Any, batch_size: int) -> jax.Array:
+def _covariance(apply: Any, linear: Linearization, inputs: Inputs, batch_size: int) -> jax.Array:
     """``J Sigma J^T`` of all inputs, (B F, B F), block by block."""
     num = num_inputs(inputs)
     concrete = _tree.is_concrete((linear, inputs))
     one_by_one = concrete and is_faster_alone(apply, linear, inputs)
 
-    def rows(inputs: Any) -> Params:
+    def rows(inputs: Inputs) -> Params:
         return looped(partial(rows_of_chunk, linear, apply=apply), inputs, 1 if one_by_one else num_inputs(inputs))
 
     if batch_size >= num:

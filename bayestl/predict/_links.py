@@ -102,7 +102,7 @@ def probit(outputs: GaussianOutputs) -> Predictive:
         0.777
     """
     _check_classes("probit", outputs)
-    return _predictive(outputs, likelihoods.probit_moderated(outputs.mean, outputs.variance()))
+    return _predictive(outputs, likelihoods.probit_moderated(outputs.mean, outputs.variance))
 
 
 def mean_field_0(outputs: GaussianOutputs) -> Predictive:

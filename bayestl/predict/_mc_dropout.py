@@ -14,7 +14,7 @@ from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._condition import for_draws
 from bayestl._log_joint import LogJoint
-from bayestl._types import Apply, Key, Params
+from bayestl._types import Apply, Inputs, Key, Outputs, Params
 from bayestl.predict._predictive import Predictive
 
 
@@ -71,7 +71,7 @@ def mc_dropout(
     keys = jax.random.split(key, num_samples)
     log_weights = jnp.full(num_samples, -math.log(num_samples))
 
-    def predict(inputs: Any) -> Predictive:
+    def predict(inputs: Inputs) -> Predictive:
         outputs, moved = _outputs(
             params, joint.state, keys, inputs, apply=joint.apply, batch_size=batch_size, sample_chunk=sample_chunk or 1
         )
@@ -84,7 +84,7 @@ def mc_dropout(
 # At module level, with the parameters as arguments: other parameters of the same network run the same program.
 @partial(jax.jit, static_argnames=("apply", "batch_size", "sample_chunk"))
 def _outputs(
-    params: Params, state: Any, keys: Key, inputs: Any, *, apply: Apply, batch_size: int | None, sample_chunk: int
+    params: Params, state: Any, keys: Key, inputs: Inputs, *, apply: Apply, batch_size: int | None, sample_chunk: int
 ) -> tuple[Any, jax.Array]:
     """Raw outputs, leaves (S, B, ...), and whether any draw changed a running statistic."""
 
@@ -109,7 +109,7 @@ def _outputs(
     return outputs, jnp.any(moved)
 
 
-def _check(outputs: Any, moved: jax.Array) -> None:
+def _check(outputs: Outputs, moved: jax.Array) -> None:
     if not _tree.is_concrete((outputs, moved)):
         return
     if bool(moved):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from bayestl._arguments import check_key
 from bayestl._condition import for_draws, without_rest
 from bayestl._log_joint import LogJoint
-from bayestl._types import Apply, Key, Params, Posterior
+from bayestl._types import Apply, Inputs, Key, Params, Posterior
 from bayestl.passes import scanned
 from bayestl.posteriors import Point, Samples
 from bayestl.predict._predictive import Predictive
@@ -52,7 +52,7 @@ def monte_carlo(
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(0.1), None, num_data=10)
         >>> posterior = btl.gaussians.isotropic(net.params, scale=0.5)
         >>> predict = btl.predict.monte_carlo(jax.random.key(0), joint, posterior, 50)
-        >>> predict(jnp.ones((3, 2))).mean().shape
+        >>> predict(jnp.ones((3, 2))).mean.shape
         (3,)
     """
     check_key("monte_carlo", key)
@@ -62,7 +62,7 @@ def monte_carlo(
     joint = for_draws(joint, draws)
     chunk = 1 if sample_chunk is None else sample_chunk
 
-    def predict(inputs: Any) -> Predictive:
+    def predict(inputs: Inputs) -> Predictive:
         outputs = _outputs(draws, joint.state, inputs, apply=joint.apply, batch_size=batch_size, sample_chunk=chunk)
         return Predictive(outputs, joint.likelihood, log_weights)
 
@@ -97,7 +97,9 @@ def _draws(posterior: Posterior, key: Key, num_samples: int | None) -> tuple[Par
 
 # At module level, with the parameters as arguments: a second posterior of the same network runs the same program.
 @partial(jax.jit, static_argnames=("apply", "batch_size", "sample_chunk"))
-def _outputs(draws: Params, state: Any, inputs: Any, *, apply: Apply, batch_size: int | None, sample_chunk: int) -> Any:
+def _outputs(
+    draws: Params, state: Any, inputs: Inputs, *, apply: Apply, batch_size: int | None, sample_chunk: int
+) -> Any:
     """Raw outputs, leaves (S, B, ...)."""
 
     def one(params: Params) -> Any:

@@ -14,7 +14,7 @@ from bayestl._arguments import check_key
 from bayestl._condition import for_draws, without_rest
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
-from bayestl._types import Apply, Key, Params, Posterior
+from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Params, Posterior
 from bayestl.likelihoods import check_normalised, describe_predictive, predictive_distribution
 from bayestl.passes import num_inputs, split
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
@@ -67,7 +67,7 @@ def monte_carlo_average(
     dynamic, static = partition(posterior)
     settings = _Settings(static, joint.apply, num, 1 if sample_chunk is None else sample_chunk, batch_size)
 
-    def predict(inputs: Any) -> AveragedClasses | AveragedMoments:
+    def predict(inputs: Inputs) -> AveragedClasses | AveragedMoments:
         return _averaged(dynamic, joint.likelihood, joint.state, key, inputs, settings=settings)
 
     return predict
@@ -86,13 +86,13 @@ class _Settings(NamedTuple):
 # At module level, with the posterior's arrays as arguments: a second posterior of the same kind runs the same program.
 @partial(jax.jit, static_argnames="settings")
 def _averaged(
-    dynamic: list[Any], likelihood: Any, state: Any, key: Key, inputs: Any, *, settings: _Settings
+    dynamic: list[Any], likelihood: Likelihood, state: Any, key: Key, inputs: Inputs, *, settings: _Settings
 ) -> AveragedClasses | AveragedMoments:
     num = num_inputs(inputs)
     batches = split(inputs, num if settings.batch_size is None else min(settings.batch_size, num))
     draw, log_weights = _draw_by_chunk(settings.posterior.combine(dynamic), key, settings)
 
-    def outputs(params: Params, batch: Any) -> Any:
+    def outputs(params: Params, batch: Batch) -> Any:
         return settings.apply(params, state, batch, None)[0]
 
     params, batch = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], (draw(0), batches)))
@@ -102,7 +102,7 @@ def _averaged(
     kind = CLASSES if description.is_class else MOMENTS
 
     def sums(draws: Params, weights: jax.Array) -> Any:
-        def of_batch(batch: Any) -> Any:
+        def of_batch(batch: Batch) -> Any:
             def one(params: Params) -> Any:
                 return kind.values(predictive_distribution(likelihood, outputs(params, batch)))
 

@@ -12,7 +12,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from bayestl import likelihoods
-from bayestl._types import Key, Likelihood, Scalar
+from bayestl._types import Key, Likelihood, Outputs, Scalar, Targets
 from bayestl.likelihoods import base
 from bayestl.predict._average import average
 from bayestl.predict._quantile import mixture_quantile
@@ -39,11 +39,11 @@ class Predictive:
         0.70
     """
 
-    outputs: Any
+    outputs: Outputs
     likelihood: Likelihood
     log_weights: Float[Array, " S"]
 
-    def log_prob(self, targets: Any) -> Float[Array, " B"]:
+    def log_prob(self, targets: Targets) -> Float[Array, " B"]:
         """``log sum_s w_s p(y_b | f_sb)`` in nats; ``targets`` (B, ...).
 
         Raises:
@@ -53,7 +53,7 @@ class Predictive:
         each = self._each(lambda d: d.log_prob(targets))
         return logsumexp(self.log_weights[:, None] + each, axis=0)
 
-    def check_targets(self, targets: Any, mask: Any = None) -> None:
+    def check_targets(self, targets: Targets, mask: Any = None) -> None:
         """Raise on targets (B, ...) that the likelihood cannot give; rows with mask 0 may hold anything.
 
         Traced targets, of which there are no values to look at, are let through.
@@ -64,7 +64,7 @@ class Predictive:
         """
         likelihoods.check_values(self._distribution, self._outputs_shape, targets, mask)
 
-    def joint_log_prob(self, targets: Any) -> Float[Array, ""]:
+    def joint_log_prob(self, targets: Targets) -> Float[Array, ""]:
         """``log sum_s w_s prod_b p(y_b | f_sb)`` in nats, a scalar: of all B targets together.
 
         Not the sum of :meth:`log_prob`: the examples share their parameters, so one target is informative about
@@ -90,6 +90,7 @@ class Predictive:
         probs = self._average(self._each(likelihoods.class_probs))
         return probs[..., 1] if self._description.is_binary else probs
 
+    @property
     def mean(self) -> Float[Array, "B ..."]:
         """Expected target.
 
@@ -98,6 +99,7 @@ class Predictive:
         """
         return self._average(self._means())
 
+    @property
     def variance(self) -> Float[Array, "B ..."]:
         """Variance of the target, observation noise included: ``E_s[var_s] + Var_s[mean_s]``, per output.
 
@@ -156,16 +158,16 @@ class Predictive:
         """
         return information(self.log_weights, self._class_log_probs())
 
-    def sample(self, key: Key, num: int) -> Array:
-        """Draws of the targets, (num, B, ...). All examples of one draw share one parameter sample."""
+    def sample(self, key: Key, num_samples: int) -> Array:
+        """Draws of the targets, (num_samples, B, ...). All examples of one draw share one parameter sample."""
         self._check_inherited("sample")
         pick, noise = jax.random.split(key)
-        rows = jax.random.categorical(pick, self.log_weights, shape=(num,))
+        rows = jax.random.categorical(pick, self.log_weights, shape=(num_samples,))
 
         def draw(key: Key, row: jax.Array) -> jax.Array:
             return self._distribution(jax.tree.map(lambda x: x[row], self.outputs)).sample(key)
 
-        return jax.vmap(draw)(jax.random.split(noise, num), rows)
+        return jax.vmap(draw)(jax.random.split(noise, num_samples), rows)
 
     def cdf(self, values: Any) -> Float[Array, "B ..."]:
         """``P(y <= value)``, per output (the marginal one); ``values`` (B, ...).
@@ -227,7 +229,7 @@ class Predictive:
     def _description(self) -> likelihoods.Description:
         return likelihoods.describe_predictive(self.likelihood, self._outputs_shape)
 
-    def _distribution(self, outputs: Any) -> Any:
+    def _distribution(self, outputs: Outputs) -> Any:
         return likelihoods.predictive_distribution(self.likelihood, outputs)
 
     def _each(self, fn: Callable[[Any], Any]) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bayestl import _tree
-from bayestl._types import Scalar
+from bayestl._types import Outputs, Scalar
 from bayestl.predict._average import average
 
 # Enough to bring a bracket of any float64 width down to neighbouring numbers around its quantile.
@@ -18,7 +18,7 @@ _HALVINGS = 64
 
 
 def mixture_quantile(
-    component: Callable[[Any], dist.Distribution], outputs: Any, log_weights: jax.Array, q: Scalar
+    component: Callable[[Any], dist.Distribution], outputs: Outputs, log_weights: jax.Array, q: Scalar
 ) -> jax.Array:
     """The root x of ``sum_s w_s F_s(x) = q``, elementwise over the batch shape of ``component(outputs_s)``.
 
@@ -28,7 +28,7 @@ def mixture_quantile(
     if _tree.is_concrete(q) and not 0 < float(q) < 1:
         raise ValueError(f"q is {q}; a quantile is asked for at a probability between 0 and 1, both excluded")
 
-    def cdf(outputs: Any, log_weights: jax.Array, x: jax.Array) -> jax.Array:
+    def cdf(outputs: Outputs, log_weights: jax.Array, x: jax.Array) -> jax.Array:
         each = jax.vmap(lambda o: component(o).cdf(x))(outputs)
         return average(log_weights, each)
 

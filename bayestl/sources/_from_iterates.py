@@ -50,7 +50,7 @@ class Iterates:
         return Iterates(zeros, zeros, Ring.empty(zeros, keep))
 
     @jax.jit
-    def update(self, params: Params, wanted: Any = True) -> Iterates:
+    def update(self, params: Params, adds: Any = True) -> Iterates:
         """With one more iterate; if ``wanted``, which may be traced."""
         _tree.check_same_structure("the new iterate", params, "the ones before", self.mean, "collect one network's")
         count = self.count + 1
@@ -58,11 +58,12 @@ class Iterates:
         mean = jax.tree.map(lambda m, d: m + d / count, self.mean, delta)
         squares = jax.tree.map(lambda s, d, p, m: s + d * (p - m), self.sum_squares, delta, params, mean)
         mean, squares = (
-            jax.tree.map(lambda new, old: jnp.where(wanted, new, old), new, old)
+            jax.tree.map(lambda new, old: jnp.where(adds, new, old), new, old)
             for new, old in ((mean, self.mean), (squares, self.sum_squares))
         )
-        return Iterates(mean, squares, self.last.add(params, wanted))
+        return Iterates(mean, squares, self.last.add(params, adds))
 
+    @property
     def variance(self) -> Params:
         """Variance of all iterates, divisor T."""
         return jax.tree.map(lambda s: s / self.count, self.sum_squares)
@@ -103,7 +104,7 @@ def from_iterates(
     *,
     rank: int,
     eps: float,
-    scale: float = 1.0,
+    covariance_scale: float = 1.0,
     convention: Callable[[Any, Any, int], conventions.Coefficients] = conventions.swag,
 ) -> LowRank:
     """The Gaussian that SGD's iterates describe: a prior that knows which directions the source task left free.
@@ -117,13 +118,13 @@ def from_iterates(
         rank: K >= 2, how many of the last iterates make the low-rank part.
         eps: floor on the diagonal, >= 0, a variance. Weights that never moved have a variance of 0, which would be an
             infinitely sharp prior.
-        scale: c > 0, the number that multiplies the covariance (a ratio of variances, as in the papers; it is not a
-            standard deviation).
+        covariance_scale: c > 0, the number that multiplies the covariance (a ratio of variances, as in the papers; it
+            is not a standard deviation).
         convention: one of ``sources.conventions``, to match published numbers.
 
     Raises:
-        ValueError: fewer than 2 iterates, more rank than iterates, non-finite iterates, scale <= 0 or eps < 0, or a
-            variance of 0 without a floor.
+        ValueError: fewer than 2 iterates, more rank than iterates, non-finite iterates, covariance_scale <= 0 or
+            eps < 0, or a variance of 0 without a floor.
 
     Reference:
         Maddox et al. 2019, "A Simple Baseline for Bayesian Uncertainty in Deep Learning", section 3; as a prior:
@@ -132,11 +133,11 @@ def from_iterates(
     Example:
         >>> iterates = [{"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([3.0, 0.0])}]
         >>> prior = btl.sources.from_iterates(iterates, rank=2, eps=0.5)
-        >>> print(prior.mean["w"], prior.variance()["w"].round(3))
+        >>> print(prior.mean["w"], prior.variance["w"].round(3))
         [2. 0.] [2.  0.5]
     """
-    if _tree.is_concrete(scale) and not float(scale) > 0:
-        raise ValueError(f"scale is {scale}; it multiplies the covariance and must be above 0")
+    if _tree.is_concrete(covariance_scale) and not float(covariance_scale) > 0:
+        raise ValueError(f"covariance_scale is {covariance_scale}; it multiplies the covariance and must be above 0")
     if _tree.is_concrete(eps) and not float(eps) >= 0:
         raise ValueError(f"eps is {eps}; the floor of the variances must be 0 or more")
     if rank < 2:
@@ -151,8 +152,8 @@ def from_iterates(
         raise ValueError(
             f"rank is {rank}, but only {num_stored} iterates were kept; collect with keep={rank}, or lower the rank"
         )
-    coefficients = convention(scale, eps, rank)
-    diagonal = jax.tree.map(lambda v: coefficients.variance * v + coefficients.floor, iterates.variance())
+    coefficients = convention(covariance_scale, eps, rank)
+    diagonal = jax.tree.map(lambda v: coefficients.variance * v + coefficients.floor, iterates.variance)
     deviations = jax.tree.map(lambda x, m: coefficients.deviations * (x - m), iterates.newest(rank), iterates.mean)
     return low_rank(iterates.mean, diagonal, _no_more_than_parameters(deviations, iterates.mean))
 

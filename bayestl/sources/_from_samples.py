@@ -30,7 +30,7 @@ def from_samples(samples: Samples | Params, *, eps: float) -> LowRank | Dense:
 
     Example:
         >>> draws = {"w": jnp.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])}
-        >>> print(np.asarray(btl.sources.from_samples(draws, eps=1.0).variance()["w"]).round(3))
+        >>> print(np.asarray(btl.sources.from_samples(draws, eps=1.0).variance["w"]).round(3))
         [3. 1. 1.]
     """
     draws = samples.draws if isinstance(samples, Samples) else samples

@@ -55,8 +55,8 @@ class Position(NamedTuple):
 
     def history(self, axis: int) -> History:
         """The history of all steps taken."""
-        taken = (slice(None),) * axis + (slice(self.step),)
-        return {name: values[taken] for name, values in join(self.chunks, axis).items()}
+        steps_so_far = (slice(None),) * axis + (slice(self.step),)
+        return {name: values[steps_so_far] for name, values in join(self.chunks, axis).items()}
 
 
 class Outcome(NamedTuple):

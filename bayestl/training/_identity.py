@@ -13,7 +13,7 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._static import partition
-from bayestl._types import Data, Key
+from bayestl._types import Batch, Data, Key
 
 FORMAT = 2
 
@@ -165,7 +165,7 @@ def _program_digest(
     example: Any = (jax.tree.map(lambda x: x[0], data) if own_data else data).first(1)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *np.shape(x)[1:]), x.dtype), example)
 
-    def step(arrays: list[Any], key: Key, batch: Any) -> Any:
+    def step(arrays: list[Any], key: Key, batch: Batch) -> Any:
         numbers, state = static.combine(arrays)
         batch = batch if transform is None else transform(key, batch)
         return make_step(numbers)(key, state, batch)

@@ -136,12 +136,12 @@ def as_seen(examples: Batch, transform: Transform | None) -> tuple[Any, Any]:
     """Inputs and targets as a step sees them, for a check: shapes where a transform changes them, else values."""
     if transform is None:
         return examples.inputs, examples.targets
-    seen = jax.eval_shape(transform, jax.random.key(0), examples)
-    same = jax.tree.structure(seen.targets) == jax.tree.structure(examples.targets) and all(
+    transformed = jax.eval_shape(transform, jax.random.key(0), examples)
+    same = jax.tree.structure(transformed.targets) == jax.tree.structure(examples.targets) and all(
         (a.shape, a.dtype) == (b.shape, b.dtype)
-        for a, b in zip(jax.tree.leaves(seen.targets), jax.tree.leaves(examples.targets), strict=True)
+        for a, b in zip(jax.tree.leaves(transformed.targets), jax.tree.leaves(examples.targets), strict=True)
     )
-    return seen.inputs, examples.targets if same else seen.targets
+    return transformed.inputs, examples.targets if same else transformed.targets
 
 
 def all_finite(tree: Any) -> jax.Array:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bayestl._dispatch import loops_on_host
 from bayestl._placement import put
-from bayestl._types import Batch, Inference, Key
+from bayestl._types import Batch, Inference, Key, Params
 from bayestl.training._loop import (
     Arguments,
     Recipe,
@@ -43,7 +43,7 @@ class Members(NamedTuple):
 
     settings: Any
     keys: Any
-    params: Any
+    params: Params
     data: Any
 
 
@@ -136,11 +136,11 @@ class Plural(NamedTuple):
         return self.spread.over(member, (members, *rest), (shared, span))
 
 
-def start(static: tuple[Spread, Callable[[Any], Inference]], members: Members, params: Any) -> Carry:
+def start(static: tuple[Spread, Callable[[Any], Inference]], members: Members, params: Params) -> Carry:
     """Every member at its start."""
     spread, make_inference = static
 
-    def member(mine: Members, params: Any) -> Carry:
+    def member(mine: Members, params: Params) -> Carry:
         params = params if mine.params is None else mine.params
         state = make_inference(mine.settings).init(split_key(mine.keys).init, params)
         return Carry(state, jnp.int32(-1), jnp.int32(0))

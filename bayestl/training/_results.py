@@ -31,7 +31,7 @@ class FitResult(NamedTuple):
         member: its number among the members of ``fit_many``; None for a run of ``fit``.
     """
 
-    posterior: Any
+    posterior: Posterior
     state: Any
     history: History
     steps: int
@@ -86,7 +86,7 @@ class ManyResult:
         compile_seconds: seconds until the program was ready.
     """
 
-    posterior: Any
+    posterior: Posterior
     state: Any
     history: History
     failed: np.ndarray

@@ -38,10 +38,10 @@ class Ring:
         """K, the number of rows."""
         return jax.tree.leaves(self.rows)[0].shape[0]
 
-    def add(self, params: Params, wanted: Any = True) -> Ring:
-        """With one more if ``wanted``, which may be traced."""
-        rows = self._with_row(self.count % self.capacity, lambda old, new: jnp.where(wanted, new, old), params)
-        return Ring(rows, self.count + jnp.asarray(wanted, jnp.int32))
+    def add(self, params: Params, adds: Any = True) -> Ring:
+        """With one more if ``adds``, which may be traced."""
+        rows = self._with_row(self.count % self.capacity, lambda old, new: jnp.where(adds, new, old), params)
+        return Ring(rows, self.count + jnp.asarray(adds, jnp.int32))
 
     def if_else(self, good: Any, before: Ring) -> Ring:
         """This ring where ``good``, else ``before``, from which it differs by one :meth:`add` at most."""

@@ -128,9 +128,11 @@ def _iterates(net: btl.Net, data: Any, epochs: int, progress: bool) -> Any:
 
 def iterates_prior(iterates: Any, centre: Any, scale: Any) -> Any:
     """Around the published weights, the covariance of the iterates: scaled to ``scale^2`` on average, with a floor."""
-    variances = btl.tree.select_where(iterates.variance(), lambda path: not path.startswith("head/"))
+    variances = btl.tree.select_where(iterates.variance, lambda path: not path.startswith("head/"))
     average = sum(x.sum() for x in jax.tree.leaves(variances)) / btl.tree.size(variances)
-    prior = btl.sources.from_iterates(iterates, rank=RANK, scale=scale**2 / average, eps=ITERATES_FLOOR * scale**2)
+    prior = btl.sources.from_iterates(
+        iterates, rank=RANK, covariance_scale=scale**2 / average, eps=ITERATES_FLOOR * scale**2
+    )
     # Only the shape of the temporary network's posterior is used; its mean stays at the published weights.
     weights = {path: x for path, x in btl.tree.by_paths(centre).items() if not path.startswith("head/")}
     mean = btl.tree.restructure({**btl.tree.by_paths(prior.mean), **weights}, prior.mean)

@@ -183,7 +183,9 @@ def methods(config: Config, source: Source) -> list[Method]:
 
     def learned(joint: btl.LogJoint, setting: Any) -> btl.Inference:
         # Its floor keeps SGD stable, and a low-rank proximal step would rebuild the canonical form every time.
-        prior = btl.sources.from_iterates(source.iterates, rank=RANK, scale=setting["scale"], eps=setting["eps"])
+        prior = btl.sources.from_iterates(
+            source.iterates, rank=RANK, covariance_scale=setting["scale"], eps=setting["eps"]
+        )
         return sgd(joint.replace(prior=prior), {"learning_rate": 0.01})
 
     return [

@@ -202,10 +202,11 @@ def ensemble(member: Callable[[Config], Any], randomize: Any = None, num_draws: 
     """Members that start from draws of the prior, all in one program; ``num_draws`` where members are Gaussians."""
 
     def make(problem: Problem, params: Any, key: Any, config: Config) -> Iterable[Candidate]:
+        prior: Any = problem.joint.prior
         posterior = btl.infer.ensemble(
             key,
             problem.joint,
-            problem.joint.prior.sample(key, MEMBERS),
+            prior.sample(key, MEMBERS),
             problem.train,
             member(config),
             steps=config.steps,

@@ -102,7 +102,7 @@ def moons(seed: int, data_dir: Path, num_train: int = 30, num_validation: int = 
     collector = btl.sources.IterateCollector(keep=5, after=SOURCE_STEPS // 2)
     source = btl.data.arrays(points, np.asarray(labels, np.int32))
     fitted = source_fit(network(sizes), likelihood, source, [collector])
-    prior = btl.sources.from_iterates(collector.iterates, rank=5, scale=100.0, eps=1e-2)
+    prior = btl.sources.from_iterates(collector.iterates, rank=5, covariance_scale=100.0, eps=1e-2)
     points, labels = make_moons(num_train + num_validation + 500, noise=0.2, random_state=seed + 1)
     angle = np.deg2rad(30)
     turned = np.asarray(points) @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -106,7 +106,7 @@ def test_learned_priors_lie_around_the_published_weights(data_dir, tmp_path):
         (sources.iterates_prior(iterates, centre, 0.1), 0.1**2 * ((1 + 5 / 4) / 2 + sources.ITERATES_FLOOR)),
         (fisher_prior(fisher, centre, 0.1), 0.1**2 / 1.1),
     ):
-        mean, variance = btl.tree.by_paths(prior.mean), btl.tree.by_paths(prior.variance())
+        mean, variance = btl.tree.by_paths(prior.mean), btl.tree.by_paths(prior.variance)
         path = "conv_pw_12/conv/kernel"
         np.testing.assert_array_equal(mean[path], btl.tree.by_paths(centre)[path])
         # Averaged over 500,000 weights, each with a relative error below 1.

@@ -87,7 +87,7 @@ class StudentT:
         flat = jnp.concatenate([x.ravel() for x in jax.tree.leaves(params)])
         return jnp.sum(dist.StudentT(3.0, 0.5, 2.0).log_prob(flat))
 
-    def sample(self, key: Any, num: int) -> Any:
+    def sample(self, key: Any, num_samples: int) -> Any:
         raise AssertionError("not needed")
 
 

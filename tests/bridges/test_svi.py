@@ -205,7 +205,7 @@ def test_any_other_guide_is_sampled(guide):
     assert jax.tree.all(jax.tree.map(np.array_equal, draws, posterior.sample(jax.random.key(2), num)))
     if guide is by_hand:
         predict = btl.predict.monte_carlo(jax.random.key(0), joint, posterior, 5)
-        assert predict(jnp.asarray(problem.inputs)).mean().shape == (NUM,)
+        assert predict(jnp.asarray(problem.inputs)).mean.shape == (NUM,)
         np.testing.assert_allclose(flat.std(axis=0), 0.5, rtol=5 / np.sqrt(2 * num))
     if guide is several:  # theta_0 is the body: the blocks are not in the order of the tree
         np.testing.assert_array_equal(flat[:, 2:].std(axis=0) < 1e-12, True)

@@ -129,7 +129,7 @@ def test_the_flat_prior():
     joint = btl.LogJoint(net, btl.likelihoods.normal(0.5), None, num_data=4)
     data = btl.data.arrays(networks.normal(4, 3).astype(np.float32), jnp.zeros((4, 2)))
     found: Any = curvature.diagonal()(KEY, joint, params, data, curvature.ggn, 4)
-    variance = found.precision_update(None, params, 2.0, 3.0).variance()
+    variance = found.precision_update(None, params, 2.0, 3.0).variance
     truth = 3 / (2 * np.sum(networks.normal(4, 3) ** 2, 0) / 0.25)
     np.testing.assert_allclose(variance["w"], np.stack([truth, truth], 1), rtol=1e-5)
     assert np.all(np.isnan(variance["unused"]))

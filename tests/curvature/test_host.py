@@ -121,8 +121,8 @@ def test_one_program_serves_all_calls_with_a_stream():
     after = run(jax.tree.map(lambda x: 1.1 * x, params))
     # The shapes of the outputs are looked at anew, before any program runs.
     assert len(traced) - first < 3 < first
-    assert np.any(jax.tree.leaves(before.variance())[0] != jax.tree.leaves(after.variance())[0])
-    assert_close(jax.jit(lambda params: run(params).variance())(params), before.variance())
+    assert np.any(jax.tree.leaves(before.variance)[0] != jax.tree.leaves(after.variance)[0])
+    assert_close(jax.jit(lambda params: run(params).variance)(params), before.variance)
 
 
 def test_it_passes_over_the_data_once_where_that_is_enough():

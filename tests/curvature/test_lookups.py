@@ -120,7 +120,7 @@ def test_a_posterior_with_look_ups_comes_back_from_a_file(tmp_path):
     posterior = btl.infer.laplace(KEY, joint, params, problem.data, curvature=curvature.kronecker())
     btl.gaussians.save(tmp_path / "posterior.safetensors", posterior, source_task="tokens")
     loaded = btl.gaussians.load(tmp_path / "posterior.safetensors")
-    jax.tree.map(np.testing.assert_array_equal, loaded.variance(), posterior.variance())
+    jax.tree.map(np.testing.assert_array_equal, loaded.variance, posterior.variance)
 
 
 # ---------------------------------------------------------------- memory

@@ -50,7 +50,7 @@ def test_a_low_rank_prior_keeps_its_digits_in_float32():
     covariance = np.diag(np.full(200, 1e-4)) + np.outer(column, column)
     truth = np.diag(np.linalg.inv(np.linalg.inv(covariance) + np.diag(h)))
     prior = gaussians.low_rank({"w": jnp.zeros(200)}, 1e-4, {"w": jnp.asarray(column, jnp.float32)[None]})
-    found = prior.add_diagonal_precision({"w": jnp.asarray(h, jnp.float32)}).variance()["w"]
+    found = prior.add_diagonal_precision({"w": jnp.asarray(h, jnp.float32)}).variance["w"]
     np.testing.assert_allclose(found, truth, rtol=1e-4)
 
 

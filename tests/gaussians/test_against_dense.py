@@ -55,7 +55,7 @@ def _more_answers(g: Any, params: Any) -> dict[str, jax.Array]:
     """The rest, which is asked once for every structure."""
     return {
         "squared_mahalanobis": g.squared_mahalanobis(params),
-        "variance": _ravel(g.variance()),
+        "variance": _ravel(g.variance),
         "precision_diagonal": _ravel(jax.tree.map(_whole, g.precision_diagonal(), g.mean)),
         "root": _matrix(g.unwhiten, g.mean),
         "inverse_root": _matrix(g.whiten, g.mean),

@@ -97,7 +97,7 @@ def test_files_hold_the_small_shapes(tmp_path):
     }
     loaded = gaussians.load(tmp_path / "g", like=mean)
     jax.tree.map(np.testing.assert_array_equal, loaded, g)
-    np.testing.assert_array_equal(loaded.variance()["table"][:, 7], np.arange(1, 41))
+    np.testing.assert_array_equal(loaded.variance["table"][:, 7], np.arange(1, 41))
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 1), (1, 2), (1, 1, 3), (0, 3)])

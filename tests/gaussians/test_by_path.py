@@ -127,7 +127,7 @@ def test_double_star_is_everything_not_named():
     params = _target()
     named = gaussians.isotropic(params, 3.0)
     prior = gaussians.by_path({"**/bias": named, "**": gaussians.isotropic(params, 0.5)})
-    scales = {path: float(leaf.ravel()[0]) for path, leaf in btl.tree.by_paths(prior.variance()).items()}
+    scales = {path: float(leaf.ravel()[0]) for path, leaf in btl.tree.by_paths(prior.variance).items()}
     assert scales == {"body/bias": 9.0, "body/kernel": 0.25, "head/bias": 9.0, "head/kernel": 0.25}
 
 
@@ -135,7 +135,7 @@ def test_blocks_within_blocks():
     params = _target()
     inner = gaussians.by_path({"**/bias": gaussians.isotropic(params, 3.0), "**": gaussians.isotropic(params, 0.5)})
     prior = gaussians.by_path({"head/**": gaussians.isotropic(params, 7.0), "**": inner})
-    scales = {path: float(leaf.ravel()[0]) for path, leaf in btl.tree.by_paths(prior.variance()).items()}
+    scales = {path: float(leaf.ravel()[0]) for path, leaf in btl.tree.by_paths(prior.variance).items()}
     assert scales == {"body/bias": 9.0, "body/kernel": 0.25, "head/bias": 49.0, "head/kernel": 49.0}
 
 
@@ -146,7 +146,7 @@ def test_conditioning_on_whole_blocks():
     part = prior.condition(_source(), "body/**")
     assert btl.tree.paths(part.mean) == ["body/bias", "body/kernel"]
     # Independent of the head, so that what is given changes nothing.
-    np.testing.assert_allclose(_flat(part.variance()), np.diag(cov), rtol=1e-5)
+    np.testing.assert_allclose(_flat(part.variance), np.diag(cov), rtol=1e-5)
 
 
 # ---------------------------------------------------------------- bad input

@@ -340,7 +340,7 @@ def test_writing_is_all_or_nothing(path, monkeypatch):
 def test_a_file_is_replaced(path):
     for scale in (1.0, 2.0):
         gaussians.save(str(path), gaussians.isotropic({"w": jnp.ones(2)}, scale))
-    np.testing.assert_array_equal(gaussians.load(str(path)).variance()["w"], 4.0)
+    np.testing.assert_array_equal(gaussians.load(str(path)).variance["w"], 4.0)
 
 
 UNWRITABLE = [

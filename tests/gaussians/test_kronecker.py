@@ -85,7 +85,7 @@ def _answers(g: Any, params: Any) -> dict[str, jax.Array]:
         "log_prob": g.log_prob(params),
         "covariance": _matrix(g.covariance_mv, g.mean),
         "precision": _matrix(g.precision_mv, g.mean),
-        "variance": _flat(g.variance()),
+        "variance": _flat(g.variance),
         "precision_diagonal": _flat(g.precision_diagonal()),
         "root": _matrix(g.unwhiten, g.mean),
         "inverse_root": _matrix(g.whiten, g.mean),
@@ -140,7 +140,7 @@ def test_one_scale_for_all_rows_can_be_inflated():
     found = jax.jit(lambda *args: _answers(_build(args[0], args[2]).inflate(0.7), args[1]))(mean, params, x)
     _check(found, np.asarray(_flat(mean)), _covariance(x) + 0.7 * np.eye(30), np.asarray(_flat(params)))
     equal = x._replace(scale=np.full(ROWS, x.scale))
-    np.testing.assert_allclose(_flat(_build(mean, equal).inflate(0.7).variance()), found["variance"], rtol=RTOL)
+    np.testing.assert_allclose(_flat(_build(mean, equal).inflate(0.7).variance), found["variance"], rtol=RTOL)
 
 
 @pytest.mark.x64

@@ -46,7 +46,7 @@ METHODS = {
     "log_prob": lambda g, x: g.log_prob(x),
     "gradient": lambda g, x: jax.grad(g.log_prob)(x),
     "sample": lambda g, x: g.sample(jax.random.key(0), 2),
-    "variance": lambda g, x: g.variance(),
+    "variance": lambda g, x: g.variance,
     "precision_diagonal": lambda g, x: g.precision_diagonal(),
     "precision_mv": lambda g, x: g.precision_mv(x),
     "covariance_mv": lambda g, x: g.covariance_mv(x),

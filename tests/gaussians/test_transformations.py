@@ -185,7 +185,7 @@ def test_float32_stays_float32_among_float64(name):
     def program(mean, ingredients, params):
         g = BY_NAME[name].build(mean, ingredients)
         part = g.condition(params, "layers/**")
-        return g, g.inflate(0.1), part, g.covariance_mv(params), g.variance(), g.sample(jax.random.key(0), 2)
+        return g, g.inflate(0.1), part, g.covariance_mv(params), g.variance, g.sample(jax.random.key(0), 2)
 
     shapes = jax.eval_shape(program, mean, ingredients, params)
     assert {str(x.dtype) for x in jax.tree.leaves(shapes)} == {"float32"}

@@ -38,7 +38,7 @@ def mean_field_optimum(posterior: Any, problem: lg.Problem, u: float) -> None:
     # every 100 steps, variances are left 3 % of noise at most, and means a tenth of a standard deviation. Rounding
     # touches a variance through the products of one column of X with itself, six factors (1 + u) each.
     variance = 1 / np.diag(np.linalg.inv(problem.covariance))
-    np.testing.assert_allclose(lg.flat(posterior.variance()), variance, rtol=0.1 + 6 * u)
+    np.testing.assert_allclose(lg.flat(posterior.variance), variance, rtol=0.1 + 6 * u)
     assert np.all(np.abs(lg.flat(posterior.mean) - problem.mean) < 0.1 * np.sqrt(variance) + shift(problem, u))
 
 

@@ -124,7 +124,7 @@ def test_members_with_gaussians_make_a_mixture():
     draws = _rows(posterior.sample(jax.random.key(1), 20))
     assert draws.shape == (20, SIZE)
     components: Any = posterior.components
-    widths = [np.sqrt(lg.flat(c.variance()).max()) for c in components]
+    widths = [np.sqrt(lg.flat(c.variance).max()) for c in components]
     distances = [np.abs(draws - lg.flat(c.mean)).max(1) / w for c, w in zip(components, widths, strict=True)]
     assert np.all(np.min(distances, axis=0) < 6)
     with pytest.raises(ValueError, match=r"posterior of the members at .* \(swag: two iterates\)"):

@@ -62,7 +62,7 @@ def test_steps_by_hand():
         np.testing.assert_allclose(lg.flat(state.mean), m, rtol=1e-10)
         np.testing.assert_allclose(lg.flat(state.hessian), h, rtol=1e-10)
     posterior: Any = inference.posterior(state)
-    np.testing.assert_allclose(lg.flat(posterior.variance()), 1 / (ess * (h + delta)), rtol=1e-10)
+    np.testing.assert_allclose(lg.flat(posterior.variance), 1 / (ess * (h + delta)), rtol=1e-10)
     np.testing.assert_allclose(lg.flat(posterior.mean), m, rtol=1e-10)
 
 
@@ -106,7 +106,7 @@ def test_the_mean_field_optimum_is_where_it_rests(structure):
             return jnp.concatenate([x.ravel() for x in jax.tree.leaves(moved)]), info
 
         posterior: Any = inference.posterior(state)
-        return *jax.vmap(one)(jax.random.split(jax.random.key(1), DRAWS)), posterior.variance()
+        return *jax.vmap(one)(jax.random.split(jax.random.key(1), DRAWS)), posterior.variance
 
     stacked = jax.tree.map(lambda *xs: np.stack(xs), *cases)
     moved, info, variance = drifts(*map(jnp.asarray, stacked))
@@ -148,7 +148,7 @@ def test_finds_the_mean_field_optimum_from_afar_within_its_own_noise():
     assert np.all(np.abs(found - hessian - bias) < 5 * spread)
     precision = NUM * (hessian + bias) + 1 / variance - NUM * hessian
     # Noise in h moves sigma, and with it nothing but the next noise.
-    np.testing.assert_allclose(1 / lg.flat(fitted.posterior.variance()), precision, atol=float(5 * NUM * spread.max()))
+    np.testing.assert_allclose(1 / lg.flat(fitted.posterior.variance), precision, atol=float(5 * NUM * spread.max()))
     assert np.max(5 * NUM * spread * variance) < 0.25, "the bound is too loose to say anything"
     # The rates end at 5e-4: the mean has averaged over a thousand steps of 16 draws.
     assert np.all(np.abs(lg.flat(fitted.params) - mean) < 0.1 * np.sqrt(variance))
@@ -168,7 +168,7 @@ def test_without_data_it_goes_to_the_projection_of_the_prior():
     scale = 1 / np.sqrt(np.diag(precision))
     assert np.linalg.eigvalsh(scale[:, None] * precision * scale).min() > 0.01
     np.testing.assert_allclose(lg.flat(fitted.params), problem.prior[0], atol=1e-3)
-    np.testing.assert_allclose(lg.flat(fitted.posterior.variance()), 1 / np.diag(precision), rtol=1e-10)
+    np.testing.assert_allclose(lg.flat(fitted.posterior.variance), 1 / np.diag(precision), rtol=1e-10)
 
 
 def test_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
@@ -199,7 +199,7 @@ def test_the_variances_stay_positive_whatever_the_gradients():
     def step(state, key):
         state, _ = inference.step(key, state, batch)
         posterior: Any = inference.posterior(state)
-        return state, (state.hessian["w"], posterior.variance()["w"])
+        return state, (state.hessian["w"], posterior.variance["w"])
 
     keys = jax.random.split(jax.random.key(0), 500)
     hessian, variance = jax.jit(lambda state: jax.lax.scan(step, state, keys))(inference.init(keys[0], net.params))[1]

@@ -195,14 +195,14 @@ def test_a_selection_conditions_the_prior_on_the_rest(name):
     expected[block, block] = np.linalg.inv(precision)
     np.testing.assert_allclose(_covariance(posterior), expected, rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(lg.flat(posterior.mean), fixed)
-    np.testing.assert_allclose(lg.flat(posterior.variance()), np.diag(expected), rtol=1e-8)
+    np.testing.assert_allclose(lg.flat(posterior.variance), np.diag(expected), rtol=1e-8)
     root = _matrix(posterior.unwhiten)
     np.testing.assert_allclose(root.T @ root, expected, rtol=1e-8, atol=1e-12)
     draws = posterior.sample(jax.random.key(1), 3)
     np.testing.assert_array_equal(draws["a/head"], np.tile(fixed[:2], (3, 1)))
     assert np.all(draws["body"]["kernel"] != lg.tree(fixed)["body"]["kernel"])
     predict = btl.predict.monte_carlo(jax.random.key(1), joint, posterior, 4)
-    assert predict(jnp.asarray(problem.inputs)).mean().shape == (NUM,)
+    assert predict(jnp.asarray(problem.inputs)).mean.shape == (NUM,)
 
 
 @pytest.mark.x64
@@ -306,7 +306,7 @@ def test_a_likelihood_that_knows_no_hessian_is_differentiated():
     joint, params, data = _small(likelihood=btl.likelihoods.from_function(student))
     for kind in (curvature.ggn, curvature.empirical_fisher):
         posterior = btl.infer.laplace(KEY, joint, params, data, kind=kind)
-        assert np.all(lg.flat(posterior.variance()) < 1)
+        assert np.all(lg.flat(posterior.variance) < 1)
 
 
 def _batch_normalised(params, state, inputs, key):
@@ -359,7 +359,7 @@ class _Other:
     def log_prob(self, params):
         return jnp.zeros(())
 
-    def sample(self, key, num):
+    def sample(self, key, num_samples):
         return None
 
 

@@ -169,8 +169,8 @@ class _Disguised:
     def log_prob(self, params):
         return self._gaussian.log_prob(params)
 
-    def sample(self, key, num):
-        return self._gaussian.sample(key, num)
+    def sample(self, key, num_samples):
+        return self._gaussian.sample(key, num_samples)
 
 
 @pytest.mark.x64

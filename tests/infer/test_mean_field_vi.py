@@ -84,7 +84,7 @@ def test_finds_the_variances_from_afar(structure):
         jax.random.key(0), inference, lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=10_000, progress=False,
         batch_size=NUM,
     )  # fmt: skip
-    np.testing.assert_allclose(lg.flat(fitted.posterior.variance()), variance, rtol=0.02)
+    np.testing.assert_allclose(lg.flat(fitted.posterior.variance), variance, rtol=0.02)
     # Means to a tenth of a posterior standard deviation.
     assert np.all(np.abs(lg.flat(fitted.params) - mean) < 0.1 * np.sqrt(variance))
 
@@ -102,7 +102,7 @@ def test_without_data_it_gives_the_projection_of_the_prior(structure):
     # The KL is exact and its gradient noiseless, so that only the optimizer's tail is left: rates add up to 1e-2 after
     # 3000 steps, and to 1e-3 after 4000.
     np.testing.assert_allclose(lg.flat(fitted.params), problem.prior[0], atol=1e-5)
-    np.testing.assert_allclose(lg.flat(fitted.posterior.variance()), 1 / np.diag(precision), rtol=1e-5)
+    np.testing.assert_allclose(lg.flat(fitted.posterior.variance), 1 / np.diag(precision), rtol=1e-5)
 
 
 @pytest.mark.x64
@@ -116,7 +116,7 @@ def test_under_the_flat_prior_it_fits_the_likelihood_alone():
     fitted = btl.fit(
         jax.random.key(0), inference, lg.tree(jnp.zeros(SIZE)), lg.data(problem), steps=10_000, progress=False
     )
-    np.testing.assert_allclose(lg.flat(fitted.posterior.variance()), 1 / np.diag(np.linalg.inv(covariance)), rtol=0.03)
+    np.testing.assert_allclose(lg.flat(fitted.posterior.variance), 1 / np.diag(np.linalg.inv(covariance)), rtol=0.03)
 
 
 @pytest.mark.x64
@@ -125,8 +125,8 @@ def test_monte_carlo_divergence_is_unbiased_and_used_for_other_priors():
         def log_prob(self, params):
             return jnp.sum(dist.StudentT(4.0).log_prob(params["w"]))
 
-        def sample(self, key, num):
-            return {"w": dist.StudentT(4.0).sample(key, (num, 2))}
+        def sample(self, key, num_samples):
+            return {"w": dist.StudentT(4.0).sample(key, (num_samples, 2))}
 
     q = btl.gaussians.diagonal({"w": jnp.array([0.3, -1.0])}, {"w": jnp.array([0.5, 2.0])})
     p = btl.gaussians.isotropic({"w": jnp.zeros(2)}, 1.5)

@@ -166,7 +166,7 @@ def test_predicts_from_all_draws():
     predict = btl.predict.monte_carlo(jax.random.key(0), joint, fitted.posterior)
     inputs = _data().inputs
     outputs = np.asarray(fitted.posterior.draws["w"]) @ np.asarray(inputs).T
-    np.testing.assert_allclose(predict(inputs).mean(), outputs.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predict(inputs).mean, outputs.mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_chain_without_draws_says_so():

@@ -54,7 +54,9 @@ def test_equals_numpy_on_replayed_iterates():
         np.testing.assert_allclose(_covariance(fitted.posterior), covariance, rtol=1e-9, atol=1e-13)
         np.testing.assert_allclose(lg.flat(fitted.state.params), way[steps], rtol=1e-10)
         # The convention is that of sources.from_iterates.
-        other = btl.sources.from_iterates(list(map(lg.tree, iterates)), rank=min(rank, collected), eps=1e-3, scale=2.0)
+        other = btl.sources.from_iterates(
+            list(map(lg.tree, iterates)), rank=min(rank, collected), eps=1e-3, covariance_scale=2.0
+        )
         np.testing.assert_allclose(_covariance(other), covariance, rtol=1e-9, atol=1e-13)
 
 

@@ -61,7 +61,7 @@ def test_laplace_and_linearised_predictions(likelihood):
     given = btl.predict.linearized(joint, posterior)(jnp.asarray(INPUTS))
     mean, variance = INPUTS @ WEIGHTS, np.einsum("na,ab,nb->n", INPUTS, covariance, INPUTS)
     # E exp(f) for a normal f; the quadrature of 32 nodes is exact to float64 here.
-    np.testing.assert_allclose(given.mean(), np.exp(mean + variance / 2), rtol=1e-8)
+    np.testing.assert_allclose(given.mean, np.exp(mean + variance / 2), rtol=1e-8)
     if type(likelihood) is LogPoisson:
         z = np.linspace(-8, 8, 4001)[:, None]
         weights = np.exp(-0.5 * z**2) / np.exp(-0.5 * z**2).sum()
@@ -69,7 +69,7 @@ def test_laplace_and_linearised_predictions(likelihood):
         np.testing.assert_allclose(given.log_prob(COUNTS), np.log(expected), rtol=1e-8)
     scores = btl.metrics.report(given, COUNTS)
     np.testing.assert_allclose(scores["nll"], -np.mean(given.log_prob(COUNTS)), rtol=1e-10)
-    np.testing.assert_allclose(scores["rmse"], np.sqrt(np.mean((COUNTS - given.mean()) ** 2)), rtol=1e-10)
+    np.testing.assert_allclose(scores["rmse"], np.sqrt(np.mean((COUNTS - given.mean) ** 2)), rtol=1e-10)
 
 
 def test_counts_below_zero_are_refused():

@@ -79,7 +79,7 @@ def test_class_weights_count_in_laplace():
     posterior = btl.infer.laplace(KEY, joint, net.params, data, curvature=curvature.dense(), batch_size=5)
     hessians = CLASS_WEIGHTS[LABELS][:, None, None] * _softmax_hessian(inputs @ np.asarray(net.params))
     precision = np.einsum("na,nb,nij->aibj", inputs, inputs, hessians).reshape(6, 6) + np.eye(6)
-    np.testing.assert_allclose(posterior.variance().reshape(-1), np.diag(np.linalg.inv(precision)), rtol=1e-8)
+    np.testing.assert_allclose(posterior.variance.reshape(-1), np.diag(np.linalg.inv(precision)), rtol=1e-8)
 
 
 @pytest.mark.x64
@@ -111,7 +111,7 @@ def test_laplace_warns_of_what_it_clips():
     with pytest.warns(RuntimeWarning, match=r"19% of the eigenvalues of its Hessians.*set to 0 by the GGN.*fisher"):
         posterior = btl.infer.laplace(KEY, joint, net.params, batch)
     # One example's worth of curvature 2, of 3 that count for N = 2.
-    np.testing.assert_allclose(posterior.variance()["w"], 1 / (1 + 2 * 2 / 3), rtol=1e-5)
+    np.testing.assert_allclose(posterior.variance["w"], 1 / (1 + 2 * 2 / 3), rtol=1e-5)
 
 
 def test_an_inherited_density_is_that_of_its_class():

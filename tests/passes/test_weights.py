@@ -35,7 +35,7 @@ def test_the_variance_of_a_straight_line_is_that_of_the_closed_form():
     joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), btl.gaussians.isotropic(net.params, 1.0), num_data=6)
     batch = btl.Batch(jnp.array([[1.0], [2.0], [3.0]]), jnp.zeros(3), jnp.array([2.0, 1.0, 3.0]))
     posterior = btl.infer.laplace(KEY, joint, net.params, batch)
-    np.testing.assert_allclose(posterior.variance()["w"], [1 / 34], rtol=1e-6)
+    np.testing.assert_allclose(posterior.variance["w"], [1 / 34], rtol=1e-6)
 
 
 def test_losses_and_log_joints():
@@ -59,7 +59,7 @@ def test_losses_and_log_joints():
 def test_curvatures(structure, kind):
     settings: Any = {"curvature": structure, "kind": kind, "batch_size": 2}
     weighted, repeated = (
-        btl.infer.laplace(KEY, JOINT, NET.params, batch, **settings).variance() for batch in (WEIGHTED, REPEATED)
+        btl.infer.laplace(KEY, JOINT, NET.params, batch, **settings).variance for batch in (WEIGHTED, REPEATED)
     )
     assert_close(weighted, repeated)
 

@@ -127,7 +127,7 @@ def test_evidence_and_predictive(laplace, network, task, structure):
         found = btl.predict.linearized(peer.joint, posterior)(np.asarray(peer.inputs))
         variance = np.einsum("bii->bi", covariance.detach())
         np.testing.assert_allclose(found.function_variance(), variance, rtol=1e-4)
-        np.testing.assert_allclose(found.variance(), variance + NOISE**2, rtol=1e-4)
+        np.testing.assert_allclose(found.variance, variance + NOISE**2, rtol=1e-4)
 
 
 @pytest.mark.x64

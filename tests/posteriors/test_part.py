@@ -79,8 +79,8 @@ def test_moments_and_draws_of_the_whole_are_those_of_dense_algebra():
     posterior = _laplace(p, _joint(p), slice(NUM), mean)
     np.testing.assert_allclose(posterior.mean["body"], p.body)
     np.testing.assert_allclose(posterior.mean["head"], mean, rtol=1e-10)
-    np.testing.assert_allclose(posterior.variance()["body"], np.zeros(BODY))
-    np.testing.assert_allclose(posterior.variance()["head"], np.diag(covariance), rtol=1e-10)
+    np.testing.assert_allclose(posterior.variance["body"], np.zeros(BODY))
+    np.testing.assert_allclose(posterior.variance["head"], np.diag(covariance), rtol=1e-10)
     columns = jax.vmap(posterior.covariance_mv)(_tree(np.eye(SIZE)[:, :BODY], np.eye(SIZE)[:, HEAD]))
     np.testing.assert_allclose(columns["head"][BODY:], covariance, rtol=1e-10, atol=1e-12)
     np.testing.assert_array_equal(columns["body"], np.zeros((SIZE, BODY)))
@@ -119,10 +119,10 @@ def test_a_part_of_a_part_is_conditioned_again():
     mean = covariance[0, 1:] @ np.linalg.solve(others, [2.0, 3.0])
     variance = covariance[0, 0] - covariance[0, 1:] @ np.linalg.solve(others, covariance[1:, 0])
     np.testing.assert_allclose(given.mean["a"], [mean], rtol=1e-10)
-    np.testing.assert_allclose(given.variance()["a"], [variance], rtol=1e-10)
+    np.testing.assert_allclose(given.variance["a"], [variance], rtol=1e-10)
     assert given.mean["b"] is None
-    np.testing.assert_allclose(part.rescale(4.0).variance()["a"], 4 * part.variance()["a"], rtol=1e-10)
-    np.testing.assert_allclose(part.inflate(0.5).variance()["b"], part.variance()["b"] + 0.5, rtol=1e-10)
+    np.testing.assert_allclose(part.rescale(4.0).variance["a"], 4 * part.variance["a"], rtol=1e-10)
+    np.testing.assert_allclose(part.inflate(0.5).variance["b"], part.variance["b"] + 0.5, rtol=1e-10)
 
 
 # ---------------------------------------------------------------- every pair
@@ -171,12 +171,12 @@ def test_every_pair_of_log_joint_and_posterior_predicts_or_says_why_not(name):
                 make(whole)
             continue
         # The log joint lends its network and likelihood alone, which are the same.
-        np.testing.assert_allclose(make(whole)(inputs).mean(), given.mean(), rtol=1e-12)
+        np.testing.assert_allclose(make(whole)(inputs).mean(), given.mean, rtol=1e-12)
     if name in ("part", "bare"):
         mean, covariance = _given_body(p, slice(NUM))
         x = p.inputs[:3]
         given = predict.linearized_joint(head, posterior)(inputs)
-        np.testing.assert_allclose(given.mean(), x[:, :BODY] @ p.body + x[:, HEAD] @ mean, rtol=1e-10)
+        np.testing.assert_allclose(given.mean, x[:, :BODY] @ p.body + x[:, HEAD] @ mean, rtol=1e-10)
         expected = x[:, HEAD] @ covariance @ x[:, HEAD].T
         np.testing.assert_allclose(given.function_covariance(), expected, rtol=1e-10, atol=1e-12)
 
@@ -230,7 +230,7 @@ def test_whole_puts_what_a_method_gave_beside_what_was_fixed():
     assert isinstance(point.part, btl.Point)
     for lent in (joint, first.joint, second.joint):
         given = predict.monte_carlo(KEY, lent, point)(jnp.ones((1, 1)))
-        np.testing.assert_allclose(given.mean(), [[6.0]])
+        np.testing.assert_allclose(given.mean, [[6.0]])
 
 
 @pytest.mark.x64
@@ -258,4 +258,4 @@ def test_refuses():
     with pytest.raises(ValueError, match="the prior is not about 'body', which vary in the posterior"):
         btl.diagnostics.spread(KEY, btl.gaussians.isotropic(posterior.mean, 1.0), posterior)
     with pytest.raises(AttributeError, match="the random part is a Samples; only of Gaussians is that known"):
-        _ = Part(btl.Samples({"w": jnp.zeros((2, 1))}, jnp.zeros(2)), {"w": None}).variance()
+        _ = Part(btl.Samples({"w": jnp.zeros((2, 1))}, jnp.zeros(2)), {"w": None}).variance

@@ -125,7 +125,7 @@ def test_under_jit_and_vmap():
     posterior, _ = matrix_normal(rng, params)
 
     def variance(scale, inputs):
-        return moments(dense_layers, params, posterior.rescale(scale), inputs, batch_size=2).variance()
+        return moments(dense_layers, params, posterior.rescale(scale), inputs, batch_size=2).variance
 
     together = jax.jit(jax.vmap(variance, in_axes=(0, None)))(jnp.array([1.0, 4.0]), inputs)
     np.testing.assert_allclose(together[1], 4 * together[0], rtol=1e-4)  # float32 sums

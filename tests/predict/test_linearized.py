@@ -69,7 +69,7 @@ def test_moments_are_those_of_the_explicit_jacobian(case):
     np.testing.assert_allclose(given.mean[0], network(jax.tree.map(jnp.asarray, mean), inputs), rtol=1e-12)
     np.testing.assert_allclose(given.covariance[0], jac @ covariance @ jac.transpose(0, 2, 1), rtol=1e-9, atol=1e-11)
     np.testing.assert_array_equal(given.covariance, np.swapaxes(given.covariance, -1, -2))
-    np.testing.assert_array_equal(given.variance()[0], np.diagonal(given.covariance[0], axis1=1, axis2=2))
+    np.testing.assert_array_equal(given.variance[0], np.diagonal(given.covariance[0], axis1=1, axis2=2))
 
 
 @pytest.mark.x64
@@ -88,9 +88,9 @@ def test_is_exact_for_a_linear_network(prior, kappa, name):
     # x_star is in the order of the fixture, the network's columns are in that of the tree: the same, as in X.
     given = predict.linearized(joint(structure, problem), posterior)(np.array([FIXTURE["x_star"]]))
     answer = FIXTURE[name]
-    np.testing.assert_allclose(given.mean(), [answer["f_mean"]], rtol=1e-8)  # the figure
+    np.testing.assert_allclose(given.mean, [answer["f_mean"]], rtol=1e-8)  # the figure
     np.testing.assert_allclose(given.function_variance(), [answer["f_var"]], rtol=1e-8)
-    np.testing.assert_allclose(given.variance(), [answer["y_var"]], rtol=1e-8)
+    np.testing.assert_allclose(given.variance, [answer["y_var"]], rtol=1e-8)
     expected = norm.logpdf(0.3, answer["f_mean"], np.sqrt(answer["y_var"]))
     np.testing.assert_allclose(given.log_prob(np.array([0.3])), [expected], rtol=1e-8)
 
@@ -400,7 +400,7 @@ def test_outputs_have_at_least_float32():
     assert given.mean.dtype == given.covariance.dtype == jnp.float32
     exact = predict.linearized(log_joint(network, s.mean, likelihoods.categorical()), s.posterior, raw)(s.inputs)
     # bfloat16 has 8 bits; what it computes is the derivative of the network, to a few times its rounding
-    np.testing.assert_allclose(given.variance(), exact.variance(), rtol=0.1)
+    np.testing.assert_allclose(given.variance, exact.variance, rtol=0.1)
 
 
 def test_a_convolutional_network_on_pictures():

@@ -63,8 +63,8 @@ def test_moments_of_a_linear_network_are_exact(make):
 def test_the_predictive_is_the_mixture_with_noise():
     predictive = _predict(_linen(True), 50)(INPUTS)
     outputs = np.asarray(predictive.outputs)
-    np.testing.assert_allclose(predictive.mean(), outputs.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(predictive.variance(), outputs.var(0) + 0.01, rtol=1e-4)
+    np.testing.assert_allclose(predictive.mean, outputs.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(predictive.variance, outputs.var(0) + 0.01, rtol=1e-4)
 
 
 def test_the_key_decides_and_neither_the_batch_nor_the_chunk():

@@ -61,8 +61,8 @@ def test_regression_against_the_exact_predictive():
     )(jnp.array([0.0, 1.0, -2.0]))
     mean, variance = np.array([0.0, 1.0, -2.0]), np.array([0.09, 0.34, 1.09])
     # standard errors of a mean and of a variance over num normal draws
-    np.testing.assert_allclose(predictive.mean(), mean, atol=5 * np.sqrt(1.0 / num))
-    np.testing.assert_allclose(predictive.variance(), variance, atol=5 * np.sqrt(2.0 / num))
+    np.testing.assert_allclose(predictive.mean, mean, atol=5 * np.sqrt(1.0 / num))
+    np.testing.assert_allclose(predictive.variance, variance, atol=5 * np.sqrt(2.0 / num))
     np.testing.assert_allclose(predictive.function_variance(), variance - 0.09, atol=5 * np.sqrt(2.0 / num))
     # a density averaged over draws: its relative spread is below 3 here
     np.testing.assert_allclose(
@@ -207,10 +207,10 @@ def test_fresh_draws_are_those_of_the_posterior():
     num = 10_050  # the last of the chunks is half full
     predict = monte_carlo_average(jax.random.key(0), joint, posterior, num, sample_chunk=100)
     given = predict(jnp.array([1.0, -2.0]))
-    np.testing.assert_allclose(given.mean(), [1.0, -2.0], atol=5 * 0.5 * 2 / np.sqrt(num))
+    np.testing.assert_allclose(given.mean, [1.0, -2.0], atol=5 * 0.5 * 2 / np.sqrt(num))
     np.testing.assert_allclose(given.function_variance(), [0.25, 1.0], rtol=5 * np.sqrt(2 / num))
     np.testing.assert_allclose(given.expected_variance(), 0.09, rtol=1e-4)  # float32 sum of the weights
-    np.testing.assert_array_equal(predict(jnp.array([1.0, -2.0])).mean(), given.mean())
+    np.testing.assert_array_equal(predict(jnp.array([1.0, -2.0])).mean, given.mean)
 
 
 def test_neither_all_draws_nor_all_outputs_are_ever_held():

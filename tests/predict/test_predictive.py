@@ -36,8 +36,8 @@ def test_binary_probs_have_one_number_per_example():
     predictive = Predictive(jnp.asarray(logits), likelihoods.bernoulli(), jnp.log(WEIGHTS))
     expected = WEIGHTS @ (1 / (1 + np.exp(-logits)))
     np.testing.assert_allclose(predictive.probs, expected, rtol=1e-13)  # float64 rounding
-    np.testing.assert_allclose(predictive.mean(), expected, rtol=1e-13)
-    np.testing.assert_allclose(predictive.variance(), expected * (1 - expected), rtol=1e-12)
+    np.testing.assert_allclose(predictive.mean, expected, rtol=1e-13)
+    np.testing.assert_allclose(predictive.variance, expected * (1 - expected), rtol=1e-12)
 
 
 @pytest.mark.x64
@@ -74,8 +74,8 @@ def test_moments_are_those_of_the_mixture(shape):
     weights = WEIGHTS.reshape(-1, *(1,) * len(shape))
     mean = np.sum(weights * location, axis=0)
     second = np.sum(weights * (location**2 + scale**2), axis=0)
-    np.testing.assert_allclose(predictive.mean(), mean, rtol=1e-12)  # float64 rounding, here and below
-    np.testing.assert_allclose(predictive.variance(), second - mean**2, rtol=1e-11)
+    np.testing.assert_allclose(predictive.mean, mean, rtol=1e-12)  # float64 rounding, here and below
+    np.testing.assert_allclose(predictive.variance, second - mean**2, rtol=1e-11)
     spread = np.sum(weights * location**2, axis=0) - mean**2
     np.testing.assert_allclose(predictive.function_variance(), spread, rtol=1e-11)
 
@@ -129,7 +129,7 @@ def test_works_under_jit_vmap_and_grad():
     )
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), predictive.outputs)
     means = jax.vmap(lambda o: Predictive(o, predictive.likelihood, predictive.log_weights).mean())(many)
-    np.testing.assert_allclose(means[0], predictive.mean(), rtol=1e-5)  # float32 rounding
+    np.testing.assert_allclose(means[0], predictive.mean, rtol=1e-5)  # float32 rounding
     gradient = jax.grad(lambda o: Predictive((o, predictive.outputs[1]), *_rest(predictive)).mean().sum())
     np.testing.assert_allclose(gradient(jnp.asarray(location)), np.tile(WEIGHTS[:, None], 4), rtol=1e-5)
 
@@ -144,9 +144,9 @@ def test_what_does_not_apply_says_so():
     with pytest.raises(TypeError, match=r"probs are for classification.*Normal over targets of shape \(2,\)"):
         _ = normals.probs
     with pytest.raises(TypeError, match="class labels have no mean"):
-        classes.mean()
+        _ = classes.mean
     with pytest.raises(TypeError, match="class labels have no mean"):
-        classes.variance()
+        _ = classes.variance
     with pytest.raises(TypeError, match=r"cdf is for real targets.*CategoricalLogits"):
         classes.cdf(jnp.zeros(4))
     with pytest.raises(TypeError, match=r"quantile is for real targets.*CategoricalLogits"):

@@ -116,7 +116,7 @@ def test_variance_is_that_of_the_noise_and_of_the_means():
     spread = np.einsum("s,sbc->bc", WEIGHTS, (location - mean) ** 2)
     np.testing.assert_allclose(predictive.expected_variance(), noise, rtol=1e-12)
     np.testing.assert_allclose(predictive.function_variance(), spread, rtol=1e-12)
-    np.testing.assert_allclose(predictive.variance(), noise + spread, rtol=1e-12)
+    np.testing.assert_allclose(predictive.variance, noise + spread, rtol=1e-12)
 
 
 @pytest.mark.x64

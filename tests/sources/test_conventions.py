@@ -51,7 +51,7 @@ def _shwartz_ziv_2022(variance, deviations):
 def test_covariance_under_a_convention(convention, truth):
     iterates = np.random.default_rng(0).normal(size=(11, 7))
     tree = {"a": iterates[:, :4].reshape(-1, 2, 2), "b": iterates[:, 4:]}
-    prior = btl.sources.from_iterates(tree, rank=K, eps=EPS, scale=C, convention=convention)
+    prior = btl.sources.from_iterates(tree, rank=K, eps=EPS, covariance_scale=C, convention=convention)
     units = np.eye(7)
     columns = jax.vmap(prior.covariance_mv)({"a": units[:, :4].reshape(-1, 2, 2), "b": units[:, 4:]})
     found = np.hstack([x.reshape(7, -1) for x in (columns["a"], columns["b"])])

@@ -72,7 +72,7 @@ def test_streaming_equals_the_whole(num):
     assert int(iterates.count) == num
     flat = jax.flatten_util.ravel_pytree
     np.testing.assert_allclose(flat(iterates.mean)[0], rows.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(flat(iterates.variance())[0], rows.var(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(flat(iterates.variance)[0], rows.var(axis=0), rtol=1e-12)
     newest = jax.vmap(lambda tree: flat(tree)[0])(iterates.newest(min(num, 4)))
     np.testing.assert_array_equal(newest, rows[-4:])
 
@@ -80,7 +80,7 @@ def test_streaming_equals_the_whole(num):
 @pytest.mark.x64
 def test_is_the_covariance_of_the_iterates():
     rows, trees = _trees(11)
-    prior = from_iterates(trees, rank=3, eps=0.3, scale=5.0)
+    prior = from_iterates(trees, rank=3, eps=0.3, covariance_scale=5.0)
     deviations = rows[-3:] - rows.mean(axis=0)
     truth = 2.5 * (np.diag(rows.var(axis=0)) + deviations.T @ deviations / 2) + 0.3 * np.eye(7)
     np.testing.assert_allclose(_covariance(prior), truth, rtol=1e-10, atol=1e-10)
@@ -94,7 +94,7 @@ def test_variance_survives_a_large_mean_in_float32():
     iterates = _stream([{"w": jnp.asarray(row)} for row in rows], 2)
     assert iterates.mean["w"].dtype == jnp.float32
     # float32 resolves 1000 to 6e-5, under 1 % of the standard deviation; E[w^2] - E[w]^2 would be off by 0.06.
-    np.testing.assert_allclose(iterates.variance()["w"], truth, rtol=0.02)
+    np.testing.assert_allclose(iterates.variance["w"], truth, rtol=0.02)
     assert np.abs((rows * rows).mean(axis=0) - rows.mean(axis=0) ** 2 - truth).max() > 100 * truth.max()
 
 
@@ -122,7 +122,9 @@ def test_scale_may_be_traced():
     iterates = _stream(trees, 3)
 
     def log_prob(scale):
-        return from_iterates(iterates, rank=3, eps=0.1, scale=scale).log_prob(jax.tree.map(lambda x: x[0], stacked))
+        return from_iterates(iterates, rank=3, eps=0.1, covariance_scale=scale).log_prob(
+            jax.tree.map(lambda x: x[0], stacked)
+        )
 
     found = jax.jit(jax.vmap(log_prob))(jnp.array([0.5, 20.0]))
     deviations = rows[-3:] - rows.mean(axis=0)
@@ -168,7 +170,7 @@ def test_collector_takes_one_iterate_per_chunk():
     # After steps 6, 8 and 10 the parameters were the start plus as many.
     assert int(collector.iterates.count) == 3
     np.testing.assert_allclose(collector.iterates.mean["w"], [8.0, 18.0], rtol=1e-6)
-    np.testing.assert_allclose(collector.iterates.variance()["w"], [8 / 3, 8 / 3], rtol=1e-6)
+    np.testing.assert_allclose(collector.iterates.variance["w"], [8 / 3, 8 / 3], rtol=1e-6)
     np.testing.assert_array_equal(collector.iterates.newest(2)["w"], [[8.0, 18.0], [10.0, 20.0]])
 
 
@@ -185,8 +187,8 @@ TWO = [{"w": jnp.array([1.0, 2.0, 3.0])}, {"w": jnp.array([2.0, 1.0, 5.0])}]
         (TWO, {"rank": 3}, "rank is 3, but only 2 iterates were kept; collect with keep=3, or lower the rank"),
         (TWO, {"rank": 1}, "rank is 1; at least 2 iterates are needed"),
         (TWO, {"rank": 0}, "rank is 0; at least 2 iterates are needed"),
-        (TWO, {"scale": 0.0}, "scale is 0.0; it multiplies the covariance and must be above 0"),
-        (TWO, {"scale": np.nan}, "scale is nan; it multiplies"),
+        (TWO, {"covariance_scale": 0.0}, "covariance_scale is 0.0; it multiplies the covariance and must be above 0"),
+        (TWO, {"covariance_scale": np.nan}, "covariance_scale is nan; it multiplies"),
         (TWO, {"eps": -1e-3}, "eps is -0.001; the floor of the variances must be 0 or more"),
         ([*TWO, {"w": jnp.array([1.0, jnp.nan, 0.0])}], {}, "mean at 'w' has 1 non-finite of 3 values; the source div"),
         ([*TWO, {"w": jnp.ones(1)}], {}, r"the new iterate and the ones before differ at 'w': \(1,\) against \(3,\)"),

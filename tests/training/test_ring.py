@@ -27,7 +27,7 @@ def test_the_newest_come_oldest_first(num):
 
 def test_what_is_not_wanted_leaves_no_trace():
     before = _filled(3, 5)
-    after = before.add({"w": jnp.ones(2)}, wanted=jnp.array(False))
+    after = before.add({"w": jnp.ones(2)}, adds=jnp.array(False))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), before, after))
 
 
@@ -35,7 +35,7 @@ def test_what_is_not_wanted_leaves_no_trace():
 @pytest.mark.parametrize("added", [True, False])
 def test_a_step_taken_back_is_as_if_it_had_not_been(num, added):
     before = _filled(3, num)
-    after = before.add({"w": jnp.full(2, jnp.nan)}, wanted=added)
+    after = before.add({"w": jnp.full(2, jnp.nan)}, adds=added)
     members = jax.tree.map(lambda a, b: jnp.stack([a, b]), (after, jnp.float32(1)), (after, jnp.float32(1)))
     olds = jax.tree.map(lambda a: jnp.stack([a, a]), (before, jnp.float32(0)))
     chosen = jax.jit(jax.vmap(if_else))(jnp.array([True, False]), members, olds)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from bayestl import _tree, likelihoods
 from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Net, Params, Prior, Targets
@@ -137,6 +138,10 @@ class LogJoint:
     def log_likelihoods(self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None) -> jax.Array:
         """``log p(target_i | input_i, theta)``, (B,), nats; neither scaled, tempered nor weighted."""
         return self._log_likelihoods(params, batch, key, state)[0]
+
+    def scorer(self) -> Partial:
+        """:meth:`log_likelihoods` as a pytree, for ``Inference.log_likelihoods``; the prior is not a part of it."""
+        return Partial(LogJoint.log_likelihoods, self.replace(prior=None))
 
     @property
     def effective_num_data(self) -> jax.Array:

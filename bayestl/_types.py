@@ -176,9 +176,12 @@ class Inference(NamedTuple):
         posterior: ``(state) -> Posterior``.
         check: ``(params, inputs, targets) -> None``; raises on a start or a data set that does not fit. ``fit`` calls
             it once, before anything is compiled.
+        log_likelihoods: ``(params, batch, state=the network's) -> (B,)``, nats, for the validation score of ``fit``;
+            None for a method that cannot be scored. ``params`` are the ``params`` or the ``mean`` of its state.
     """
 
     init: Callable[[Key, Params], Any]
     step: Callable[[Key, Any, Batch], tuple[Any, Any]]
     posterior: Callable[[Any], Posterior]
     check: Callable[[Params, Any, Any], None] = _no_check
+    log_likelihoods: Callable[..., jax.Array] | None = None

@@ -93,7 +93,7 @@ def ivon(
     _check(joint, momentum, hessian_decay, initial_hessian, num_samples)
     step = Partial(_step, joint, as_schedule(learning_rate), momentum, hessian_decay, num_samples)
     init = Partial(_init, joint, jnp.asarray(initial_hessian, jnp.result_type(float)))
-    return Inference(init, step, Partial(_posterior, joint), joint.check)
+    return Inference(init, step, Partial(_posterior, joint), joint.check, joint.scorer())
 
 
 def _check(joint: LogJoint, momentum: Any, hessian_decay: Any, initial_hessian: Any, num_samples: int) -> None:

@@ -96,6 +96,7 @@ def low_rank_vi(
         Partial(_step, joint, optimizer, divergence, num_samples),
         Partial(_posterior),
         joint.check,
+        joint.scorer(),
     )
 
 

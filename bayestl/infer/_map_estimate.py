@@ -72,6 +72,7 @@ def map_estimate(
         Partial(_step, joint, optimizer),
         Partial(_posterior),
         joint.check,
+        joint.scorer(),
     )
 
 

@@ -86,6 +86,7 @@ def mean_field_vi(
         Partial(_step, joint, optimizer, divergence, num_samples),
         Partial(_posterior),
         joint.check,
+        joint.scorer(),
     )
 
 

@@ -64,7 +64,7 @@ def proximal_map(
         raise ValueError(f"momentum is {momentum}; it must lie in [0, 1)")
     schedule = as_schedule(learning_rate)
     step = Partial(_step, joint, schedule, momentum)
-    return Inference(Partial(_init, joint), step, Partial(_posterior), joint.check)
+    return Inference(Partial(_init, joint), step, Partial(_posterior), joint.check, joint.scorer())
 
 
 def _init(joint: LogJoint, key: Key, params: Params) -> ProximalMAPState:

@@ -117,6 +117,7 @@ def scheduled_sghmc(
         Partial(_step, joint, schedule, friction, preconditioner),
         Partial(as_chain),
         joint.check,
+        joint.scorer(),
     )
 
 

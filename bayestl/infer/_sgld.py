@@ -107,6 +107,7 @@ def scheduled_sgld(
         Partial(_step, joint, schedule, preconditioner),
         Partial(as_chain),
         joint.check,
+        joint.scorer(),
     )
 
 

@@ -108,6 +108,7 @@ def swag(
         Partial(_step, point.step, start, every),
         Partial(_posterior, scale, eps),
         joint.check,
+        joint.scorer(),
     )
 
 

@@ -1,6 +1,7 @@
 """Figures on matplotlib axes, given or new. Nothing is shown or saved."""
 
+from bayestl.plots._history import history
 from bayestl.plots._metric_against_n import metric_against_n
 from bayestl.plots._reliability import reliability
 
-__all__ = ["metric_against_n", "reliability"]
+__all__ = ["history", "metric_against_n", "reliability"]

@@ -130,7 +130,7 @@ def drive(
                     reported = now
                     warnings.warn(stopped, RuntimeWarning, stacklevel=3)
                     break
-                if run.validate is not None and (now.step + num == steps or (now.step + num) % every == 0):
+                if run.validate is not None and (now.step + num) % every == 0:
                     chunk[VALIDATION][-1] = run.validate(new_state)
                 before, now = now, Position(new_state, now.step + num, (*now.chunks, chunk))
                 bar.update(num)

@@ -11,14 +11,15 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from bayestl._arguments import check_key
-from bayestl._types import Data, Inference, Key, Params
-from bayestl.passes import first_examples
+from bayestl._types import Batch, Data, Inference, Key, Params
+from bayestl.passes import Batches, first_examples
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
 from bayestl.training._driver import Run, drive
-from bayestl.training._loop import Transform, as_seen, check_run, split_key
+from bayestl.training._loop import Transform, as_seen, check_run, split_key, steps_per_epoch
 from bayestl.training._progress import Callback, History, Progress
 from bayestl.training._results import FitResult
 from bayestl.training._single import Chunks, prepare
+from bayestl.training._validation import Score, check_every, check_validate
 
 
 def fit(
@@ -27,9 +28,12 @@ def fit(
     params: Params,
     data: Data,
     *,
-    steps: int,
+    steps: int | None = None,
+    epochs: int | None = None,
     batch_size: int | None = None,
     transform: Transform | None = None,
+    validate: Data | Batch | Batches | None = None,
+    every: int | None = None,
     chunk_size: int = 100,
     callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoint | None = None,
@@ -49,8 +53,18 @@ def fit(
         params: where to start.
         data: the training data, from ``bayestl.data``.
         steps: number of steps.
+        epochs: in the place of ``steps``, the number of passes over the data, each of ceil(N / batch_size) steps: the
+            last batch of an epoch is filled up from its beginning.
         batch_size: examples per step, 1 to N; by default 64, or N where that is less.
         transform: ``(key, batch) -> batch``, augmentation, inside the compiled program.
+        validate: validation data, as ``data``, or a :class:`~bayestl.Batch`, whose weights count. After every ``every``
+            steps their mean negative log likelihood, nats per example, enters ``history["validation_nll"]``, which has
+            an entry for each step and is NaN at the others. What is scored is the network without dropout at one set of
+            parameters: the ``params`` of the method's state (MAP, SWAG's optimizer, the chain of SGLD and SGHMC), or
+            the ``mean`` of its Gaussian (VI, IVON), with the network's state at that step. No posterior is averaged
+            over: to score it, use a callback. ``transform`` is not applied; examples are ``batch_size`` at a time.
+        every: steps between validations, by default an epoch. Chunks end there, so a stream is read anew after each
+            validation where ``chunk_size`` does not divide ``every``.
         chunk_size: steps between reports.
         callbacks: functions of :class:`Progress`, called after each chunk; True ends the run. What they remember is
             their own: a run that goes on from a checkpoint does not call them for the steps before it.
@@ -62,15 +76,34 @@ def fit(
         progress: show a progress bar.
 
     Raises:
-        ValueError: a start, data, batch size or number of steps that do not fit; a checkpoint of another run; a mesh
-            that does not divide the batch.
+        ValueError: a start, data, batch size or number of steps that do not fit; both steps and epochs, or neither;
+            validation data that do not fit, or a method that cannot be scored; a checkpoint of another run; a mesh that
+            does not divide the batch.
 
     Warns:
         RuntimeWarning: the objective or the state became non-finite; the run stops and keeps the last good state.
+
+    Example:
+        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
+        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), None, num_data=4)
+        >>> train = btl.data.arrays(jnp.ones((4, 1)), jnp.full(4, 2.0))
+        >>> held_out = btl.data.arrays(jnp.ones((2, 1)), jnp.full(2, 2.0))
+        >>> method = btl.infer.map_estimate(joint, optax.sgd(0.5))
+        >>> fitted = btl.fit(
+        ...     jax.random.key(0), method, net.params, train, epochs=2, batch_size=2, validate=held_out, progress=False
+        ... )
+        >>> print(fitted.steps, fitted.history["validation_nll"].round(2))
+        4 [ nan 1.04  nan 0.93]
     """
     check_key("fit", key)
-    batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
-    inference.check(params, *as_seen(first_examples(data), transform))
+    steps, batch_size, capacity = check_run(data, steps, batch_size, chunk_size, epochs)
+    inputs, targets = as_seen(first_examples(data), transform)
+    inference.check(params, inputs, targets)
+    if validate is not None:
+        every = check_every(every, steps, steps_per_epoch(data, batch_size))
+        check_validate(inference, params, validate, inputs)
+    elif every is not None:
+        raise ValueError(f"every is {every}, but there are no data to validate on; give validate, or leave it out")
     keys = split_key(key)
     prepared = prepare(inference.init, inference.step, keys, params, sharding, capacity, batch_size, transform)
 
@@ -81,16 +114,19 @@ def fit(
     with opened(checkpoint, description) as saver, data.open(keys.order, batch_size, capacity, sharding) as window:
         began = time.perf_counter()
         chunks = Chunks(prepared, window(0))
+        score = None if validate is None else Score(inference, prepared.state, validate, batch_size, sharding)
         outcome = drive(
             Run(
                 advance=lambda state, start, num: chunks(window(start), state, start, num),
                 record=_record,
                 progress=lambda step, chunk, state: Progress(step, chunk, state, partial(inference.posterior, state)),
                 summary=lambda chunk, state: f"objective {np.mean(chunk['objective']):.4g}",
+                validate=score,
             ),
             prepared.state,
             steps=steps,
             capacity=capacity,
+            every=every or 0,
             callbacks=callbacks,
             saver=saver,
             progress=progress,

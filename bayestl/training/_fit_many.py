@@ -33,7 +33,8 @@ def fit_many(
     params: Params,
     data: Data,
     *,
-    steps: int,
+    steps: int | None = None,
+    epochs: int | None = None,
     batch_size: int | None = None,
     transform: Transform | None = None,
     chunk_size: int = 100,
@@ -59,6 +60,7 @@ def fit_many(
         data: the training data. Members order data on the device each by its own key. They share the batches of a
             stream, in the order that the first of ``keys`` gives, since a stream is read once for all of them.
         steps: number of steps.
+        epochs: in the place of ``steps``, as :func:`fit`.
         batch_size: examples per step, 1 to N; by default 64, or N where that is less.
         transform: ``(key, batch) -> batch``, inside the compiled program.
         chunk_size: steps between reports.
@@ -81,7 +83,7 @@ def fit_many(
     """
     check_key("fit_many", keys, batched=True)
     num_members = _count(settings, keys)
-    batch_size, capacity = check_run(data, steps, batch_size, chunk_size)
+    steps, batch_size, capacity = check_run(data, steps, batch_size, chunk_size, epochs)
     _check_axis("params", params, params_axis, num_members)
     if data_axis is not None:
         _check_resident(data)

@@ -154,12 +154,25 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack(checks)) if checks else jnp.array(True)
 
 
-def check_run(data: Data, steps: int, batch_size: int | None, chunk_size: int) -> tuple[int, int]:
-    """The batch size and the chunk size of a run, checked."""
+def check_run(
+    data: Data, steps: int | None, batch_size: int | None, chunk_size: int, epochs: int | None = None
+) -> tuple[int, int, int]:
+    """The number of steps, the batch size and the chunk size of a run, checked."""
+    if (steps is None) == (epochs is None):
+        raise ValueError(f"steps is {steps} and epochs is {epochs}; give exactly one of them, the length of the run")
+    batch_size = min(DEFAULT_BATCH_SIZE, data.num_examples) if batch_size is None else batch_size
+    data.check_batch_size(batch_size)
+    if epochs is not None:
+        if not isinstance(epochs, numbers.Integral) or epochs < 1:
+            raise ValueError(f"epochs is {epochs!r}; give a whole number of passes over the data, at least 1")
+        steps = int(epochs) * steps_per_epoch(data, batch_size)
     if not isinstance(steps, numbers.Integral) or steps < 1:
         raise ValueError(f"steps is {steps!r}; give a whole number of training steps, at least 1")
     if not isinstance(chunk_size, numbers.Integral) or chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size!r}; give a whole number of steps between reports, at least 1")
-    batch_size = min(DEFAULT_BATCH_SIZE, data.num_examples) if batch_size is None else batch_size
-    data.check_batch_size(batch_size)
-    return batch_size, min(int(chunk_size), int(steps), data.max_steps(batch_size) or steps)
+    return int(steps), batch_size, min(int(chunk_size), int(steps), data.max_steps(batch_size) or steps)
+
+
+def steps_per_epoch(data: Data, batch_size: int) -> int:
+    """ceil(N / B): the last batch of an epoch is filled up."""
+    return -(-data.num_examples // batch_size)

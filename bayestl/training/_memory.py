@@ -87,7 +87,7 @@ def estimate_memory(
         >>> memory.start == size, memory.states // size, memory.method < 100
         (True, 6, True)
     """
-    batch_size, capacity = check_run(data, sys.maxsize, batch_size, chunk_size)
+    _, batch_size, capacity = check_run(data, sys.maxsize, batch_size, chunk_size)
     arrays, static_init = partition(inference.init)
 
     def init(key: Key, params: Params) -> Any:

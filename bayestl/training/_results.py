@@ -21,7 +21,8 @@ class FitResult(NamedTuple):
     Attributes:
         posterior: the method's posterior.
         state: the method's last good state.
-        history: the method's infos, name to array with one entry per step.
+        history: the method's infos, name to array with one entry per step; for a run with ``validate`` also
+            "validation_nll", NaN at steps after which there was no validation.
         steps: steps taken (of which the results are kept).
         stopped: why the run ended: "finished", "already finished" (in the checkpoint that was found), "callback",
             "interrupted", or the words on what went wrong.

@@ -71,6 +71,6 @@ def test_densities_of_very_many_parameters_keep_their_difference():
 
 
 def test_refuses():
-    joint, _, inputs, targets = _case()
+    joint, q, inputs, targets = _case()
     with pytest.raises(TypeError, match="a Point has no log_prob"):
-        btl.diagnostics.log_importance_weights(joint, btl.Point(None), {}, btl.data.arrays(inputs, targets))
+        btl.diagnostics.log_importance_weights(joint, btl.Point(q.mean), {}, btl.data.arrays(inputs, targets))

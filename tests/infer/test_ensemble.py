@@ -158,11 +158,6 @@ def test_failed_members_are_left_out_and_statistics_of_ones_own_are_said():
         run({"w": -jnp.ones((2, 2))})
 
 
-class _Streaming:
-    def __init__(self, data):
-        self.examples = data.examples
-
-
 def test_bad_input():
     problem, joint, starts = _setup(2)
     data = lg.data(problem)
@@ -183,5 +178,9 @@ def test_bad_input():
             TypeError, match=r"noise on the targets needs .* likelihoods.normal\(scale\), .* random_anchors"
         ):
             run(joint=joint.replace(likelihood=likelihood), randomize=noise)
-    with pytest.raises(TypeError, match=r"data is a _Streaming; noise on the targets needs btl.data.arrays"):
-        run(data=_Streaming(data), randomize=noise)
+    examples = data.resident()
+    with pytest.raises(TypeError, match=r"data is a Batch; noise on the targets needs btl.data.arrays"):
+        run(data=examples, randomize=noise)
+    rows = list(zip(np.asarray(examples.inputs), np.asarray(examples.targets), strict=True))
+    with pytest.raises(TypeError, match=r"data is a StreamData that does not hold its examples"):
+        run(data=btl.data.stream(rows, lambda row: row), randomize=noise)

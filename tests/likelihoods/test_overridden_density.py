@@ -138,7 +138,7 @@ def test_a_predictive_wants_a_normalised_density():
     assert not shifted.is_normal
     for name in ("mean", "variance"):
         with pytest.raises(TypeError, match="Shifted overrides log_prob and inherits 'mean' from Normal"):
-            getattr(shifted, name)()
+            _ = getattr(shifted, name)
     with pytest.raises(TypeError, match="inherits 'cdf'"):
         shifted.cdf(jnp.zeros(2))
     with pytest.raises(TypeError, match="inherits 'sample'"):

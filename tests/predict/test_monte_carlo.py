@@ -1,4 +1,4 @@
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,7 @@ from scipy.stats import norm
 import bayestl as btl
 from bayestl import gaussians, likelihoods
 from bayestl.predict import monte_carlo, monte_carlo_average
-
-
-class Joint(NamedTuple):
-    """What the predictive needs of a log joint."""
-
-    apply: Any
-    state: Any
-    likelihood: Any
+from tests.predict.answers import answer
 
 
 def network(params, state, inputs, key):
@@ -25,8 +18,14 @@ def network(params, state, inputs, key):
     return jnp.tanh(inputs["x"] @ params["w"]) + params["b"] + state, state
 
 
-JOINT = Joint(network, jnp.array(0.25), likelihoods.categorical())
 MEAN = {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}
+
+
+def joint_of(apply: Any, state: Any, params: Any = MEAN) -> btl.LogJoint:
+    return btl.LogJoint(btl.Net(params, state, apply), likelihoods.categorical(), None, num_data=10)
+
+
+JOINT = joint_of(network, jnp.array(0.25))
 POSTERIOR = gaussians.isotropic(MEAN, scale=0.7)
 INPUTS = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(10, 3)), jnp.float32)}
 
@@ -94,7 +93,7 @@ def test_padding_runs_through_the_network_as_a_valid_input():
         jax.debug.callback(lambda x: seen.append(np.asarray(x)), inputs)
         return inputs[:, None] * params["w"], state
 
-    joint = Joint(recording, (), likelihoods.categorical())
+    joint = joint_of(recording, (), {"w": jnp.ones(2)})
     point = btl.Point({"w": jnp.ones(2)})
     outputs = monte_carlo(jax.random.key(0), joint, point, batch_size=4)(jnp.arange(1, 7)).outputs
     jax.effects_barrier()
@@ -110,7 +109,7 @@ def test_compiles_once_for_posteriors_of_one_network():
         count.append(1)
         return inputs @ params["w"], state
 
-    joint = Joint(counting, (), likelihoods.categorical())
+    joint = joint_of(counting, (), {"w": jnp.ones((3, 2))})
     for seed in range(3):
         posterior = gaussians.isotropic({"w": jnp.full((3, 2), float(seed))}, scale=1.0)
         monte_carlo(jax.random.key(seed), joint, posterior, 5)(jnp.ones((4, 3)))
@@ -180,8 +179,8 @@ def test_averages_of_real_targets():
     for chunk in (1, 4):
         given = monte_carlo_average(jax.random.key(0), joint, weighted, batch_size=3, sample_chunk=chunk)(INPUTS["x"])
         for name in ("mean", "variance", "function_variance", "expected_variance"):
-            expected = getattr(whole, name)()
-            np.testing.assert_allclose(getattr(given, name)(), expected, rtol=1e-4)  # float32 sums
+            expected = answer(whole, name)
+            np.testing.assert_allclose(answer(given, name), expected, rtol=1e-4)  # float32 sums
     with pytest.raises(TypeError, match=r"density needs every sample's outputs.*predict.monte_carlo"):
         given.log_prob(jnp.zeros((10, 2)))
 
@@ -235,7 +234,7 @@ def test_averages_compile_once_and_run_under_vmap():
         count.append(1)
         return inputs @ params["w"], state
 
-    joint = Joint(counting, (), likelihoods.categorical())
+    joint = joint_of(counting, (), {"w": jnp.ones((3, 2))})
 
     def probs(scale):
         posterior = gaussians.isotropic({"w": jnp.ones((3, 2))}, scale)

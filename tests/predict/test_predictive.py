@@ -128,9 +128,9 @@ def test_works_under_jit_vmap_and_grad():
         jax.jit(lambda p, t: p.log_prob(t))(predictive, targets), predictive.log_prob(targets), rtol=1e-5
     )
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), predictive.outputs)
-    means = jax.vmap(lambda o: Predictive(o, predictive.likelihood, predictive.log_weights).mean())(many)
+    means = jax.vmap(lambda o: Predictive(o, predictive.likelihood, predictive.log_weights).mean)(many)
     np.testing.assert_allclose(means[0], predictive.mean, rtol=1e-5)  # float32 rounding
-    gradient = jax.grad(lambda o: Predictive((o, predictive.outputs[1]), *_rest(predictive)).mean().sum())
+    gradient = jax.grad(lambda o: Predictive((o, predictive.outputs[1]), *_rest(predictive)).mean.sum())
     np.testing.assert_allclose(gradient(jnp.asarray(location)), np.tile(WEIGHTS[:, None], 4), rtol=1e-5)
 
 

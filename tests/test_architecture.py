@@ -37,7 +37,7 @@ LAYERS = (
 )
 # Within a layer only this.
 WITHIN = {
-    "_arguments": set(),
+    "_arguments": {"_types"},
     "_infos": set(),
     "_tree": {"_types"},
     "_rearrangement": set(),

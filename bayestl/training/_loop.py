@@ -14,6 +14,7 @@ from bayestl._types import Batch, Data, Key, Window
 from bayestl.training._ring import is_ring
 
 Transform = Callable[[Key, Batch], Batch]
+"""``(key, batch) -> batch``: augmentation inside the compiled step."""
 
 DEFAULT_BATCH_SIZE = 64
 

@@ -28,6 +28,7 @@ from bayestl.training._programs import compiled, program, trace
 from bayestl.training._ring import if_else
 
 Vectorize = Callable[[Callable], Callable]
+"""From the function of one member to that of all, as ``jax.vmap``."""
 
 CACHE_BYTES = 4 * 2**20
 """States of members side by side on one CPU device that stay in its cache; beyond it they go one after another."""

@@ -29,6 +29,7 @@ class Progress(NamedTuple):
 
 
 Callback = Callable[[Progress], bool | None]
+"""Called with :class:`Progress` after each chunk of steps; True ends the run."""
 
 
 def ask(callbacks: Sequence[Callback], event: Progress) -> bool:

@@ -92,7 +92,7 @@ def test_classes_by_draws_of_all_outputs_together():
     assert drawn.joint_log_prob(labels).shape == ()
     with pytest.raises(TypeError, match=r"joint normal density under normal likelihoods.*Categorical.*joint_log_prob"):
         given.log_prob(labels)
-    with pytest.raises(ValueError, match="num is 0; at least 1 draw"):
+    with pytest.raises(ValueError, match="num_samples is 0; at least 1 draw"):
         given.sampled(jax.random.key(0), 0)
 
 

@@ -1,0 +1,61 @@
+"""Compiled programs that serve again: only where they compute the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bayestl as btl
+from bayestl.training import _programs
+
+X = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
+
+
+def _joint() -> Any:
+    net = btl.nets.from_function(lambda params, x: x[:, 0] * params["w"], {"w": jnp.zeros(())})
+    return btl.LogJoint(net, btl.likelihoods.normal(1.0), None, num_data=8)
+
+
+def _fitted(transform: Any, rate: float = 0.1) -> float:
+    joint, data = _joint(), btl.data.arrays(X, X[:, 0])
+    method = btl.infer.map_estimate(joint, optax.sgd(rate))
+    settings = {"steps": 1, "batch_size": 8, "progress": False, "transform": transform}
+    return float(btl.fit(jax.random.key(0), method, {"w": jnp.zeros(())}, data, **settings).params["w"])
+
+
+def test_functions_on_the_host_are_told_apart():
+    """A program names a function on the host by a number alone: two of them read the same."""
+
+    def scaled(factor: float) -> Any:
+        def on_host(targets: Any) -> Any:
+            return np.asarray(factor * np.asarray(targets), np.float32)
+
+        def transform(key: Any, batch: btl.Batch) -> btl.Batch:
+            shape = jax.ShapeDtypeStruct(batch.targets.shape, jnp.float32)
+            return batch._replace(targets=jax.pure_callback(on_host, shape, batch.targets))
+
+        return transform
+
+    # One step from 0: rate * mean(x * factor * x).
+    mean_square = float(np.mean(X.astype(np.float64) ** 2))
+    for factor in (1.0, 3.0):
+        np.testing.assert_allclose(_fitted(scaled(factor)), 0.1 * factor * mean_square, rtol=1e-6)
+
+
+def test_a_method_made_anew_takes_the_program_there_is():
+    _fitted(None)
+    before = list(_programs._compiled)
+    _fitted(None)
+    assert list(_programs._compiled) == before
+    _fitted(lambda key, batch: batch._replace(targets=2 * batch.targets))
+    assert list(_programs._compiled) != before
+
+
+def test_few_programs_are_held():
+    for scale in range(_programs.MAX_PROGRAMS + 3):
+        _fitted(lambda key, batch, scale=scale: batch._replace(targets=(1.0 + scale) * batch.targets))
+    assert len(_programs._compiled) == _programs.MAX_PROGRAMS

@@ -83,7 +83,7 @@ class Outcome(NamedTuple):
 
 def drive(
     run: Run,
-    state: Any,
+    start: list[Any],
     *,
     steps: int,
     capacity: int,
@@ -100,7 +100,8 @@ def drive(
 
     Args:
         run: what is run.
-        state: the start.
+        start: a list of one state, which is taken out of it. A run holds three states at a time; a caller that held the
+            first one would make that four.
         steps: how many in all.
         capacity: the most steps of a chunk.
         every: steps between validations, where a chunk then ends; 0 for no validation.
@@ -109,10 +110,8 @@ def drive(
         progress: show a progress bar.
         compile_seconds: what compilation has taken.
     """
-    now, stopped, failed = Position(state, 0, ()), "finished", -1
-    if saver is not None and (saved := saver.restore(state, steps)) is not None:
-        now = Position(saved.state, saved.step, (saved.history,))
-        stopped = "already finished" if now.step == steps else stopped
+    now, failed = _first_position(start.pop(), saver, steps), -1
+    stopped = "already finished" if now.step == steps else "finished"
     before = reported = now
     began = time.perf_counter()
     with tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True, initial=now.step) as bar:
@@ -152,6 +151,12 @@ def drive(
                 saver.save(reported.step, reported.state, reported.history(run.axis))
     seconds = time.perf_counter() - began
     return Outcome(now.state, now.step, now.history(run.axis), stopped, failed, seconds, compile_seconds)
+
+
+def _first_position(state: Any, saver: Saver | None, steps: int) -> Position:
+    """Where a run begins: at its start, or at the last checkpoint."""
+    saved = None if saver is None else saver.restore(state, steps)
+    return Position(state, 0, ()) if saved is None else Position(saved.state, saved.step, (saved.history,))
 
 
 def _good_steps(objective: np.ndarray, finite: bool) -> int:

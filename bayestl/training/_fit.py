@@ -115,6 +115,7 @@ def fit(
         began = time.perf_counter()
         chunks = Chunks(prepared, window(0))
         score = None if validate is None else Score(inference, prepared.state, validate, batch_size, sharding)
+        start, prepared = [prepared.state], prepared._replace(state=None)
         outcome = drive(
             Run(
                 advance=lambda state, start, num: chunks(window(start), state, start, num),
@@ -123,7 +124,7 @@ def fit(
                 summary=lambda chunk, state: f"objective {np.mean(chunk['objective']):.4g}",
                 validate=score,
             ),
-            prepared.state,
+            start,
             steps=steps,
             capacity=capacity,
             every=every or 0,

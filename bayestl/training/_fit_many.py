@@ -97,7 +97,7 @@ def fit_many(
     shared_params = spread.place(None if params_axis == 0 else params, shared=True)
 
     began = time.perf_counter()
-    carry = program(start, (spread, make_inference), members, shared_params)(members, shared_params)
+    carry: Any = program(start, (spread, make_inference), members, shared_params)(members, shared_params)
 
     def description() -> dict[str, Any]:
         return describe_run(
@@ -127,6 +127,7 @@ def fit_many(
         _opened(data if data_axis is None else None, keys, batch_size, capacity, spread) as window,
     ):
         chunks = MemberChunks(recipe, vectorize, devices, members, window(0), carry)
+        first, carry = [carry], None
         outcome = drive(
             Run(
                 advance=lambda carry, start, num: (*chunks(window(start), carry, start, num), True),
@@ -136,7 +137,7 @@ def fit_many(
                 axis=1,
                 states="states",
             ),
-            carry,
+            first,
             steps=steps,
             capacity=capacity,
             callbacks=callbacks,

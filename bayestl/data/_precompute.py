@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bayestl._types import Inputs
+from bayestl._types import Batch, Data, Inputs
+from bayestl.passes import Batches, batches, in_turn, num_inputs
 
 
-def precompute(function: Callable[[Any], Any], inputs: Inputs, *, batch_size: int = 64) -> Any:
+def precompute(function: Callable[[Any], Any], inputs: Inputs | Data, *, batch_size: int = 64) -> Any:
     """``function(inputs)`` for many inputs, some at a time, by one compiled program.
 
     For the features of a body that stays as it is: computed once, they are the data set of what comes after it, and no
@@ -22,7 +22,7 @@ def precompute(function: Callable[[Any], Any], inputs: Inputs, *, batch_size: in
     Args:
         function: inputs (B, ...) -> outputs, pytrees of arrays with a leading axis B; each example by itself, so no
             batch normalisation by the batch's own statistics.
-        inputs: a pytree of arrays with a leading axis N.
+        inputs: a pytree of arrays with a leading axis N; or a data set, held or read, whose inputs are taken in order.
         batch_size: how many are in the function at once, >= 1.
 
     Returns:
@@ -38,11 +38,15 @@ def precompute(function: Callable[[Any], Any], inputs: Inputs, *, batch_size: in
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give at least 1")
-    sizes = {len(x) for x in jax.tree.leaves(inputs)}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(f"inputs have leading axes of lengths {sorted(sizes)}; give arrays of one length, at least 1")
-    (num,), run = sizes, jax.jit(lambda x: function(x))
-    # The last batch is filled up with repetitions, so that there is one shape to compile for.
-    rows = np.minimum(np.arange(-(-num // batch_size) * batch_size), num - 1).reshape(-1, batch_size)
-    parts = [jax.tree.map(np.asarray, run(jax.tree.map(lambda x: jnp.asarray(x[each]), inputs))) for each in rows]  # noqa: B023
+    if isinstance(inputs, Data | Batch | Batches):
+        passes = batches(inputs, batch_size)
+        num, each = passes.num_examples, (batch.inputs for batch in passes)
+    else:
+        sizes = {len(x) for x in jax.tree.leaves(inputs)}
+        if len(sizes) != 1 or 0 in sizes:
+            message = f"inputs have leading axes of lengths {sorted(sizes)}; give arrays of one length, at least 1"
+            raise ValueError(message)
+        num, each = num_inputs(inputs), in_turn(inputs, batch_size)
+    run = jax.jit(lambda x: function(x))
+    parts = [jax.tree.map(np.asarray, run(one)) for one in each]
     return jax.tree.map(lambda *xs: np.concatenate(xs)[:num], *parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -48,9 +48,15 @@ def looped(fn: Callable[[Any], Any], inputs: Inputs, batch_size: int | None) -> 
     num = num_inputs(inputs)
     if batch_size is None or batch_size >= num:
         return fn(inputs)
-    parts = [fn(jax.tree.map(lambda x, rows=rows: x[rows], inputs)) for rows in _rows(num, batch_size)]
+    parts = [fn(batch) for batch in in_turn(inputs, batch_size)]
     # Not by JAX, which would compile a program with an argument for every batch.
     return jax.tree.map(lambda *xs: jnp.asarray(np.concatenate(xs)[:num]), *parts)
+
+
+def in_turn(inputs: Inputs, batch_size: int) -> Iterator[Any]:
+    """The inputs (batch_size, ...) of one batch after another, the last one padded; they stay where they are held."""
+    for rows in _rows(num_inputs(inputs), batch_size):
+        yield jax.tree.map(lambda x, rows=rows: x[rows], inputs)
 
 
 def split(inputs: Inputs, batch_size: int) -> Any:

@@ -22,6 +22,15 @@ def test_equals_the_function_at_once(num):
     assert all(isinstance(x, np.ndarray) for x in (found[0], found[1][0]))
 
 
+def test_data_sets_held_or_read():
+    inputs = np.arange(14.0, dtype=np.float32).reshape(7, 2)
+    rows = [(x, np.int32(0)) for x in inputs]
+    held, read = btl.data.arrays(inputs, np.zeros(7, int)), btl.data.stream(rows, lambda row: row)
+    for data in (held, read, held.resident()):
+        features = btl.data.precompute(lambda x: x**2, data, batch_size=3)
+        np.testing.assert_array_equal(features, inputs**2)
+
+
 def test_one_program_sees_no_more_than_a_batch():
     seen = []
 

@@ -10,7 +10,7 @@ import jax
 
 from bayestl._rearrangement import Rearrangement
 from bayestl._types import Params
-from bayestl.layers._windows import Window, patches
+from bayestl.layers._windows import SlidingWindow, patches
 
 Steps = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -82,7 +82,7 @@ def of_convolution(params: Params, shapes: Sequence[Any], out_shape: Sequence[in
     sizes = tuple(shapes[1][axis] for axis in places)
     channels, size, count = shapes[1][i], math.prod(sizes), shapes[1][o] // g
     p = math.prod(out_shape[axis] for axis in (out_n, *out_space))
-    window = Window(
+    window = SlidingWindow(
         (1, *sizes, 1),
         (1, *params["window_strides"], 1),
         ((0, 0), *params["padding"], (0, 0)),

@@ -54,7 +54,7 @@ class Uses(NamedTuple):
     outputs: tuple[int, ...]
 
 
-class _Chain(NamedTuple):
+class _OfParameters(NamedTuple):
     """A value that depends on these values, which are or hold parameters, and not on the inputs."""
 
     sources: frozenset[int]
@@ -65,23 +65,23 @@ class _OfInputs(NamedTuple):
     """A value that depends on the inputs."""
 
 
-_Origin = _Chain | _OfInputs
+_Origin = _OfParameters | _OfInputs
 
 
 def uses_of_parameters(program: Program) -> Uses:
     """Where the parameters of a program meet its inputs."""
     origins: dict[int, _Origin] = dict.fromkeys(program.inputs, _OfInputs())
-    origins |= {value: _Chain(frozenset({value})) for value in program.params}
+    origins |= {value: _OfParameters(frozenset({value})) for value in program.params}
     uses = []
     for number, chain, scanned, path in _meetings(program.ops, origins):
         leaves = tuple(leaf for leaf, value in enumerate(program.params) if value in chain.sources)
         uses.append(Use(leaves, (number, *path), tuple(sorted(chain.ops)), scanned))
     outputs = [origins.get(value) for value in program.outputs]
-    sources = set().union(*(origin.sources for origin in outputs if isinstance(origin, _Chain)))
+    sources = set().union(*(origin.sources for origin in outputs if isinstance(origin, _OfParameters)))
     return Uses(tuple(uses), tuple(leaf for leaf, value in enumerate(program.params) if value in sources))
 
 
-_Meeting = tuple[int, _Chain, Scanned | None, tuple[int, ...]]
+_Meeting = tuple[int, _OfParameters, Scanned | None, tuple[int, ...]]
 
 
 def _meetings(ops: Sequence[Op], origins: dict[int, _Origin], enter: bool = True) -> Iterator[_Meeting]:
@@ -90,7 +90,7 @@ def _meetings(ops: Sequence[Op], origins: dict[int, _Origin], enter: bool = True
         operands = [origins[value] for value in op.inputs if value in origins]
         if not operands:
             continue
-        chains = [origin for origin in operands if isinstance(origin, _Chain)]
+        chains = [origin for origin in operands if isinstance(origin, _OfParameters)]
         if len(chains) == len(operands):
             chain = _joined(chains)
             origins |= dict.fromkeys(op.outputs, chain._replace(ops=chain.ops | {number}))
@@ -107,21 +107,23 @@ def _meetings(ops: Sequence[Op], origins: dict[int, _Origin], enter: bool = True
             yield number, _joined(starts), None, ()
 
 
-def _joined(chains: Sequence[_Chain]) -> _Chain:
-    return _Chain(
+def _joined(chains: Sequence[_OfParameters]) -> _OfParameters:
+    return _OfParameters(
         frozenset().union(*(chain.sources for chain in chains)), frozenset().union(*(chain.ops for chain in chains))
     )
 
 
-def _starts(op: Op, body: Body | None, origins: Mapping[int, _Origin]) -> list[_Chain]:
+def _starts(op: Op, body: Body | None, origins: Mapping[int, _Origin]) -> list[_OfParameters]:
     """What the carry of a scan starts from, where it is made of parameters."""
     if body is None:
         return []
     starts = [origins.get(value) for value in op.inputs[body.num_constants :][: body.num_carries]]
-    return [origin for origin in starts if isinstance(origin, _Chain)]
+    return [origin for origin in starts if isinstance(origin, _OfParameters)]
 
 
-def _inside(op: Op, body: Body, origins: Mapping[int, _Origin]) -> list[tuple[_Chain, Scanned, tuple[int, ...]]] | None:
+def _inside(
+    op: Op, body: Body, origins: Mapping[int, _Origin]
+) -> list[tuple[_OfParameters, Scanned, tuple[int, ...]]] | None:
     """The meetings in the body of a scan; None where a parameter leaves it without having met the inputs, or is in what
     it starts from as well."""
     first, carries = body.num_constants, body.num_carries
@@ -132,14 +134,14 @@ def _inside(op: Op, body: Body, origins: Mapping[int, _Origin]) -> list[tuple[_C
         inner: dict[int, _Origin] = {body.arguments[i]: _OfInputs() for i in of_inputs}
         for i, value in enumerate(op.inputs):
             if i not in of_inputs and value in origins:
-                inner[body.arguments[i]] = _Chain(frozenset({body.arguments[i]}))
+                inner[body.arguments[i]] = _OfParameters(frozenset({body.arguments[i]}))
         meetings = list(_meetings(body.ops, inner, enter=False))
         # A carry that starts as a constant depends on the inputs as soon as one step makes it so.
         grown = {i for i in carried if isinstance(inner.get(body.outputs[i - first]), _OfInputs)} - of_inputs
         if not grown:
             break
         of_inputs |= grown
-    if any(isinstance(inner.get(value), _Chain) for value in body.outputs):
+    if any(isinstance(inner.get(value), _OfParameters) for value in body.outputs):
         return None
     results = []
     for number, chain, _, _ in meetings:
@@ -152,7 +154,7 @@ def _inside(op: Op, body: Body, origins: Mapping[int, _Origin]) -> list[tuple[_C
             tuple(i >= first + carries for i in indices),
             tuple(sorted(chain.ops)),
         )
-        results.append((_joined([origin for origin in outer if isinstance(origin, _Chain)]), scanned, (number,)))
+        results.append((_joined([origin for origin in outer if isinstance(origin, _OfParameters)]), scanned, (number,)))
     if starts := _starts(op, body, origins):
         sources = _joined(starts).sources
         if any(sources & chain.sources for chain, _, _ in results):

@@ -20,7 +20,7 @@ from bayestl._types import Params
 _MOST = 64  # places of a pooling window that are written out one by one
 
 
-class Window(NamedTuple):
+class SlidingWindow(NamedTuple):
     """A window that moves over the axes of an array; one number, or pair of numbers, per axis.
 
     Attributes:
@@ -43,7 +43,7 @@ class Window(NamedTuple):
         return tuple(self.sizes) == tuple(self.strides) and all(d == 1 for d in self.dilation)
 
 
-def padded(x: jax.Array, window: Window, value: Any) -> jax.Array:
+def padded(x: jax.Array, window: SlidingWindow, value: Any) -> jax.Array:
     """The array with everything around and between its elements that the window sees."""
     config = [(low, high, s - 1) for (low, high), s in zip(window.padding, window.spread, strict=True)]
     if all(edge == (0, 0, 0) for edge in config):
@@ -51,13 +51,13 @@ def padded(x: jax.Array, window: Window, value: Any) -> jax.Array:
     return lax.pad(x, jnp.asarray(value, x.dtype), config)
 
 
-def positions(x: jax.Array, window: Window) -> list[int]:
+def positions(x: jax.Array, window: SlidingWindow) -> list[int]:
     """How many positions the window takes along each axis of a padded array."""
     each = zip(x.shape, window.sizes, window.strides, window.dilation, strict=True)
     return [(length - (size - 1) * dilation - 1) // stride + 1 for length, size, stride, dilation in each]
 
 
-def tiles(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[int, ...]]:
+def tiles(x: jax.Array, window: SlidingWindow) -> tuple[jax.Array, tuple[int, ...]]:
     """For a tiling of a padded array: every axis as (positions, places), and the axes of the places."""
     counts = positions(x, window)
     lengths = [count * size for count, size in zip(counts, window.sizes, strict=True)]
@@ -66,7 +66,7 @@ def tiles(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[int, ...]]:
     return x.reshape(tuple(pairs)), tuple(range(1, 2 * len(counts), 2))
 
 
-def slices(x: jax.Array, window: Window) -> list[jax.Array]:
+def slices(x: jax.Array, window: SlidingWindow) -> list[jax.Array]:
     """What each place of the window sees in a padded array at all positions, in row-major order of the places."""
     counts, slices_of_places = positions(x, window), []
     for place in itertools.product(*(range(size) for size in window.sizes)):
@@ -76,7 +76,7 @@ def slices(x: jax.Array, window: Window) -> list[jax.Array]:
     return slices_of_places
 
 
-def patches(x: jax.Array, window: Window) -> jax.Array:
+def patches(x: jax.Array, window: SlidingWindow) -> jax.Array:
     """What a window sees of x (N, *space, C) at each position: (N, *positions, places, C)."""
     x = padded(x, window, 0)
     if not window.is_tiling:
@@ -96,7 +96,7 @@ def can_pool(params: Params) -> bool:
 def pool(name: str, params: Params, x: jax.Array) -> jax.Array:
     """The primitives ``reduce_window_max`` and ``reduce_window_sum``, with the same gradients."""
     fields = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
-    window = Window(*(params[field] for field in fields))
+    window = SlidingWindow(*(params[field] for field in fields))
     is_max = name == "reduce_window_max"
     x = padded(x, window, -jnp.inf if is_max else 0)
     if window.is_tiling:

@@ -267,9 +267,18 @@ def test_carries_the_networks_state_and_randomness(method, precision):
     assert not np.allclose(result.history["objective"], other.history["objective"], rtol=1e-3)
 
 
+def _law_runs() -> list[Any]:
+    """Every law in full precision; in bfloat16 that of one method in ``make test``, and of all in ``make test-all``."""
+    slow = pytest.mark.slow
+    return [
+        pytest.param(m, p, id=f"{m.name}-{p.name}", marks=[slow] if p.roundoff and m is not METHODS[0] else [])
+        for m in METHODS
+        for p in PRECISIONS
+    ]
+
+
 @pytest.mark.x64
-@pytest.mark.parametrize("method", METHODS, ids=lambda x: x.name)
-@pytest.mark.parametrize("precision", PRECISIONS, ids=lambda x: x.name)
+@pytest.mark.parametrize(("method", "precision"), _law_runs())
 def test_exact_law_on_a_linear_gaussian_problem(method, precision):
     structure = lg.BY_NAME["low rank"]
     problem = lg.draw(structure, 6, 40, seed=0)
@@ -299,8 +308,19 @@ def test_exact_law_under_every_other_prior(method, structure):
     method.law(result.posterior, problem, 0.0)
 
 
-@all_runs
-@pytest.mark.parametrize("step", [1, 6, 7], ids="step {}".format)
+def _failing_runs() -> list[Any]:
+    """Every method at the last step of a chunk; at the first of a run and of a chunk one in ``make test``."""
+    slow = pytest.mark.slow
+    return [
+        pytest.param(
+            m, p, step, id=f"{m.name}-{p.name}-{step}", marks=[slow] if step != 6 and m is not METHODS[0] else []
+        )
+        for m, p in RUNS
+        for step in (1, 6, 7)
+    ]
+
+
+@pytest.mark.parametrize(("method", "precision", "step"), _failing_runs())
 def test_stops_at_a_nan_and_keeps_the_last_good_state(method, precision, step):
     # Steps are counted from 1; the chunks are 1-3, 4-6, 7-9, so that both ends of a chunk are met.
     joint, params = _joint(precision, fails_at=step)

@@ -61,7 +61,7 @@ def quadrature(outputs: GaussianOutputs, num_nodes: int = _NUM_NODES) -> Predict
         ...     jnp.array([[2.0]]), jnp.array([[[[4.0]]]]), btl.likelihoods.bernoulli(), jnp.zeros(1)
         ... )
         >>> print(f"{btl.predict.quadrature(outputs).probs[0]:.3f}")
-        0.772
+        0.775
     """
     size = outputs.covariance.shape[-1]
     if size != 1 or num_nodes < 1:

@@ -139,7 +139,7 @@ class ManyResult:
             ...     lambda rate: btl.infer.map_estimate(joint, optax.sgd(rate)),
             ...     jnp.array([0.01, 0.5]), net.params, data, steps=50, progress=False,
             ... )
-            >>> len(results), [result.params["w"].round(1).item() for result in results]
+            >>> len(results), [round(result.params["w"].item(), 1) for result in results]
             (2, [0.8, 2.0])
             >>> results.best(lambda posterior: (posterior.params["w"][0] - 2) ** 2).member
             1

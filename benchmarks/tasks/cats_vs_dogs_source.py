@@ -136,4 +136,4 @@ def iterates_prior(iterates: Any, centre: Any, scale: Any) -> Any:
     # Only the shape of the temporary network's posterior is used; its mean stays at the published weights.
     weights = {path: x for path, x in btl.tree.by_paths(centre).items() if not path.startswith("head/")}
     mean = btl.tree.restructure({**btl.tree.by_paths(prior.mean), **weights}, prior.mean)
-    return dataclasses.replace(prior, mean=mean)
+    return prior.around(mean)

@@ -82,7 +82,7 @@ def test_lanczos_stays_orthogonal_in_float32():
     # Eigenvalues from 1e-6 to 1e6: without orthogonalisation the largest would come back again and again.
     exact = np.logspace(-6, 6, 60)
     diagonal = jnp.asarray(exact, jnp.float32)
-    run = jax.jit(partial(lanczos, lambda v: {"a": v["a"] * diagonal}, KEY, {"a": diagonal}, 30))
+    run = jax.jit(partial(lanczos, KEY, lambda v: {"a": v["a"] * diagonal}, {"a": diagonal}, 30))
     values, vectors = run()
     q = np.asarray(vectors["a"], np.float64)
     np.testing.assert_allclose(q @ q.T, np.eye(30), atol=1e-5)

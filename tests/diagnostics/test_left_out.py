@@ -82,4 +82,4 @@ def test_it_stays_in_float32_beside_tempers_of_float64():
 def test_refuses():
     joint, data, _, _ = _case()
     with pytest.raises(TypeError, match="a Point has no precision to compare curvature with; give a Gaussian"):
-        left_out(KEY, joint, btl.Point({}), data)
+        left_out(KEY, joint, btl.Point(joint.prior.mean), data)

@@ -179,7 +179,7 @@ def test_a_model_whose_call_does_not_take_training():
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_probabilities_are_warned_about(activation):
     model = keras.Sequential([layers.Input((3,)), layers.Dense(2, activation=activation, name="head")])
-    with pytest.warns(UserWarning, match=f"the last layer, 'head', ends with {activation}; likelihoods want raw outp"):
+    with pytest.warns(UserWarning, match=f"the last layer, 'head', ends with {activation}; likelihoods take raw outp"):
         nets.from_keras(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -171,7 +171,7 @@ def test_every_pair_of_log_joint_and_posterior_predicts_or_says_why_not(name):
                 make(whole)
             continue
         # The log joint lends its network and likelihood alone, which are the same.
-        np.testing.assert_allclose(make(whole)(inputs).mean(), given.mean, rtol=1e-12)
+        np.testing.assert_allclose(make(whole)(inputs).mean, given.mean, rtol=1e-12)
     if name in ("part", "bare"):
         mean, covariance = _given_body(p, slice(NUM))
         x = p.inputs[:3]

@@ -278,7 +278,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, where, name):
         (b"(" + text("module") + b"NNNNtQ", "refers to something that is no storage of numbers"),
         (mapping(w=b"](" + b"K\x01" * 3 + b"e"), "it holds no arrays"),
         (b"}((K\x01tK\x02u", "a key is a tuple; names are text"),
-        (b"}K\x01a", "items for something that is no list"),
+        (b"}K\x01a", "items for something that is not a list"),
         (b"0", "cut short or damaged"),
         (b"h\x05", "cut short or damaged"),
     ],

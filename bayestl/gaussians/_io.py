@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from bayestl import _containers
+from bayestl import _containers, _safetensors
 from bayestl._types import Params
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._header import FORMAT, Header, from_json, to_json
@@ -66,7 +64,7 @@ def save(
     except (TypeError, ValueError) as error:
         raise type(error)(f"the header cannot be written, notes must be a JSON value: {error}") from error
     _parsed(text)  # nothing is written that could not be read again
-    _write(Path(path), tensors, {"format": FORMAT, "header": text})
+    _safetensors.write(Path(path), tensors, {"format": FORMAT, "header": text})
 
 
 def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussian:
@@ -123,19 +121,6 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         header = _header(file)
         _check_tensors(file, header)
     return header
-
-
-def _write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        save_file(tensors, temporary, metadata)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

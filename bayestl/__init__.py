@@ -17,6 +17,7 @@ from bayestl import (
     posteriors,
     predict,
     sources,
+    transferability,
 )
 from bayestl._log_joint import LogJoint, LossTerms
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
@@ -81,6 +82,7 @@ __all__ = [
     "sequentially",
     "shard_params",
     "sources",
+    "transferability",
     "tree",
 ]
 

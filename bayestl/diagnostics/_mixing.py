@@ -23,7 +23,8 @@ def r_hat(values: Any) -> Any:
             not among the many parameters that give the same one.
 
     Returns:
-        Arrays (...); NaN for a value that never changes, or is not finite in some draw.
+        Arrays (...); NaN for a value that never changes, or is not finite in some draw; inf where chains stand still at
+            different places.
 
     Raises:
         ValueError: fewer than 4 draws per chain.
@@ -39,7 +40,8 @@ def r_hat(values: Any) -> Any:
 
     def one(x: np.ndarray) -> np.ndarray:
         folded = np.abs(x - np.median(x, axis=(0, 1)))
-        return np.maximum(*(diagnostics.gelman_rubin(_normal_scores(y)) for y in (x, folded)))
+        # Distances from the median that are all alike have no R-hat, and say nothing against that of the ranks.
+        return np.fmax(*(diagnostics.gelman_rubin(_normal_scores(y)) for y in (x, folded)))
 
     return _each(one, values)
 
@@ -77,7 +79,8 @@ def ess_tail(values: Any) -> Any:
 
     def one(x: np.ndarray) -> np.ndarray:
         quantiles = np.quantile(x, [0.05, 0.95], axis=(0, 1))
-        return np.minimum(*(_effective((x <= q).astype(np.float64)) for q in quantiles))
+        # With ties no draw may lie beyond one of the two.
+        return np.fmin(*(_effective((x <= q).astype(np.float64)) for q in quantiles))
 
     return _each(one, values)
 

@@ -126,7 +126,9 @@ def _khat(joint: LogJoint, posterior: Posterior, data: Any, key: Key, num_sample
     khat = psis_khat(_without_rounding(np.concatenate(log_weights)))
     limit = min(0.7, 1 - 1 / math.log10(max(num_samples, 11)))
     words = ""
-    if not khat < limit:
+    if math.isnan(khat):
+        words = f"its k-hat is not known: {num_samples} draws are too few for a tail; give num_samples of at least 25"
+    elif not khat < limit:
         words = (
             f"k-hat is {khat:.2f}, so that the approximation and the posterior differ too much for importance sampling "
             "to correct; compare it with a sampler, or take a richer approximation"
@@ -151,9 +153,11 @@ def _mixing(joint: LogJoint, posterior: Posterior, data: Any, num_inputs: int) -
     if bad:
         words = f"{bad} of its {num_chains * num} draws predict NaN or infinity; take smaller steps"
         return [Row("R-hat", math.nan, "<= 1.01", words)]
-    if np.all(np.ptp(flat, axis=(0, 1)) == 0):
+    flat = flat[..., np.ptp(flat, axis=(0, 1)) > 0]
+    if not flat.size:
         return [Row("R-hat", math.nan, "<= 1.01", "every draw predicts the same: there is no variability at all")]
-    worst, bulk, tail = (float(f(g(flat))) for f, g in ((np.nanmax, r_hat), (np.nanmin, ess), (np.nanmin, ess_tail)))
+    # NaN stays NaN, which is no better than a limit; but a tail may be one value, and so have no draws to count.
+    worst, bulk, tail = float(np.max(r_hat(flat))), float(np.min(ess(flat))), float(np.fmin.reduce(ess_tail(flat)))
     enough = 100 * num_chains
     not_mixed = f"R-hat is {worst:.3g}, so that its chains (or their halves) disagree; run them for longer"
     too_few = "is worth {:.0f} independent draws, fewer than " + f"{enough}; run it for longer"
@@ -168,16 +172,25 @@ def _sampler(history: dict[str, np.ndarray]) -> list[Row]:
     rows = []
     if "temperature" in history:
         value = _last_half(history, "temperature")
-        words = ""
-        if math.isfinite(value) and not 0.8 < value < 1.25:
-            words = (
-                f"its temperature was {value:.3g} and not 1, so that it is too {'wide' if value > 1 else 'narrow'}; "
-                "take smaller steps, or larger batches"
-            )
-        rows.append(Row("temperature, last half of the run", value, "near 1", words))
+        rows.append(Row("temperature, last half of the run", value, "near 1", _about_temperature(value)))
     if "step_to_noise" in history:
         rows.append(Row("step-to-noise ratio, last half", _last_half(history, "step_to_noise"), "<< 1"))
     return rows
+
+
+def _about_temperature(value: float) -> str:
+    """What is wrong with it, in plain words; "" where nothing is."""
+    if 0.8 < value < 1.25:
+        return ""
+    if not math.isfinite(value):
+        return (
+            f"its temperature was {value} in the last half of the run, so that no step there added noise, or some were "
+            "not finite; run it for longer, or take smaller steps"
+        )
+    return (
+        f"its temperature was {value:.3g} and not 1, so that it is too {'wide' if value > 1 else 'narrow'}; take smaller "
+        "steps, or larger batches"
+    )
 
 
 def _last_half(history: dict[str, np.ndarray], name: str) -> float:

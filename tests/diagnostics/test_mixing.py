@@ -66,6 +66,14 @@ def test_antithetic_chains_have_a_floor_under_their_autocorrelation_time():
     np.testing.assert_allclose(ess(x), 4000 * np.log10(4000))
 
 
+def test_chains_that_stand_still_at_two_places_disagree_without_limit():
+    """No variance within chains and some between; distances from the median, all alike here, say nothing."""
+    still = np.repeat(np.array([[0.0], [0.0], [1.0], [1.0]]), 20, axis=1)
+    assert r_hat(still) == np.inf
+    mixed = _autoregressive(0.0, 4, 20, seed=7)
+    np.testing.assert_allclose(r_hat(np.stack([still, mixed], axis=-1)), [np.inf, r_hat(mixed)])
+
+
 def test_draws_that_are_no_numbers_have_no_diagnostics():
     x = _autoregressive(0.0, 4, 100, seed=6)
     for bad in (np.nan, np.inf):

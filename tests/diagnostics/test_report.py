@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import bayestl as btl
 from bayestl.diagnostics import report
@@ -108,6 +110,49 @@ def test_chains_that_did_not_mix():
     none = btl.posteriors.Chain({"w": jnp.full((3, 2), jnp.nan)}, jnp.full(3, -jnp.inf), {"w": jnp.ones(2)})
     with pytest.warns(UserWarning, match="it holds 0 draws"):
         _report(joint, none, data)
+
+
+def _one_weight(draws: np.ndarray) -> tuple[btl.LogJoint, Any, btl.posteriors.Chain]:
+    """A network of one weight, whose every prediction is that weight, and chains (C, n) of it."""
+    net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
+    joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), btl.gaussians.isotropic(net.params, 1.0), num_data=3)
+    chains = btl.posteriors.Chain({"w": jnp.asarray(draws)[..., None]}, jnp.zeros(draws.shape), {"w": jnp.zeros(1)})
+    return joint, btl.data.arrays(jnp.ones((3, 1)), jnp.zeros(3)), chains
+
+
+def _split_r_hat_of_ranks(draws: np.ndarray) -> float:
+    """Of the paper's equations 3, 4 and 14, in float64 and by scipy's ranks."""
+    halves = np.concatenate(np.split(draws, 2, axis=1))
+    scores = scipy.stats.norm.ppf((scipy.stats.rankdata(halves).reshape(halves.shape) - 3 / 8) / (halves.size + 1 / 4))
+    within, num = scores.var(axis=1, ddof=1).mean(), halves.shape[1]
+    between = num * scores.mean(axis=1).var(ddof=1)
+    return float(np.sqrt(((num - 1) / num * within + between / num) / within))
+
+
+def test_pooling_chains_loses_no_r_hat():
+    rng = np.random.default_rng(3)
+    draws = rng.normal(size=(4, 50)).astype(np.float32)
+    draws[3] = 6.0 + 0.1 * draws[3]  # one chain has stayed elsewhere
+    joint, data, chains = _one_weight(draws)
+    chains = dataclasses.replace(chains, params={"w": jnp.zeros((4, 1))})
+    expected = _split_r_hat_of_ranks(draws.astype(np.float64))
+    assert expected > 1.5
+    for posterior in (chains, btl.posteriors.pooled(chains)):
+        with pytest.warns(UserWarning, match="R-hat is .* disagree"):
+            found = _report(joint, posterior, data)
+        np.testing.assert_allclose(found["R-hat of predictions, largest"], expected, rtol=1e-5)
+
+
+def test_a_number_that_is_none_is_below_no_limit():
+    joint, data, chains = _one_weight(np.repeat([[0.0], [0.0], [1.0], [1.0]], 8, axis=1))
+    for noisy in (np.zeros(10), np.ones(10)):  # no step with noise; a temperature that is not finite
+        history = {"temperature": np.full(10, np.nan), "noisy": noisy}
+        with pytest.warns(UserWarning, match="its temperature was nan in the last half of the run"):
+            found = _report(joint, chains, data, history=history)
+        assert found["R-hat of predictions, largest"] == np.inf
+    narrow = btl.gaussians.isotropic({"w": jnp.zeros(1)}, 0.5)
+    with pytest.warns(UserWarning, match="its k-hat is not known: 10 draws are too few"):
+        _report(joint, narrow, data, num_samples=10)
 
 
 def test_a_hot_sampler_is_not_believed_and_exploring_does_not_count():

@@ -11,7 +11,7 @@ from bayestl._types import Params
 from bayestl.diagnostics._by_chain import by_chain, named, stats_by_chain
 from bayestl.posteriors import Chain
 
-# Ours to ArviZ's.
+# Our names to ArviZ's.
 _NAMES = {"accept_prob": "acceptance_rate"}
 
 

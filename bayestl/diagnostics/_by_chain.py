@@ -17,10 +17,10 @@ from bayestl.posteriors import Chain, Samples
 
 
 def by_chain(posterior: Posterior, function: Callable[[Params], Any] | None = None) -> Any:
-    """The draws of chains, or a function of them, with the chains apart: leaves (C, n, ...).
+    """The draws of chains, or a function of them, one chain per row: leaves (C, n, ...).
 
-    Rows without a draw are left out; where chains have different numbers of draws (one stopped early), all are cut to
-    the last n of each, n that of the shortest.
+    Rows without a draw are left out. If the chains differ in length (one stopped early), only the last n draws of each
+    are used, where n is the length of the shortest.
 
     Args:
         posterior: a :class:`~bayestl.posteriors.Chain`: of one chain, of those of :func:`~bayestl.fit_many` (pooled or
@@ -29,7 +29,7 @@ def by_chain(posterior: Posterior, function: Callable[[Params], Any] | None = No
             None for the parameters.
 
     Raises:
-        TypeError: a posterior that is no chain.
+        TypeError: a posterior that is not a chain.
         ValueError: a chain without draws.
 
     Example:
@@ -47,12 +47,12 @@ def by_chain(posterior: Posterior, function: Callable[[Params], Any] | None = No
 
 
 def is_chain(posterior: Posterior) -> bool:
-    """Whether draws have an order, so that their mixing can be asked for."""
+    """Whether the draws have an order in time, without which mixing means nothing."""
     return isinstance(posterior, Chain)
 
 
 def stats_by_chain(posterior: Chain) -> dict[str, jax.Array]:
-    """What the sampler says about each draw, with the chains apart: arrays (C, n)."""
+    """What the sampler reports about each draw, one chain per row: arrays (C, n)."""
     return _rows_apart(posterior, posterior.stats)
 
 
@@ -60,7 +60,7 @@ def _apart(posterior: Posterior) -> Params:
     if not isinstance(posterior, Chain):
         hint = "; its draws have no order in time" if isinstance(posterior, Samples) else ""
         raise TypeError(
-            f"posterior is a {type(posterior).__name__}, and no chain{hint}; give one of infer.sgld, infer.sghmc or "
+            f"posterior is a {type(posterior).__name__}, and not a chain{hint}; give one of infer.sgld, infer.sghmc or "
             "bridges.nuts"
         )
     return _rows_apart(posterior, posterior.draws)
@@ -79,7 +79,7 @@ def _rows_apart(posterior: Chain, values: Any) -> Any:
     num = min(len(row) for row in rows)
     if num == 0:
         empty = next(number for number, row in enumerate(rows) if not len(row))
-        raise ValueError(f"chain {empty} holds no draws; leave it out, or run it for longer")
+        raise ValueError(f"chain {empty} holds no draws; leave it out, or run it longer")
     last = np.stack([row[-num:] for row in rows])
     return jax.tree.map(lambda x: x[last], values)
 
@@ -87,7 +87,7 @@ def _rows_apart(posterior: Chain, values: Any) -> Any:
 def expected_targets(joint: LogJoint, inputs: Inputs) -> Callable[[Params], Any]:
     """params -> what they predict for each input: class probabilities, or the expected target.
 
-    The function to look at chains by: unlike parameters, it does not depend on how the network is written down.
+    Judge chains by this function: unlike the parameters, it does not depend on how the network is parametrised.
 
     Args:
         joint: its network (deterministic, with the state it holds) and likelihood are used.
@@ -101,10 +101,10 @@ def _expected(joint: LogJoint, inputs: Inputs, params: Params) -> Any:
 
 
 def num_draws(posterior: Any) -> int:
-    """How many draws, rows without one left out."""
+    """How many draws there are, not counting rows without one."""
     return int(np.isfinite(np.asarray(posterior.log_weights)).sum())
 
 
 def named(values: Any) -> dict[str, Any]:
-    """Path to leaf, ``value`` for a single array."""
+    """From paths to leaves; a single array is called ``value``."""
     return {path or "value": leaf for path, leaf in _tree.by_paths(values).items()}

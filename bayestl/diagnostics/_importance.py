@@ -22,19 +22,19 @@ def log_importance_weights(
 ) -> np.ndarray:
     """``log P(D, theta_s) - log q(theta_s)`` at draws from an approximation q, nats: what :func:`psis` takes.
 
-    All data are passed over, ``batch_size`` at a time, at every draw in turn. Log likelihoods of batches are added, and
-    the log prior and log q evaluated, in float64: each of them is of the order of D, and it is their difference that
-    counts. The network runs deterministically, with the state that ``joint`` holds.
+    Every draw takes one pass over all data, ``batch_size`` examples at a time. The log likelihoods of the batches are
+    added, and the log prior and log q evaluated, in float64: each is of the order of D, but only their difference
+    matters. The network runs deterministically, with the state that ``joint`` holds.
 
     Args:
         joint: the target, tempered as it says.
-        posterior: q, with ``log_prob``; or the posterior of a part whose part has one.
+        posterior: q, with ``log_prob``; or a :class:`~bayestl.posteriors.Part` around such a q.
         draws: parameters drawn from q; leaves have a leading axis S.
         data: all the training data, in memory or a stream; or one :class:`~bayestl.Batch`, whose weights count.
-        batch_size: examples seen at once.
+        batch_size: examples at a time.
 
     Returns:
-        (S,), float64; up to the flat prior's constant.
+        (S,), float64; under a flat prior, up to a constant.
 
     Raises:
         TypeError: a posterior without ``log_prob``.

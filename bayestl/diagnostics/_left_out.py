@@ -1,4 +1,4 @@
-"""What a Gaussian approximation does not have of the curvature at its mean."""
+"""How much of the curvature at its mean a Gaussian approximation leaves out."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ def left_out(
     """The largest curvature that a Laplace posterior leaves out, in units of its own precision.
 
     The largest eigenvalue of ``S^T (kappa H + Sigma0^-1) S / T - I``, with ``S S^T`` the posterior's covariance and H
-    the whole curvature at its mean, known by its products alone. At 0 nothing is missing (dense and dual curvature). A
-    value c says that in some direction data and prior know 1 + c times as much as the posterior says, which is that
-    much too wide there. Of ``curvature.low_rank(r)`` it is the (r + 1)-th eigenvalue of the curvature as the prior sees
-    it: above 1, the data outweigh the prior in a direction that was left as the prior has it. Of diagonal and Kronecker
-    curvature it is what they lose by leaving correlations out. Precisions that rounding has cut off are seen too.
+    the whole curvature at its mean, of which only products are needed. At 0 nothing is missing (dense and dual
+    curvature). At c, there is a direction in which the precision from data and prior is 1 + c times the posterior's,
+    so the posterior's variance there is too large by that factor. For ``curvature.low_rank(r)`` it is the (r + 1)-th
+    eigenvalue of the curvature relative to the prior: above 1, the data outweigh the prior in a direction in which the
+    posterior is no narrower than the prior. For diagonal and Kronecker curvature it is what ignoring correlations
+    costs. Precision lost to rounding counts too.
 
-    Found by Lanczos' method, from below: each step is three passes over the data.
+    Computed by Lanczos' method, which approaches the value from below; each step takes three passes over the data.
 
     Args:
-        key: of sampled labels, as for ``laplace``, and of Lanczos' start.
+        key: for sampled labels, as in ``laplace``, and for the start of Lanczos' method.
         joint: the target, its prior a Gaussian or None.
-        posterior: a Gaussian at a mode, from :func:`bayestl.infer.laplace`; or that of a part of the parameters.
+        posterior: a Gaussian at a mode, from :func:`bayestl.infer.laplace`; or one of a part of the parameters.
         data: the training data, as for ``laplace``.
-        kind: the curvature that the posterior was made from; with sampled labels, give the key and the batch size of
-            then too.
-        num_steps: Lanczos steps, >= 1. Memory: two copies of the parameters for each.
-        batch_size: examples seen at once.
+        kind: the curvature that the posterior was made from; if its labels were sampled, give the same key and batch
+            size as well.
+        num_steps: Lanczos steps, >= 1. Memory: two copies of the parameters per step.
+        batch_size: examples at a time.
 
     Raises:
         TypeError: a posterior that is not a Gaussian.
@@ -77,7 +78,7 @@ def left_out(
 @partial(jax.jit, static_argnums=(0, 1))
 def _largest(static: Static, num_steps: int, arrays: list[Any], key: Key, passes: Batches) -> jax.Array:
     joint, gaussian, kind = static.combine(arrays)
-    # The linearised network may take as much memory as the steps do.
+    # The linearised network may take as much memory as the Lanczos steps do.
     held = num_steps * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(gaussian.mean))
     curvature = product(joint, kind, gaussian.mean, key, passes, held)
     dtype = jnp.result_type(*jax.tree.leaves(gaussian.mean))

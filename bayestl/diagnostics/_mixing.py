@@ -12,15 +12,16 @@ from numpyro import diagnostics
 
 
 def r_hat(values: Any) -> Any:
-    """Rank-normalised split R-hat: 1 where all halves of all chains look alike, above 1.01 where they do not.
+    """Rank-normalised split R-hat: near 1 if all halves of all chains look alike, above 1.01 if they do not.
 
-    The larger of two: of the ranks, which sees chains at different places, and of the ranks of distances from the
-    median, which sees chains of different widths. Ranks make it meaningful without finite variances.
+    The larger of two values: that of the ranks, which detects chains in different places, and that of the ranks of
+    distances from the median, which detects chains of different widths. Because it uses ranks, it is meaningful even
+    where variances are infinite.
 
     Args:
         values: pytree of arrays (C, n, ...): C chains of n >= 4 draws each, of functions such as the network's outputs;
-            see :func:`by_chain`. Parameters of networks are no good ones: a chain may well mix in the functions, and
-            not among the many parameters that give the same one.
+            see :func:`by_chain`. The parameters of a network are a poor choice: a chain may mix well over functions,
+            yet not over the many parameters that give the same function.
 
     Returns:
         Arrays (...); NaN for a value that never changes, or is not finite in some draw; inf where chains stand still at
@@ -47,14 +48,14 @@ def r_hat(values: Any) -> Any:
 
 
 def ess(values: Any) -> Any:
-    """Bulk effective sample size: how many independent draws would know the centre of a distribution as well.
+    """Bulk effective sample size: how many independent draws would locate the centre of the distribution as well.
 
     Args:
         values: pytree of arrays (C, n, ...), as for :func:`r_hat`.
 
     Returns:
-        Arrays (...); NaN for a value that never changes, or is not finite in some draw. More than 100 per chain are
-            needed.
+        Arrays (...); NaN for a value that never changes, or is not finite in some draw. It should be above 100 per
+            chain.
 
     Reference:
         Vehtari et al. 2021 (arXiv 1903.08008), with Geyer's initial monotone sequence.
@@ -68,7 +69,7 @@ def ess(values: Any) -> Any:
 
 
 def ess_tail(values: Any) -> Any:
-    """Tail effective sample size: the smaller of those of the 5 % and the 95 % quantile.
+    """Tail effective sample size: the smaller of the two for the 5 % and the 95 % quantile.
 
     Args:
         values: pytree of arrays (C, n, ...), as for :func:`r_hat`.
@@ -91,8 +92,8 @@ def _each(diagnostic: Callable[[np.ndarray], np.ndarray], values: Any) -> Any:
         with np.errstate(invalid="ignore", divide="ignore"):
             result = np.asarray(diagnostic(halves))
             spread = np.ptp(halves, axis=(0, 1))
-        # A value that never changes has no variance to compare: rounding would make a number of it. Ranks would make
-        # numbers of draws that are none.
+        # A value that never changes has no variance to compare; rounding alone would give a number. Likewise, ranks
+        # would give a number for draws that are NaN.
         result = np.where((spread > 0) & np.isfinite(spread), result, np.nan)
         return result if result.ndim else float(result)
 
@@ -100,7 +101,7 @@ def _each(diagnostic: Callable[[np.ndarray], np.ndarray], values: Any) -> Any:
 
 
 def _split(x: np.ndarray) -> np.ndarray:
-    """Chains (C, n, ...) as their halves, (2 C, n // 2, ...); of an odd number the middle draw is left out."""
+    """Chains (C, n, ...) cut in halves, (2 C, n // 2, ...); if n is odd, the middle draw is left out."""
     if x.ndim < 2 or x.shape[1] < 4:
         raise ValueError(f"values have shape {x.shape}; give chains of at least 4 draws each, (C, n, ...)")
     half = x.shape[1] // 2
@@ -123,7 +124,7 @@ def _ranks(column: np.ndarray) -> np.ndarray:
 def _effective(x: np.ndarray) -> np.ndarray:
     effective = np.asarray(diagnostics.effective_sample_size(x))
     total = x.shape[0] * x.shape[1]
-    # Antithetic chains may know a mean better than independent draws; the estimate is not believed without limit. Where
-    # the estimated autocorrelation time is below the floor, or even negative, it is the floor, 1 / log10(total).
+    # Antithetic chains can estimate a mean better than independent draws, but the estimate of by how much is itself
+    # noisy. Where the autocorrelation time comes out below 1 / log10(total), or even negative, that floor replaces it.
     limit = total * np.log10(total)
     return np.where(effective <= 0, limit, np.minimum(effective, limit))

@@ -1,4 +1,4 @@
-"""Pareto smoothed importance sampling: whether an approximation is near enough to its target to be corrected."""
+"""Pareto smoothed importance sampling: whether an approximation is close enough to its target to be corrected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 class PSIS(NamedTuple):
     """Attributes:
-    log_weights: (S,), the smoothed ones, normalised; for a :class:`~bayestl.Samples` that corrects the approximation.
+    log_weights: (S,), smoothed and normalised; for a :class:`~bayestl.Samples` that corrects the approximation.
     khat: shape of the generalised Pareto distribution that fits the largest weights; NaN where there are too few. Where
         ties or underflow leave none to fit, -inf if the weights are nearly equal (their variance is at most their
         squared mean), and inf if a few of them outweigh all others.
@@ -21,11 +21,11 @@ class PSIS(NamedTuple):
 
 
 def psis(log_weights: Any) -> PSIS:
-    """Importance weights whose largest ones are replaced by those of a fitted tail, and the shape of that tail.
+    """Importance weights with the largest ones replaced by those of a fitted tail, and the shape of that tail.
 
-    The M = min(S/5, 3 sqrt(S)) largest weights are fitted by a generalised Pareto distribution. Its shape k-hat says
-    how far the draws are from their target: below 0.7 averages under the smoothed weights can be trusted; above it the
-    weights have no practical mean at any feasible S, and the two distributions differ in what matters.
+    A generalised Pareto distribution is fitted to the M = min(S/5, 3 sqrt(S)) largest weights. Its shape k-hat says
+    how far the draws are from their target. Below 0.7, averages under the smoothed weights can be trusted. Above, no
+    feasible S gives usable averages: the two distributions differ where it matters.
 
     Args:
         log_weights: (S,), log target - log proposal at draws of the proposal, up to a constant.
@@ -48,7 +48,7 @@ def psis(log_weights: Any) -> PSIS:
         raise ValueError(f"log_weights has shape {log_weights.shape}; give one number per draw, (S,)")
     if np.isnan(log_weights).any():
         raise ValueError(
-            f"log_weights has {np.isnan(log_weights).sum()} NaN of {log_weights.size}; the log joint or the "
+            f"log_weights has {np.isnan(log_weights).sum()} NaN among {log_weights.size} values; the log joint or the "
             "approximation's log density is not a number at some draws"
         )
     if not np.isfinite(log_weights.max()):
@@ -75,7 +75,7 @@ def psis(log_weights: Any) -> PSIS:
 
 
 def _are_nearly_equal(weights: np.ndarray) -> bool:
-    """Whether the variance of the weights is at most their squared mean: they are worth half as many equal ones."""
+    """Whether the variance of the weights is at most their squared mean: the effective size is then at least S / 2."""
     return bool(np.sum(weights) ** 2 >= weights.size * np.sum(weights**2) / 2)
 
 

@@ -1,4 +1,4 @@
-"""One call that asks a posterior everything: a small table, and plain words where it should not be believed."""
+"""One call that runs every check on a posterior: a small table, and plain words where it should not be trusted."""
 
 from __future__ import annotations
 
@@ -46,31 +46,32 @@ def report(
     """Whether a posterior can be trusted: every check that applies to it, in one small table.
 
     - Posteriors with a density (Gaussians, as from variational inference and Laplace): k-hat of importance sampling
-      towards the log joint of all data; the smallest eigenvalue of the precision.
-    - Laplace posteriors, with the ``kind`` of their curvature: the largest curvature that they leave out.
+      with the log joint of all data as its target; the smallest eigenvalue of the precision.
+    - Laplace posteriors, given the ``kind`` of their curvature: the largest curvature that they leave out.
     - Chains: R-hat and effective sample sizes of what they predict for some inputs.
-    - Samplers, with their ``history``: temperature, and step-to-noise ratio, over the last half of the run.
-    - All: variance relative to the prior's, block by block.
+    - Samplers, given their ``history``: temperature, and step-to-noise ratio, over the last half of the run.
+    - All: variance relative to the prior's, leaf by leaf.
 
-    A posterior of a part of the parameters (:class:`~bayestl.posteriors.Part`) is held against the log joint of that
-    part, the rest held fixed; the fixed parameters are not counted as ones that do not vary.
+    A posterior of a part of the parameters (:class:`~bayestl.posteriors.Part`) is compared with the log joint of that
+    part, with the rest held fixed; fixed parameters do not count as parameters that fail to vary.
 
     Args:
         key: randomness of draws.
         joint: the target.
-        posterior: what any method gave back.
+        posterior: what any method returned.
         data: the training data, in memory or a stream.
-        history: of the run, :attr:`FitResult.history`.
-        kind: of a Laplace posterior, which curvature it was made from, as ``btl.curvature.ggn``; see :func:`left_out`.
-        num_samples: draws for k-hat, each a pass over all data.
-        num_inputs: how many of the inputs chains are looked at by.
-        batch_size: examples seen at once.
+        history: that of the run, :attr:`FitResult.history`.
+        kind: for a Laplace posterior, the curvature it was made from, such as ``btl.curvature.ggn``; see
+            :func:`left_out`.
+        num_samples: draws for k-hat; each takes a pass over all data.
+        num_inputs: how many inputs the predictions of chains are compared at.
+        batch_size: examples at a time.
 
     Returns:
         A :class:`Report`.
 
     Warns:
-        UserWarning: the posterior should not be believed, and why.
+        UserWarning: the posterior should not be trusted, and why.
 
     Example:
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
@@ -107,7 +108,7 @@ def report(
         rows += _spreads(posterior, joint.prior, key)
     table = Report(name, tuple(rows))
     for words in table.warnings:
-        warnings.warn(f"this posterior should not be believed as it is: {words}", UserWarning, stacklevel=2)
+        warnings.warn(f"this posterior should not be trusted as it is: {words}", UserWarning, stacklevel=2)
     return table
 
 
@@ -119,7 +120,7 @@ def _draws(posterior: Samples) -> Row:
 
 def _khat(joint: LogJoint, posterior: Posterior, data: Any, key: Key, num_samples: int, batch_size: int) -> Row:
     log_weights = []
-    # A few draws at a time: all of them may not fit.
+    # A few draws at a time, since all of them may not fit in memory.
     for number, start in enumerate(range(0, num_samples, _DRAWS_AT_ONCE)):
         draws = posterior.sample(jax.random.fold_in(key, number), min(_DRAWS_AT_ONCE, num_samples - start))
         log_weights.append(log_importance_weights(joint, posterior, draws, data, batch_size=batch_size))
@@ -127,17 +128,17 @@ def _khat(joint: LogJoint, posterior: Posterior, data: Any, key: Key, num_sample
     limit = min(0.7, 1 - 1 / math.log10(max(num_samples, 11)))
     words = ""
     if math.isnan(khat):
-        words = f"its k-hat is not known: {num_samples} draws are too few for a tail; give num_samples of at least 25"
+        words = f"its k-hat is unknown: {num_samples} draws are too few to fit a tail; give num_samples of at least 25"
     elif not khat < limit:
         words = (
-            f"k-hat is {khat:.2f}, so that the approximation and the posterior differ too much for importance sampling "
+            f"k-hat is {khat:.2f}: the approximation and the posterior differ too much for importance sampling "
             "to correct; compare it with a sampler, or take a richer approximation"
         )
     return Row("k-hat", khat, f"< {limit:.2g}", words)
 
 
 def _without_rounding(log_weights: np.ndarray) -> np.ndarray:
-    """Weights that differ by no more than float32 can tell are equal: their tail would be that of rounding."""
+    """Weights that differ by less than float32 resolves are made equal; otherwise their tail would be rounding."""
     size = 1e-6 * max(1.0, float(np.max(np.abs(log_weights))))
     return np.zeros_like(log_weights) if np.ptp(log_weights) < size else log_weights
 
@@ -156,11 +157,11 @@ def _mixing(joint: LogJoint, posterior: Posterior, data: Any, num_inputs: int) -
     flat = flat[..., np.ptp(flat, axis=(0, 1)) > 0]
     if not flat.size:
         return [Row("R-hat", math.nan, "<= 1.01", "every draw predicts the same: there is no variability at all")]
-    # NaN stays NaN, which is no better than a limit; but a tail may be one value, and so have no draws to count.
+    # NaN stays NaN, which meets no limit. But a tail may consist of one value, which has no effective sample size.
     worst, bulk, tail = float(np.max(r_hat(flat))), float(np.min(ess(flat))), float(np.fmin.reduce(ess_tail(flat)))
     enough = 100 * num_chains
-    not_mixed = f"R-hat is {worst:.3g}, so that its chains (or their halves) disagree; run them for longer"
-    too_few = "is worth {:.0f} independent draws, fewer than " + f"{enough}; run it for longer"
+    not_mixed = f"R-hat is {worst:.3g}: its chains (or their halves) disagree; run them longer"
+    too_few = "is worth {:.0f} independent draws, fewer than " + f"{enough}; run it longer"
     return [
         Row("R-hat of predictions, largest", worst, "<= 1.01", "" if worst <= 1.01 else not_mixed),
         Row("effective draws, bulk, fewest", bulk, f">= {enough}", "" if bulk >= enough else too_few.format(bulk)),
@@ -179,17 +180,17 @@ def _sampler(history: dict[str, np.ndarray]) -> list[Row]:
 
 
 def _about_temperature(value: float) -> str:
-    """What is wrong with it, in plain words; "" where nothing is."""
+    """What is wrong with it, in plain words; "" if nothing is."""
     if 0.8 < value < 1.25:
         return ""
     if not math.isfinite(value):
         return (
-            f"its temperature was {value} in the last half of the run, so that no step there added noise, or some were "
-            "not finite; run it for longer, or take smaller steps"
+            f"its temperature was {value} in the last half of the run: no step there added noise, or some steps were "
+            "not finite; run it longer, or take smaller steps"
         )
     return (
-        f"its temperature was {value:.3g} and not 1, so that it is too {'wide' if value > 1 else 'narrow'}; take smaller "
-        "steps, or larger batches"
+        f"its temperature was {value:.3g} instead of 1, which makes it too {'wide' if value > 1 else 'narrow'}; take "
+        "smaller steps, or larger batches"
     )
 
 
@@ -211,8 +212,8 @@ def _left_out(value: float) -> Row:
     words = ""
     if not value < 1:
         words = (
-            f"its curvature leaves out a direction in which data and prior know {1 + value:.3g} times as much as it "
-            "says, and in which it is that much too wide; keep more of the curvature (a higher rank, or another "
+            f"its curvature misses a direction in which data and prior have {1 + value:.3g} times its precision, so "
+            "its variance there is too large by that factor; keep more of the curvature (a higher rank, or another "
             "structure)"
         )
     return Row("largest curvature left out", value, "< 1", words)
@@ -224,9 +225,9 @@ def _spreads(posterior: Posterior, prior: Prior | None, key: Key) -> list[Row]:
     words = ""
     if not most > _NO_SPREAD:
         words = (
-            f"its variance is at most {most:.1g} of the prior's in every block: there is next to no variability. That "
-            "can be right for a few parameters and very many data; for a network the method has not spread out (too "
-            "few steps, steps too small, or a scale that was never learned)"
+            f"its variance is at most {most:.1g} of the prior's in every leaf: it hardly varies at all. That can be "
+            "right for a few parameters and very many examples; in a network it means that the method has not spread "
+            "out (too few steps, steps too small, or a scale that was never learned)"
         )
     rows = [Row(f"variance over the prior's, {path or 'params'}", value) for path, value in ratios.items()]
     return [*rows[:-1], rows[-1]._replace(warning=words)]

@@ -1,4 +1,4 @@
-"""The direction that a Gaussian knows least about."""
+"""The direction in which a Gaussian is widest."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bayestl.gaussians import Gaussian
 
 
 def widest_direction(gaussian: Gaussian, *, num_steps: int = 50) -> float:
-    """The largest eigenvalue of a Gaussian's covariance, from below, by the power method.
+    """The largest eigenvalue of a Gaussian's covariance, approached from below by the power method.
 
-    Its inverse is the smallest eigenvalue of the precision: for a Laplace posterior that of the curvature with the
-    prior's, where the quadratic approximation reaches furthest from the mode and is believed least.
+    Its inverse is the smallest eigenvalue of the precision. For a Laplace posterior, this is the direction in which the
+    quadratic approximation reaches furthest from the mode, and can be trusted least.
 
     Args:
         gaussian: of any structure.

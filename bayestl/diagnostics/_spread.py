@@ -1,4 +1,4 @@
-"""How much of the prior's spread a posterior has left."""
+"""How much of the prior's spread a posterior keeps."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
     """Posterior variance over prior variance, for each leaf of the parameters.
 
     ``1/D_b sum_i Var[theta_i | D] / Var[theta_i]`` over the D_b parameters of leaf b: 1 where the data say little, 0
-    where the posterior does not vary. In networks most parameters keep much of their prior's spread. If little is left
-    in every leaf, the method has not explored the posterior.
+    where the posterior does not vary. In networks, most parameters keep much of their prior's spread. If little is
+    left in every leaf, the method has not explored the posterior.
 
     Args:
         key: for posteriors that have to be drawn from.
-        posterior: any; of a Gaussian the variances are exact, of :class:`~bayestl.Samples` those of its draws, of all
-            others those of ``num_samples`` draws with ``key``.
+        posterior: any. For a Gaussian the variances are exact, for :class:`~bayestl.Samples` they are those of its
+            draws, and for all others those of ``num_samples`` draws with ``key``.
         prior: a Gaussian, or anything else with ``variance``.
-        num_samples: how many draws of them, >= 2.
+        num_samples: how many draws, >= 2.
 
     Returns:
-        Path to ratio. Where chains are held, all of them together.
+        From paths to ratios. Several chains count as one sample.
 
     Raises:
         TypeError: a prior without variances.
@@ -44,14 +44,16 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
     """
     check_key("spread", key)
     if not hasattr(type(prior), "variance"):
-        raise TypeError(f"spread is relative to the prior's variance, and {type(prior).__name__} has none to give")
+        raise TypeError(
+            f"spread is relative to the prior's variance, and a {type(prior).__name__} has none; give a Gaussian prior"
+        )
     posterior, prior = (x.part if isinstance(x, Part) else x for x in (posterior, prior))
     after, before = _tree.by_paths(_variance(key, posterior, num_samples)), _tree.by_paths(prior.variance)
     missing = [path for path in after if path not in before]
     if missing:
         raise ValueError(
-            f"the prior is not about {_tree.shown(missing, 4)}, which vary in the posterior; give the prior of these, "
-            "or the posterior of a part (posteriors.Part)"
+            f"the prior does not cover {_tree.shown(missing, 4)}, which vary in the posterior; give the prior of "
+            "these, or the posterior of a part (posteriors.Part)"
         )
     return {path: float(jnp.mean(variance / before[path])) for path, variance in after.items()}
 
@@ -66,7 +68,7 @@ def _variance(key: Key, posterior: Any, num_samples: int) -> Params:
         draws = jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:])[filled], posterior.draws)
     else:
         draws, weights = posterior.sample(key, num_samples), jnp.full(num_samples, 1 / num_samples)
-    # 1 - sum w^2 is 1 - 1/S for equal weights; one draw alone has no spread to see.
+    # 1 - sum w^2 is 1 - 1/S for equal weights; a single draw has no spread.
     left = 1 - jnp.sum(weights**2)
 
     def variance(x: jax.Array) -> jax.Array:

@@ -12,8 +12,8 @@ class Row(NamedTuple):
     Attributes:
         name: what was measured.
         value: the number.
-        limit: what it should be, in words; "" where any number will do.
-        warning: what is wrong, in plain words; "" where nothing is.
+        limit: what it should be, in words; "" if any number will do.
+        warning: what is wrong, in plain words; "" if nothing is.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What is known about a posterior; printed, a small table.
+    """What the checks say about a posterior; prints as a small table.
 
     Attributes:
         posterior: its kind.
@@ -36,7 +36,7 @@ class Report:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is wrong, in plain words; empty where nothing is."""
+        """What is wrong, in plain words; empty if nothing is."""
         return tuple(row.warning for row in self.rows if row.warning)
 
     def __getitem__(self, name: str) -> float:
@@ -49,7 +49,7 @@ class Report:
             f"  {row.name:<{width}}  {row.value:>10.4g}  {row.limit}{'  <-' if row.warning else ''}".rstrip()
             for row in self.rows
         ]
-        words = [f"  Not to be believed as it is: {text}." for text in self.warnings]
+        words = [f"  Not to be trusted as it is: {text}." for text in self.warnings]
         return "\n".join([self.posterior, *lines, *words])
 
     __repr__ = __str__

@@ -19,7 +19,7 @@ from bayestl.passes._reader import HostReader, reader_of
 from bayestl.passes._weights import check_weights
 
 FIRST = 64
-"""How many examples of data that are read are looked at beforehand."""
+"""How many examples of a stream are looked at in advance."""
 
 
 @jax.tree_util.register_dataclass
@@ -27,17 +27,17 @@ FIRST = 64
 class Batches:
     """All examples, in their order, ``batch_size`` at a time; the last batch is filled up, with weights of 0.
 
-    Made by :func:`batches`. It is a pytree, and so an argument of a compiled program, which passes over the data by
-    :meth:`sum` and :meth:`map`; outside of programs it is an iterator of batches. Data that are not held are read batch
-    by batch, one ahead, every time they are passed over: by a call from the compiled program back to the host.
+    Made by :func:`batches`. It is a pytree, so it can be an argument of a compiled program, which passes over the data
+    with :meth:`sum` and :meth:`map`. Outside compiled programs it is an iterable of batches. Data that are not in
+    memory are read again in every pass, one batch ahead, through a callback from the compiled program to the host.
 
     Attributes:
-        inputs: pytree of arrays (N, ...); with a reader the first examples, whose shapes and values stand for all
-            where a network is looked at.
-        targets: pytree of arrays (N, ...), or the first ones.
-        weights: (N,) numbers of at least 0, how often each example counts; None for once each.
-        batch_size: examples at once, static.
-        reader: what reads data that are not held, or None; static.
+        inputs: pytree of arrays (N, ...); with a reader only the first examples, which represent all of them where
+            shapes and values are checked.
+        targets: pytree of arrays (N, ...); with a reader only the first ones.
+        weights: (N,) numbers >= 0, how often each example counts; None if each counts once.
+        batch_size: examples per batch, static.
+        reader: reads data that are not in memory; None if they are; static.
         sharding: how a batch lies on a mesh, or None; static.
     """
 
@@ -50,7 +50,7 @@ class Batches:
 
     @property
     def num_examples(self) -> int:
-        """N, those of weight 0 included."""
+        """N, including examples of weight 0."""
         return _length(self.inputs) if self.reader is None else self.reader.num_examples
 
     @property
@@ -62,7 +62,7 @@ class Batches:
         """Batch ``number``, which may be traced. Its weights, (B,) of float32, are 0 for padding.
 
         Examples are gathered, not sliced out of a padded copy of the data. Those of weight 0 are overwritten by a copy
-        of one that counts, so that nothing in them, not a NaN, can reach a sum.
+        of one that counts, so nothing in them, not even a NaN, can reach a sum.
         """
         rows = self._split(number * self.batch_size + jnp.arange(self.batch_size))
         weights = (rows < self.num_examples).astype(jnp.float32)
@@ -78,7 +78,7 @@ class Batches:
         return self._split(Batch(inputs, targets, weights))
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches in turn, outside of any compiled program."""
+        """The batches in turn, outside compiled programs."""
         for number in range(self.num_batches):
             if self.reader is None:
                 yield _get(self, number)
@@ -88,7 +88,7 @@ class Batches:
             yield self._placed(inputs, targets, real.astype(np.float32))
 
     def take(self, rows: np.ndarray) -> Batch:
-        """The examples of these rows, in this order and without padding, outside of any compiled program.
+        """The examples of these rows, in this order and without padding, outside compiled programs.
 
         Args:
             rows: (n,) row numbers in 0, ..., N - 1, on the host.
@@ -100,9 +100,9 @@ class Batches:
         return Batch(inputs, targets, weights)
 
     def sum(self, key: Key, fn: Callable[..., Any], stored: Any = None) -> Any:
-        """The sum over batches of ``fn(key of the batch, batch)``, a pytree of arrays; one batch is held at a time.
+        """The sum over batches of ``fn(key of the batch, batch)``, a pytree of arrays, with one batch held at a time.
 
-        With ``stored``, what :meth:`map` gave, of ``fn(key, batch, what map gave for this batch)``.
+        With ``stored``, a result of :meth:`map`, it sums ``fn(key, batch, entry of stored for this batch)``.
         """
         extra = () if stored is None else (stored,)
 
@@ -112,18 +112,20 @@ class Batches:
         return _loop.total(one, self.num_batches, extra)
 
     def map(self, key: Key, fn: Callable[[Key, Batch], Any]) -> Any:
-        """``fn(key of the batch, batch)`` of every batch, stacked along a leading axis (number of batches, ...)."""
+        """``fn(key of the batch, batch)`` for every batch, stacked along a leading axis (number of batches, ...)."""
         return _loop.stacked(lambda number: fn(jax.random.fold_in(key, number), self.get(number)), self.num_batches)
 
     def total_weight(self) -> jax.Array:
-        """How many examples there are, each counted by its weight: a scalar."""
+        """How many examples there are, counted by weight: a scalar."""
         if self.weights is None:
             return jnp.asarray(self.num_examples, jnp.result_type(float))
         return jnp.sum(jnp.asarray(self.weights, jnp.result_type(float)))
 
     def run(self, program: Callable[..., Any], *args: Any) -> Any:
-        """``program(*args)``, which passes over these data. Where they cannot be read it raises the error of the
-        reading, of which XLA's own has but the text."""
+        """``program(*args)``, for a program that passes over these data.
+
+        If reading fails, this raises the original error, not XLA's, which only quotes its text.
+        """
         if self.reader is None:
             return program(*args)
         self.reader.failure = None
@@ -136,18 +138,18 @@ class Batches:
             raise failure from None
 
     def to_host(self, tree: Any) -> Any:
-        """What was computed of a batch, leaves (B, ...), as numpy arrays; on a mesh every process gets all of it."""
+        """A result computed for a batch, leaves (B, ...), as numpy arrays; on a mesh every process gets all of it."""
         if self.sharding is not None and not self.sharding.is_fully_addressable:
             everywhere = NamedSharding(self.sharding.mesh, PartitionSpec())
             tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
         return jax.tree.map(np.asarray, jax.device_get(tree))
 
     def _split(self, tree: Any) -> Any:
-        """A batch, or its rows, over the devices of the mesh; where there is none, as it is."""
+        """A batch, or its rows, spread over the devices of the mesh; unchanged if there is none."""
         return tree if self.sharding is None else jax.lax.with_sharding_constraint(tree, self.sharding)
 
     def _placed(self, inputs: Inputs, targets: Targets, weights: np.ndarray | None = None) -> Batch:
-        """A batch from the host on the device, or over the devices of the mesh."""
+        """A batch from the host, put on the device or spread over the devices of the mesh."""
         parts = (inputs, targets, weights)
         if self.sharding is None:
             return Batch(*jax.device_put(parts))
@@ -157,17 +159,18 @@ class Batches:
 def batches(
     data: Data | Batch | Batches, batch_size: int | None = None, *, sharding: NamedSharding | None = None
 ) -> Batches:
-    """All examples of a data set, to be passed over some at a time.
+    """All examples of a data set, to be passed over a batch at a time.
 
-    What it gives stands for the data wherever all of them are passed over (curvature, evidence, ``metrics.evaluate``),
-    so that a pass over a mesh is asked for once, here: ``laplace(key, joint, params, batches(data, 64, sharding=s))``.
+    The result can be given as the data to everything that passes over all of them (curvature, evidence,
+    ``metrics.evaluate``). A mesh is therefore named once, here:
+    ``laplace(key, joint, params, batches(data, 64, sharding=s))``.
 
     Args:
-        data: a data set in memory or one that is read; one :class:`~bayestl.Batch`, whose weights count; or passes, to
-            be made in other batches.
-        batch_size: examples at once; None for all, or as before.
-        sharding: how a batch lies on a mesh, ``NamedSharding(mesh, PartitionSpec("data"))``; data in memory are then
-            copied to every device of it, and ``batch_size`` is a multiple of the devices along that axis.
+        data: a data set in memory or a stream; one :class:`~bayestl.Batch`, whose weights count; or a result of this
+            function, to be passed over with another batch size.
+        batch_size: examples per batch; None for all at once, or for the batch size that ``data`` already has.
+        sharding: how a batch lies on a mesh, ``NamedSharding(mesh, PartitionSpec("data"))``. Data in memory are then
+            copied to every device of the mesh, and ``batch_size`` has to be a multiple of the devices along that axis.
 
     Raises:
         TypeError: data that are none of these.
@@ -190,13 +193,13 @@ def batches(
         check_sharding(sharding, 0 if batch_size is None else batch_size)
         inputs, targets, weights = replicate((passes.inputs, passes.targets, passes.weights), sharding.mesh)
         passes = Batches(inputs, targets, weights, size, passes.reader, sharding)
-    # A batch that is cut to the data, or by who passes over them, still gives every device a whole share.
+    # A batch size reduced to the size of the data, or by the caller, still gives every device a whole share.
     shares = num_shares(passes.sharding) if passes.sharding is not None else 1
     return dataclasses.replace(passes, batch_size=-(-size // shares) * shares)
 
 
 def first_examples(data: Data | Batch | Batches) -> Batch:
-    """What is checked against a model before a run: all examples where they are held, else the first 64."""
+    """The examples that are checked against a model before a run: all if they are in memory, else the first 64."""
     if isinstance(data, Batches):
         return Batch(data.inputs, data.targets, data.weights)
     if isinstance(data, Batch):
@@ -206,7 +209,7 @@ def first_examples(data: Data | Batch | Batches) -> Batch:
 
 
 def whole(data: Data | Batch | Batches) -> Batch:
-    """All examples as one batch, for what needs them at once.
+    """All examples as one batch, for computations that need them all at once.
 
     Raises:
         TypeError: data that are not in memory.
@@ -219,7 +222,7 @@ def whole(data: Data | Batch | Batches) -> Batch:
         examples = _checked(data).resident()
     if examples is None or any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(examples)):
         raise TypeError(
-            f"data is a {type(data).__name__} that does not hold its examples, and all of them are needed at once: "
+            f"data is a {type(data).__name__}, which does not hold its examples in memory, and all are needed at once: "
             "give bayestl.data.arrays(inputs, targets)"
         )
     return examples
@@ -251,7 +254,7 @@ def _check_lengths(examples: Batch, num_examples: int | None) -> None:
 def _checked(data: Any) -> Data:
     if not isinstance(data, Data):
         raise TypeError(
-            f"data is a {type(data).__name__} that neither holds its examples nor can be read by rows; give "
+            f"data is a {type(data).__name__}, which neither holds its examples nor can be read by rows; give "
             "bayestl.data.arrays(inputs, targets), bayestl.data.stream(source, example), or a bayestl.Batch"
         )
     return data

@@ -1,4 +1,4 @@
-"""A function of many inputs, some at a time: of inputs alone, where no targets are at hand."""
+"""A function of many inputs, some at a time, where there are no targets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def num_inputs(inputs: Inputs) -> int:
 
 
 def mapped(fn: Callable[[Any], Any], inputs: Inputs, batch_size: int | None) -> Any:
-    """``fn`` of the inputs, ``batch_size`` at a time: around programs for values, inside the program for tracers.
+    """``fn`` of the inputs, ``batch_size`` at a time: a loop in Python for values, inside the program for tracers.
 
     Args:
         fn: inputs (b, ...) -> pytree of arrays (b, ...), each example by itself.
         inputs: pytree of arrays (B, ...).
-        batch_size: inputs at once; None for all.
+        batch_size: inputs at a time; None for all at once.
 
     Example:
         >>> btl.passes.mapped(lambda x: 2 * x, jnp.arange(5), 2).tolist()
@@ -49,12 +49,12 @@ def looped(fn: Callable[[Any], Any], inputs: Inputs, batch_size: int | None) -> 
     if batch_size is None or batch_size >= num:
         return fn(inputs)
     parts = [fn(batch) for batch in in_turn(inputs, batch_size)]
-    # Not by JAX, which would compile a program with an argument for every batch.
+    # Concatenated by numpy: JAX would compile a program with one argument per batch.
     return jax.tree.map(lambda *xs: jnp.asarray(np.concatenate(xs)[:num]), *parts)
 
 
 def in_turn(inputs: Inputs, batch_size: int) -> Iterator[Any]:
-    """The inputs (batch_size, ...) of one batch after another, the last one padded; they stay where they are held."""
+    """The inputs (batch_size, ...) of one batch after another, the last one padded; they stay where they are stored."""
     for rows in _rows(num_inputs(inputs), batch_size):
         yield jax.tree.map(lambda x, rows=rows: x[rows], inputs)
 

@@ -1,4 +1,4 @@
-"""The loop over batches. This is the one place where it is chosen."""
+"""The loop over batches. No other module chooses how to loop."""
 
 from __future__ import annotations
 

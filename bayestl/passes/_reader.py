@@ -22,14 +22,14 @@ class _Ahead(NamedTuple):
 
 
 class HostReader:
-    """Reads a data set batch by batch for compiled programs, one batch ahead. Equal to itself alone, and so a static
-    part of a program: calls with the same data set share one.
+    """Reads a data set batch by batch for compiled programs, one batch ahead.
 
-    The data set is not kept alive by it, for compiled programs are kept, and readers with them.
+    A reader equals only itself and is a static part of a program; calls with the same data set share one reader. It
+    does not keep the data set alive, because compiled programs are kept, and their readers with them.
 
     Attributes:
         num_examples: N.
-        failure: what the last reading failed with, in its own words; XLA gives only its text.
+        failure: the error of the last failed read, which XLA only quotes as text.
     """
 
     def __init__(self, data: Data):
@@ -43,7 +43,7 @@ class HostReader:
         """:meth:`read` in a compiled program; ``like`` is a tree of examples (n, ...) with the shapes and dtypes."""
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), like)
 
-        # Nothing of JAX may be computed in here: the program that waits for it may hold the only thread there is.
+        # Nothing may be computed with JAX in here: the program that waits for the result may occupy its only thread.
         def on_host(number: Any) -> Any:
             try:
                 batch = self.read(int(number), batch_size)
@@ -74,7 +74,9 @@ class HostReader:
         """``(inputs, targets)`` of these rows, numpy."""
         data = self._data()
         if data is None:
-            raise RuntimeError("the data set that this program reads is gone; hold on to it for as long as it runs")
+            raise RuntimeError(
+                "the data set that this program reads has been deleted; keep a reference to it while the program runs"
+            )
         return data.rows(rows)
 
     def _filled(self, number: int, batch_size: int) -> tuple[Any, Any]:
@@ -90,5 +92,5 @@ _READERS: weakref.WeakKeyDictionary[Any, HostReader] = weakref.WeakKeyDictionary
 
 
 def reader_of(data: Data) -> HostReader:
-    """The reader of a data set, one for all calls, so that they share their compiled programs."""
+    """The reader of a data set, one for all calls, which lets them share their compiled programs."""
     return _READERS.setdefault(data, HostReader(data))

@@ -12,17 +12,17 @@ from bayestl import _tree
 
 
 def check_weights(weights: Any, num: int, name: str = "weights", *, needs_one: bool = False) -> None:
-    """Raise on weights that no number of copies of the examples could have; traced ones are let through.
+    """Refuse weights that cannot say how often an example counts; traced ones are not checked.
 
     Args:
         weights: one number per example: 1 for an example that counts once, 0 for padding, 2 for one that counts as two
             rows would.
         num: how many examples there are.
-        name: what the caller calls them.
-        needs_one: whether some example has to count.
+        name: the argument's name in the message.
+        needs_one: whether at least one weight must be above 0.
 
     Raises:
-        ValueError: another shape than (num,); negative or non-finite weights; with ``needs_one`` only zeros.
+        ValueError: a shape other than (num,); negative or non-finite weights; with ``needs_one`` only zeros.
 
     Example:
         >>> btl.passes.check_weights(jnp.array([2.0, 1.0, 0.0]), 3)
@@ -36,8 +36,8 @@ def check_weights(weights: Any, num: int, name: str = "weights", *, needs_one: b
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"{name} holds {int(bad.sum())} negative or non-finite of {num} values, the first {values[row]} in row "
+            f"{name} has negative or non-finite values ({int(bad.sum())} of {num}), the first {values[row]} in row "
             f"{row}; a weight says how often an example counts, 0 to leave it out"
         )
     if needs_one and not values.any():
-        raise ValueError(f"{name} are 0 for all {num} examples, so that none counts; give at least one above 0")
+        raise ValueError(f"{name} are 0 for all {num} examples, so none counts; give at least one above 0")

@@ -175,7 +175,7 @@ def test_other_bad_arguments():
         btl.bridges.nuts(key, joint, lg.tree(jnp.zeros(4)), data, **SETTINGS)
     with pytest.raises(ValueError, match="log density at params is -inf; chains must start where it is finite"):
         btl.bridges.nuts(key, joint, lg.tree(jnp.full(3, 1e30)), data, **SETTINGS)
-    with pytest.raises(TypeError, match="data is a object that neither holds its examples nor can be read"):
+    with pytest.raises(TypeError, match="data is a object, which neither holds its examples nor can be read"):
         btl.bridges.nuts(key, joint, lg.tree(jnp.zeros(3)), object(), **SETTINGS)  # pyright: ignore[reportArgumentType]
     shapes = jax.eval_shape(lambda: btl.Batch(jnp.zeros((4, 3)), jnp.zeros(4)))
     with pytest.raises(TypeError, match=r"data is a Batch that does not hold .* give bayestl\.data\.arrays"):

@@ -368,7 +368,7 @@ def test_other_bad_arguments():
         svi(joint, "AutoNormal", optax.adam(0.1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="optimizer is a Adam; give an optax transformation, bare"):
         svi(joint, autoguide.AutoNormal, numpyro.optim.Adam(0.1))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="data is a int that neither holds its examples nor can be read"):
+    with pytest.raises(TypeError, match="data is a int, which neither holds its examples nor can be read"):
         svi(joint, autoguide.AutoNormal, optax.adam(0.1), data=3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="guide gave a NoneType for the model"):
         svi(joint, lambda model: None, optax.adam(0.1)).init(jax.random.key(0), lg.tree(jnp.zeros(SIZE)))

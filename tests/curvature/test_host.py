@@ -204,5 +204,5 @@ def test_neither_programs_nor_threads_hold_on_to_a_stream():
 def test_a_stream_that_is_gone_is_named():
     passes = btl.passes.batches(streamed(), 16)
     gc.collect()
-    with pytest.raises(RuntimeError, match="the data set that this program reads is gone; hold on to it"):
+    with pytest.raises(RuntimeError, match="the data set that this program reads has been deleted; keep a reference"):
         next(iter(passes))

@@ -50,9 +50,9 @@ def test_expected_targets():
 
 
 def test_refuses():
-    with pytest.raises(TypeError, match="posterior is a Samples, and no chain; its draws have no order in time"):
+    with pytest.raises(TypeError, match="posterior is a Samples, and not a chain; its draws have no order in time"):
         by_chain(btl.Samples({"w": jnp.zeros((3, 2))}, jnp.zeros(3)))
-    with pytest.raises(TypeError, match="posterior is a Diagonal, and no chain; give one of infer"):
+    with pytest.raises(TypeError, match="posterior is a Diagonal, and not a chain; give one of infer"):
         by_chain(btl.gaussians.isotropic({"w": jnp.zeros(2)}, 1.0))
     empty = btl.posteriors.Chain({"w": jnp.zeros((2, 3, 1))}, jnp.array([[0.0] * 3, [-jnp.inf] * 3]), {})
     with pytest.raises(ValueError, match="chain 1 holds no draws; leave it out"):

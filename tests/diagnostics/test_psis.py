@@ -100,5 +100,5 @@ def test_edges():
     for value in (-np.inf, np.inf):
         with pytest.raises(ValueError, match=f"the largest of log_weights is {value}"):
             psis(np.full(50, value))
-    with pytest.raises(ValueError, match="log_weights has 1 NaN of 3"):
+    with pytest.raises(ValueError, match="log_weights has 1 NaN among 3"):
         btl.diagnostics.psis_khat([0.0, np.nan, 1.0])

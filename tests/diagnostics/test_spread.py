@@ -45,7 +45,7 @@ def test_of_gaussians_draws_mixtures_and_points():
     found = spread(KEY, mixture, prior, num_samples=4000)
     # Variances of 4000 draws: 2.2 % each.
     assert found == pytest.approx({"w": 0.375, "b": 1.0}, rel=0.1)
-    with pytest.raises(TypeError, match="relative to the prior's variance, and NoneType has none"):
+    with pytest.raises(TypeError, match="relative to the prior's variance, and a NoneType has none"):
         spread(KEY, posterior, None)
 
 

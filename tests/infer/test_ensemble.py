@@ -182,5 +182,5 @@ def test_bad_input():
     with pytest.raises(TypeError, match=r"data is a Batch; noise on the targets needs btl.data.arrays"):
         run(data=examples, randomize=noise)
     rows = list(zip(np.asarray(examples.inputs), np.asarray(examples.targets), strict=True))
-    with pytest.raises(TypeError, match=r"data is a StreamData that does not hold its examples"):
+    with pytest.raises(TypeError, match=r"data is a StreamData, which does not hold its examples"):
         run(data=btl.data.stream(rows, lambda row: row), randomize=noise)

@@ -347,7 +347,7 @@ def test_other_bad_input_is_named():
         btl.infer.laplace(KEY, joint, params, data, selection="neck/**")
     with pytest.raises(ValueError, match="batch_size is 0"):
         btl.infer.laplace(KEY, joint, params, data, batch_size=0)
-    with pytest.raises(TypeError, match="data is a list that neither holds its examples nor can be read by rows"):
+    with pytest.raises(TypeError, match="data is a list, which neither holds its examples nor can be read by rows"):
         btl.infer.laplace(KEY, joint, params, [1, 2])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"dense curvature of 6 parameters .* max_parameters is 5"):
         btl.infer.laplace(KEY, joint, params, data, curvature=curvature.dense(max_parameters=5))

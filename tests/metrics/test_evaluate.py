@@ -104,7 +104,7 @@ def test_every_metric_refuses_labels_that_indexing_would_take_for_others():
             with pytest.raises(ValueError, match="1 of 2 targets lie outside the classes 0 to 2"):
                 metric(given, jnp.array(labels))
         assert metric(given, jnp.array([0, -1]), jnp.array([1.0, 0.0]))
-        with pytest.raises(ValueError, match="weights holds 1 negative or non-finite of 2 values"):
+        with pytest.raises(ValueError, match=r"weights has negative or non-finite values \(1 of 2\)"):
             metric(given, jnp.array([0, 1]), jnp.array([1.0, -1.0]))
 
 

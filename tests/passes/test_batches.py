@@ -90,7 +90,7 @@ def test_the_whole_and_the_first():
     long = btl.data.stream([(np.zeros(2), i) for i in range(70)], lambda record: record)
     assert passes.first_examples(long).targets.tolist() == list(range(64))
     assert passes.whole(DATA["passes"]()).targets.tolist() == TARGETS.tolist()
-    with pytest.raises(TypeError, match=r"data is a StreamData that does not hold its examples.*data\.arrays"):
+    with pytest.raises(TypeError, match=r"data is a StreamData, which does not hold its examples.*data\.arrays"):
         passes.whole(long)
 
 
@@ -99,7 +99,7 @@ def test_the_whole_and_the_first():
     [
         (
             [1.0, -2.0, 1.0],
-            r"weights holds 1 negative or non-finite of 3 values, the first -2\.0 in row 1; a weight",
+            r"weights has negative or non-finite values \(1 of 3\), the first -2\.0 in row 1; a weight",
         ),
         ([1.0, 1.0, np.nan], "the first nan in row 2"),
         ([np.inf, 1.0, 1.0], "the first inf in row 0"),
@@ -116,7 +116,7 @@ def test_weights_that_no_rows_could_have(weights, message):
 def test_what_cannot_be_passed_over():
     with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
         passes.batches(DATA["held"](), 0)
-    with pytest.raises(TypeError, match=r"data is a tuple that neither holds .* give bayestl\.data\.arrays"):
+    with pytest.raises(TypeError, match=r"data is a tuple, which neither holds .* give bayestl\.data\.arrays"):
         passes.batches((INPUTS, TARGETS), 2)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"leading axes of lengths \[3, 4\]"):
         passes.batches(btl.Batch(jnp.zeros((3, 1)), jnp.zeros(4)), 2)

@@ -255,7 +255,7 @@ def test_refuses():
     start = btl.infer.map_estimate(flat, optax.sgd(0.1))
     with pytest.raises(ValueError, match="params has 'body' too; it is about 'head'"):
         btl.fit(KEY, start, posterior.mean, _data(p), steps=1, progress=False)
-    with pytest.raises(ValueError, match="the prior is not about 'body', which vary in the posterior"):
+    with pytest.raises(ValueError, match="the prior does not cover 'body', which vary in the posterior"):
         btl.diagnostics.spread(KEY, btl.gaussians.isotropic(posterior.mean, 1.0), posterior)
     with pytest.raises(AttributeError, match="the random part is a Samples; only of Gaussians is that known"):
         _ = Part(btl.Samples({"w": jnp.zeros((2, 1))}, jnp.zeros(2)), {"w": None}).variance

@@ -1,4 +1,4 @@
-"""The layers of a network, found in its traced program: what enters them, what leaves them, and replay with changes."""
+"""The layers of a network, found in its traced program: their inputs and outputs, and replay with changes."""
 
 from bayestl.layers._find import Layer, Site
 from bayestl.layers._gradients import (

@@ -1,4 +1,4 @@
-"""Biases of products: what is added to each row before anything else is done."""
+"""Biases of products: parameters added to each row of a product before anything else happens to it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SUMS = {"add", "add_any"}
 
 
 def bias_of(program: Program, site: Use, form: MatrixForm, candidates: Sequence[Use]) -> Use | None:
-    """The use of a parameter that is added to each row of a product, None for none.
+    """The use of a parameter that is added to each row of a product; None if there is none.
 
     Args:
         program: the network.
-        site: where the product is.
+        site: the place of the product in the program.
         form: the product.
         candidates: uses of other parameters.
     """
@@ -46,7 +46,7 @@ def bias_of(program: Program, site: Use, form: MatrixForm, candidates: Sequence[
 
 
 def _is_row(program: Program, site: Use, form: MatrixForm, moved: Rearrangement, bias: Use) -> bool:
-    """Whether a parameter is added to every row of a product, whose result was rearranged meanwhile."""
+    """Whether a parameter is added to every row of a product, whose result may have been rearranged in between."""
     if len(bias.leaves) != 1:
         return False
     source = program.params[bias.leaves[0]]
@@ -55,7 +55,7 @@ def _is_row(program: Program, site: Use, form: MatrixForm, moved: Rearrangement,
         body = program.ops[bias.path[0]].body
         if body is None or len(bias.scanned.arguments) != 1 or bias.scanned.is_stacked != site.scanned.is_stacked:
             return False
-        # Outside of the scan its numbers must stay in their order.
+        # Outside the scan, its numbers must keep their order.
         outer = moves(program, ops, chain)
         if outer is None or any(name == "transpose" for name, _ in outer):
             return False

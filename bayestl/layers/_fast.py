@@ -1,4 +1,4 @@
-"""Operations in a form that compiled loops do not slow down on a CPU."""
+"""Operations in a form that XLA does not slow down inside compiled loops on a CPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bayestl.layers._windows import can_pool, pool
 
 
 def run_fast(program: Program, op: Op, operands: Sequence[Any], a: jax.Array | None) -> Sequence[Any]:
-    """The results of one operation, of convolutions and pooling by slices and products; ``a`` is the input of such a
-    product where it is known already."""
+    """The results of one operation; convolutions and pooling are computed from slices and products. ``a`` is the input
+    of such a product, if it has been computed already."""
     result = program.shapes[op.outputs[0]]
     if op.name == "conv_general_dilated" and op.eqn.params["batch_group_count"] == 1:
         form = of_convolution(op.eqn.params, [x.shape for x in operands], result.shape)
@@ -33,6 +33,6 @@ def _product(a: jax.Array, w: jax.Array, precision: Any, dtype: Any) -> jax.Arra
     if w.shape[0] == 1:
         return jnp.matmul(a[:, 0], w[0], precision=precision, preferred_element_type=dtype)[:, None]
     if w.shape[1] * w.shape[2] <= 64:
-        # Many small products, as in a depthwise convolution: their sums at once.
+        # Many small products, as in a depthwise convolution, are faster as one sum.
         return jnp.sum(a[..., None] * w, axis=2, dtype=dtype)
     return jnp.einsum("pgi,gio->pgo", a, w, precision=precision, preferred_element_type=dtype)

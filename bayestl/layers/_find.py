@@ -21,11 +21,12 @@ class Site(NamedTuple):
     """One product or look-up with a parameter.
 
     Attributes:
-        use: where.
-        operand: which operand of the operation is the layer's input: what is multiplied, or the numbers of the rows.
+        use: where the parameter is used.
+        operand: which operand of the operation is the layer's input: the factor of a product, or the row numbers of a
+            look-up.
         form: the operation as a matrix product, or as a look-up.
-        rearrangement: from the parameter to W (g, I, O); with a group for every step of a scan whose weights are
-            stacked, and for every row of a table.
+        rearrangement: from the parameter to W (g, I, O); g has one group per step of a scan with stacked weights, and
+            one per row of a table.
     """
 
     use: Use
@@ -35,7 +36,7 @@ class Site(NamedTuple):
 
     @property
     def is_stacked(self) -> bool:
-        """Whether it lies in a scan with weights of its own for every step."""
+        """Whether it is in a scan that has separate weights for every step."""
         return self.use.scanned is not None and self.use.scanned.is_stacked[0]
 
     @property
@@ -60,7 +61,7 @@ class Layer(NamedTuple):
 
     @property
     def is_tied(self) -> bool:
-        """Whether the parameter is not the same matrix at all its sites, as a table of look-ups that is the output
+        """Whether the parameter is a different matrix at some of its sites, as a look-up table is that is the output
         layer too."""
         first = self.sites[0]
         return any(not _is_same_matrix(first, site) for site in self.sites[1:])
@@ -85,9 +86,9 @@ class ParameterUses(NamedTuple):
     """How every parameter of a network enters it.
 
     Attributes:
-        layers: those of products and look-ups alone.
-        operations: the uses of all other parameters, and of biases.
-        outputs: leaves that the outputs depend on without the inputs.
+        layers: parameters that enter only products and look-ups.
+        operations: the uses of all other parameters, biases included.
+        outputs: leaves that reach the outputs without meeting the inputs.
     """
 
     layers: tuple[Layer, ...]
@@ -111,7 +112,7 @@ def layers_of(program: Program) -> ParameterUses:
 
 
 def _site(program: Program, use: Use) -> Site | None:
-    """The layer at a use, None if it is no product or look-up of one parameter as it is."""
+    """The layer at a use; None unless it is a product with, or a look-up in, one parameter that is only rearranged."""
     op = program.op(use.path)
     scanned = use.scanned
     if len(use.leaves) != 1 or (scanned is not None and len(scanned.operands) != 1):
@@ -154,7 +155,7 @@ def _body(program: Program, use: Use) -> tuple[Op, ...]:
 
 
 def _of_every_step(steps: Steps, length: int, result: Sequence[int]) -> Steps:
-    """Steps of one slice as steps of all slices, with their groups one after another."""
+    """The steps for one slice, extended to all slices, whose groups follow one another."""
     lifted = tuple(
         (name, (0, *(axis + 1 for axis in argument)) if name == "transpose" else (length, *argument))
         for name, argument in steps
@@ -172,14 +173,14 @@ def _is_same_matrix(first: Site, other: Site) -> bool:
         return True
     if one.result != two.result:
         return False
-    # There are several ways to write one rearrangement down.
+    # The same rearrangement can be written in several ways.
     order = np.arange(math.prod(one.shape)).reshape(one.shape)
     return np.array_equal(one(order), two(order))
 
 
 def _with_bias(program: Program, layer: Layer, by_leaf: dict[int, list[Use]], uses: Uses) -> Layer:
-    """The layer with its bias: the parameter that is added to each row of its products, before anything else is done,
-    and enters nowhere else."""
+    """The layer with its bias: the parameter that is added to each row of its products, before anything else happens
+    to them, and is used nowhere else."""
     if layer.is_tied or layer.is_lookup:
         return layer
     candidates = [use for leaf, uses in by_leaf.items() if leaf != layer.leaf for use in uses]

@@ -1,8 +1,8 @@
 """Inputs and output gradients of every layer of a network, example by example, from one program.
 
-The program of one example is evaluated with zeros added to the outputs of its layers. One product with the transposed
-Jacobian per column then gives the gradients at all those places, for a whole batch; the gradient of a layer's weights
-is the product of its input and its output gradient. Nothing is asked of the network but that JAX can trace it.
+The program for one example is evaluated with zeros added to the outputs of its layers. One product with the transposed
+Jacobian per column then gives the gradients at all those places, for a whole batch. The gradient of a layer's weights
+is the product of its input and its output gradient. The network only has to be traceable by JAX.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from bayestl.layers._replay import Entered, evaluate, places
 
 
 class ProductGradients(NamedTuple):
-    """A layer of weights in one batch of B examples, with P positions that share them, g groups and K columns.
+    """A layer in one batch of B examples, with P positions that share its weights, g groups and K columns.
 
     Attributes:
         inputs: a, (B, P, g, I).
-        gradients: of the columns in the layer's output z = a W, (K, B, P, g, O).
+        gradients: of the K columns with respect to the layer's output z = a W, (K, B, P, g, O).
     """
 
     inputs: jax.Array
@@ -36,11 +36,11 @@ class ProductGradients(NamedTuple):
 
 
 class RowGradients(NamedTuple):
-    """A table in one batch of B examples that look up P of its rows of O numbers, and K columns.
+    """A table in one batch of B examples, each of which looks up P rows of O numbers; K columns.
 
     Attributes:
-        rows: which ones, (B, P) whole numbers; V for none.
-        gradients: of the columns in what was looked up, (K, B, P, O).
+        rows: their numbers, (B, P) integers; V for no row.
+        gradients: of the K columns with respect to the rows that were looked up, (K, B, P, O).
     """
 
     rows: jax.Array
@@ -48,10 +48,10 @@ class RowGradients(NamedTuple):
 
 
 class TiedGradients(NamedTuple):
-    """A parameter at all its sites, which use it as different matrices.
+    """A parameter whose sites use it as different matrices.
 
     Attributes:
-        sites: the layer's, in its order.
+        sites: one entry per site, in the layer's order.
     """
 
     sites: tuple[ProductGradients | RowGradients, ...]
@@ -65,7 +65,7 @@ class Gradients(NamedTuple):
 
     Attributes:
         layers: one per layer.
-        leaves: gradients of all other parameters (biases among them), leaf number to (K, B, *shape).
+        leaves: gradients of all other parameters (biases included), leaf number to (K, B, *shape).
     """
 
     layers: tuple[LayerGradients, ...]
@@ -73,13 +73,13 @@ class Gradients(NamedTuple):
 
 
 def gradients(network: LayeredNetwork, inputs: Inputs, columns: Callable[[Any], Any]) -> Gradients:
-    """What enters the layers, and the gradients of ``columns^T f`` for the network's outputs f, for one batch.
+    """The inputs of the layers, and the gradients of ``columns^T f`` for the network's outputs f, for one batch.
 
     Args:
         network: from :func:`find`.
         inputs: a batch, leaves (B, ...).
-        columns: outputs (B, ...), of at least float32, to the columns (K, B, ...) that are pulled back through the
-            network.
+        columns: a function from outputs (B, ...), of at least float32, to the columns (K, B, ...) that are pulled back
+            through the network.
 
     Example:
         >>> params = {"w": jnp.ones((3, 2))}
@@ -110,7 +110,7 @@ def gradients(network: LayeredNetwork, inputs: Inputs, columns: Callable[[Any], 
 
 
 def weight_gradient(layer: Layer, of_layer: LayerGradients) -> jax.Array:
-    """The gradient of a layer's parameter itself, for one example and one column: all arrays without these two axes."""
+    """The gradient of a layer's parameter, for one example and one column; no array has an axis for these two."""
     parts = of_layer.sites if isinstance(of_layer, TiedGradients) else [of_layer]
     each = []
     for site, part in zip(layer.sites, parts, strict=False):
@@ -124,7 +124,7 @@ def weight_gradient(layer: Layer, of_layer: LayerGradients) -> jax.Array:
 
 
 def weight_gradients(layer: Layer, of_layer: LayerGradients) -> jax.Array:
-    """The gradients of a layer's parameter itself, (K, B, *shape)."""
+    """The gradients of a layer's parameter, (K, B, *shape)."""
     parts = list(of_layer.sites) if isinstance(of_layer, TiedGradients) else [of_layer]
 
     def each(parts: Any) -> jax.Array:
@@ -136,7 +136,7 @@ def weight_gradients(layer: Layer, of_layer: LayerGradients) -> jax.Array:
 
 
 def once_per_row(layer: RowGradients) -> RowGradients:
-    """The same table with the gradients of every row of an example together, at its first position; 0 at the others."""
+    """The same table with an example's gradients summed per row, at the row's first position; 0 at its others."""
     rows, z = layer
     if rows.shape[1] == 1:
         return layer
@@ -146,13 +146,13 @@ def once_per_row(layer: RowGradients) -> RowGradients:
 
 
 def same_rows(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Which positions look up the same row, (B, P, P), and which are the first to look up theirs, (B, P)."""
+    """Which positions look up the same row, (B, P, P), and which are the first to look up their row, (B, P)."""
     same = rows[:, :, None] == rows[:, None, :]
     return same, jnp.argmax(same, axis=-1) == jnp.arange(rows.shape[1])
 
 
 def held_numbers(network: LayeredNetwork) -> tuple[int, int]:
-    """How many numbers :func:`gradients` holds for one example, and how many more for every column of it."""
+    """How many numbers :func:`gradients` stores per example, and how many more per column of an example."""
     program, of_example, of_column = network.program, 0, 0
     for site in (site for layer in network.layers for site in layer.sites):
         op = program.op(site.use.path)
@@ -184,7 +184,7 @@ def _of_layer(layer: Layer, entered: Entered, results: dict[Any, Sequence[jax.Ar
 
 
 def _of_site(site: Site, entered: Entered, result: jax.Array) -> ProductGradients | RowGradients:
-    """What enters a site (B, ...), and the gradients in its result (K, B, ...); with T after B in a scan."""
+    """The input of a site (B, ...), and the gradients at its result (K, B, ...); in a scan, T comes after B."""
     outputs = jax.vmap(jax.vmap(site.form.outputs))
     z = (jax.vmap(outputs, 2, 2) if site.use.scanned else outputs)(result)
     if isinstance(site.form, RowForm):
@@ -192,7 +192,7 @@ def _of_site(site: Site, entered: Entered, result: jax.Array) -> ProductGradient
         if not site.use.scanned:
             return RowGradients(rows, z)
         if site.is_stacked:
-            # The tables of all steps stand one after another; no row of one is none of them.
+            # The tables of all steps follow one another; "no row" of one of them has to remain "no row" of them all.
             steps, count = rows.shape[1], site.form.weights.result[0]
             offset = count * jnp.arange(steps, dtype=rows.dtype)[:, None]
             rows = jnp.where(rows == count, steps * count, rows + offset)
@@ -204,7 +204,7 @@ def _of_site(site: Site, entered: Entered, result: jax.Array) -> ProductGradient
 
 
 def _steps_to(groups: bool, x: jax.Array, axis: int) -> jax.Array:
-    """Axes (T, P, g) as (P, T g), or as (T P, g)."""
+    """Merge the axes (T, P, g) into (P, T g), or into (T P, g)."""
     steps, positions, count = x.shape[axis : axis + 3]
     shape = (positions, steps * count) if groups else (steps * positions, count)
     x = jnp.moveaxis(x, axis, axis + 1) if groups else x
@@ -212,7 +212,7 @@ def _steps_to(groups: bool, x: jax.Array, axis: int) -> jax.Array:
 
 
 def _at_least_float32(layers: Any, leaves: Any) -> Any:
-    """Numbers of rows stay whole."""
+    """Row numbers stay integers."""
     return jax.tree.map(
         lambda x: _tree.at_least_float32(x) if jnp.issubdtype(x.dtype, jnp.floating) else x, (layers, leaves)
     )

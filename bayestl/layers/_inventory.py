@@ -18,14 +18,15 @@ class Entry(NamedTuple):
     """How one parameter enters a network.
 
     Attributes:
-        path: of the parameter.
-        kind: ``dense``, ``convolution``, ``look-up``, ``tied`` (several of these, with the parameter differently
-            arranged) or ``bias``: its gradients come from what enters and leaves the layer. ``scale`` and ``shift``,
-            as in a normalisation, or ``elementwise`` for both: its gradient is as large as itself, for every example.
-            ``operation``: likewise, through other operations. ``outputs``: it reaches the outputs without meeting the
-            inputs. ``unused``: the outputs do not depend on it.
-        description: more of it.
-        is_fallback: whether it is in no known layer; exact, but slow and memory-hungry for a large parameter.
+        path: the parameter's.
+        kind: ``dense``, ``convolution``, ``look-up``, ``tied`` (several of these, with the parameter arranged
+            differently) or ``bias``: its gradients come from the layer's inputs and output gradients. ``scale`` and
+            ``shift``, as in a normalisation, or ``elementwise`` for both: one gradient of the parameter's own size
+            per example. ``operation``: likewise, through other operations. ``outputs``: it reaches the outputs without
+            meeting the inputs. ``unused``: the outputs do not depend on it.
+        description: details.
+        is_fallback: whether it belongs to no known layer; the result is exact, but slow and memory-hungry for a large
+            parameter.
     """
 
     path: str
@@ -45,7 +46,7 @@ class Inventory(NamedTuple):
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
-        """Paths of the parameters that are in no known layer."""
+        """Paths of the parameters that belong to no known layer."""
         return tuple(entry.path for entry in self.entries if entry.is_fallback)
 
     def __str__(self) -> str:

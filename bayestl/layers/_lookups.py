@@ -1,4 +1,4 @@
-"""Look-ups of rows in a table, by their numbers."""
+"""Look-ups of rows in a table, by row number."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bayestl._types import Params
 
 
 class RowForm(NamedTuple):
-    """A look-up of P rows of a table of V rows with O numbers each: as a product, rows of the identity times the table.
+    """A look-up of P rows in a table of V rows with O numbers each; as a product, rows of the identity times the table.
 
     Attributes:
         kind: ``look-up``.
-        description: more of it, for inventories.
+        description: details, for inventories.
         positions: P, for one example.
-        rows: from the operation's indices to the numbers of the rows, (P,); V for none.
-        weights: from the table, as the operation takes it, to (V, 1, O): one group for each row.
+        rows: from the operation's indices to the row numbers, (P,); V for no row.
+        weights: from the table, as the operation takes it, to (V, 1, O): one group per row.
         outputs: from the operation's output to (P, 1, O).
     """
 
@@ -35,10 +35,10 @@ class RowForm(NamedTuple):
 
 
 def of_gather(params: Params, shapes: Sequence[Any], out_shape: Sequence[int]) -> RowForm | None:
-    """A ``gather`` of whole rows, along any one axis of the table; None for any other.
+    """A ``gather`` of whole rows, along any one axis of the table; None for any other ``gather``.
 
     Args:
-        params: of the primitive.
+        params: the primitive's.
         shapes: shapes of table and indices.
         out_shape: shape of the output.
     """
@@ -50,7 +50,7 @@ def of_gather(params: Params, shapes: Sequence[Any], out_shape: Sequence[int]) -
     if numbers.operand_batching_dims or len(cut or starts) != 1:
         return None
     (axis,) = cut or starts
-    # A row by a single index is a slice with a start along every axis; those of whole axes are clipped to 0.
+    # A row taken by a single index is a slice with a start along every axis; starts along whole axes are clipped to 0.
     if sizes[axis] != 1 or axis not in starts or not (is_clipped or len(starts) == 1):
         return None
     whole = tuple(1 if other == axis else length for other, length in enumerate(table))
@@ -65,7 +65,7 @@ def of_gather(params: Params, shapes: Sequence[Any], out_shape: Sequence[int]) -
         flat = indices[..., starts.index(axis)].reshape(positions).astype(jnp.int32)
         if is_clipped:
             return jnp.clip(flat, 0, count - 1)
-        return jnp.where((flat < 0) | (flat >= count), count, flat)  # outside of the table: no row
+        return jnp.where((flat < 0) | (flat >= count), count, flat)  # outside the table: no row
 
     return RowForm(
         "look-up", f"{count} rows of {length}", positions, rows, weights, Rearrangement(tuple(out_shape), steps)

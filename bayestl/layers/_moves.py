@@ -22,7 +22,7 @@ _MOVES = {
 
 
 def moves(program: Program, ops: Sequence[Op], chain: Sequence[int]) -> Steps | None:
-    """The operations of a chain as steps of a rearrangement, None where they do more than rearrange."""
+    """The operations of a chain as steps of a rearrangement; None if they do more than rearrange."""
     steps: Steps = ()
     for number in chain:
         step = move(program, ops[number])
@@ -33,7 +33,7 @@ def moves(program: Program, ops: Sequence[Op], chain: Sequence[int]) -> Steps | 
 
 
 def move(program: Program, op: Op) -> Steps | None:
-    """An operation as steps of a rearrangement, None where it does more than rearrange."""
+    """An operation as steps of a rearrangement; None if it does more than rearrange."""
     before, after = (program.shapes[value] for value in (op.inputs[0], op.outputs[0]))
     if op.name == "transpose":
         return (("transpose", tuple(op.eqn.params["permutation"])),)
@@ -43,7 +43,7 @@ def move(program: Program, op: Op) -> Steps | None:
 
 
 def spread(program: Program, ops: Sequence[Op], chain: Sequence[int], source: int) -> np.ndarray | None:
-    """Which number of ``source`` arrives where at the end of a chain, None where it is not just spread out."""
+    """Which number of ``source`` ends up where at the end of a chain; None if it is not just broadcast."""
     shape = program.shapes[source].shape
     x = np.arange(np.prod(shape, dtype=int)).reshape(shape)
     for op in (ops[number] for number in chain):

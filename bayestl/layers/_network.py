@@ -17,14 +17,14 @@ from bayestl.layers._uses import Use, varying
 
 
 class LayeredNetwork(NamedTuple):
-    """A network at some parameters, with its layers. Made by :func:`find`.
+    """A network at given parameters, with its layers. Made by :func:`find`.
 
     Attributes:
         program: its operations, for one example.
-        layers: the parameters that enter products and look-ups, and nothing else.
-        operations: the uses of all other parameters, and of biases.
-        outputs: numbers of the leaves that the outputs depend on without the inputs.
-        paths: of the leaves.
+        layers: the parameters that enter only products and look-ups.
+        operations: the uses of all other parameters, biases included.
+        outputs: numbers of the leaves that reach the outputs without meeting the inputs.
+        paths: those of the leaves.
         leaves: the parameters.
         constants: the values that do not depend on the inputs, value number to array.
         varying: the values that do.
@@ -46,15 +46,16 @@ class LayeredNetwork(NamedTuple):
 
 
 def find(network: Callable[[Params, Any], Any], params: Params, inputs: Inputs) -> LayeredNetwork:
-    """The layers of a network, whatever it is written in: they are found in its traced program.
+    """The layers of a network, written in any library: they are found in its traced program.
 
-    A layer is a parameter that enters matrix products, convolutions or look-ups of rows, as it is or rearranged: once,
-    or several times with the same weights, or in every step of a ``lax.scan``. Checkpoints (``jax.checkpoint``) are
-    looked into. Works under ``jit``. Where only the inventory is needed, ``jax.eval_shape`` around it computes nothing.
+    A layer is a parameter that enters matrix products, convolutions or look-ups of rows, unchanged or rearranged: once,
+    or several times with the same weights, or in every step of a ``lax.scan``. Layers inside ``jax.checkpoint`` are
+    found too. Works under ``jit``. If only the inventory is needed, wrap the call in ``jax.eval_shape``, which computes
+    nothing.
 
     Args:
-        network: deterministic, ``(params, inputs) -> outputs``, every example on its own.
-        params: where.
+        network: deterministic, ``(params, inputs) -> outputs``, each example independent of the others.
+        params: the parameters.
         inputs: any number of examples; only their shapes and dtypes matter.
 
     Raises:
@@ -75,7 +76,7 @@ def find(network: Callable[[Params, Any], Any], params: Params, inputs: Inputs) 
         if program.shapes[value].shape[:1] != (1,):
             raise ValueError(
                 f"for a batch of one example the network gives an output of shape {program.shapes[value].shape}; a "
-                "leading axis of length 1 is needed (a squeeze() without an axis takes it away)"
+                "leading axis of length 1 is needed (a squeeze() without an axis removes it)"
             )
     layers, operations, outputs = layers_of(program)
     leaves, values = jax.tree.leaves(params), varying(program, outputs)

@@ -20,7 +20,7 @@ class MatrixForm(NamedTuple):
 
     Attributes:
         kind: ``dense`` or ``convolution``.
-        description: more of it, for inventories.
+        description: details, for inventories.
         positions: P, for one example.
         inputs: from the operation's input to a, for one example.
         weights: from the weights, as the operation takes them, to W.
@@ -41,7 +41,7 @@ def of_product(params: Params, data: int, shapes: Sequence[Any], out_shape: Sequ
     """A ``dot_general`` with the weights on one side.
 
     Args:
-        params: of the primitive.
+        params: the primitive's.
         data: which operand is the layer's input, 0 or 1.
         shapes: shapes of the operands.
         out_shape: shape of the output.
@@ -59,7 +59,7 @@ def of_product(params: Params, data: int, shapes: Sequence[Any], out_shape: Sequ
     order = (free["shared"] + group["shared"] + inner["shared"], group["weights"] + inner["weights"] + free["weights"])
     inputs = Rearrangement(tuple(shapes[data]), (("transpose", order[0]), ("reshape", (p, g, i))))
     weights = Rearrangement(tuple(shapes[1 - data]), (("transpose", order[1]), ("reshape", (g, i, o))))
-    # The output has the batch axes, then the free ones of the left operand, then those of the right one.
+    # The output has the batch axes first, then the free axes of the left operand, then those of the right one.
     b, s, w = len(group["shared"]), len(free["shared"]), len(free["weights"])
     first, second = tuple(range(b)), tuple(range(b, b + s + w))
     split = s if data == 0 else w
@@ -72,7 +72,7 @@ def of_convolution(params: Params, shapes: Sequence[Any], out_shape: Sequence[in
     """A ``conv_general_dilated`` with the weights as its kernel.
 
     Args:
-        params: of the primitive.
+        params: the primitive's.
         shapes: shapes of input and kernel.
         out_shape: shape of the output.
     """

@@ -11,8 +11,8 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from bayestl._types import Params
 
-# Calls that compute just what is inside. Functions with a derivative rule of their own are no such calls: inside them
-# the rule would be lost.
+# Calls that compute exactly what their body computes. A function with a derivative rule of its own does not belong
+# here: written out, it would lose the rule.
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 
 
@@ -21,8 +21,8 @@ class Body(NamedTuple):
 
     Attributes:
         ops: the operations.
-        arguments: the values that it starts from: constants, carry, and slices of what is scanned over.
-        outputs: the values that it ends with: carry, and slices of what is stacked.
+        arguments: the values at its start: constants, carry, and slices of what is scanned over.
+        outputs: the values at its end: carry, and slices of what is stacked.
         num_constants: how many arguments are the same in all steps.
         num_carries: how many go from step to step.
     """
@@ -38,10 +38,10 @@ class Op(NamedTuple):
     """One operation.
 
     Attributes:
-        eqn: the JAX equation, for its primitive and its parameters.
+        eqn: the JAX equation, with its primitive and its parameters.
         inputs: numbers of the values that it takes.
-        outputs: numbers of the values that it gives.
-        body: of a ``lax.scan``, None for all others.
+        outputs: numbers of the values that it returns.
+        body: that of a ``lax.scan``, None for all other operations.
     """
 
     eqn: Any
@@ -51,21 +51,21 @@ class Op(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the primitive."""
+        """The primitive's name."""
         return self.eqn.primitive.name
 
 
 class Program(NamedTuple):
-    """Operations in order, only those that the outputs need; values go by numbers.
+    """The operations that the outputs need, in order; values are referred to by number.
 
     Attributes:
         ops: the operations.
-        shapes: shape and dtype of every value, those in bodies of scans included.
-        params: the values that are the leaves of the parameters.
-        inputs: those that are the leaves of one example's inputs, each with a leading axis of 1.
-        constants: value number to array, those in bodies of scans included.
-        outputs: those that are the leaves of the outputs.
-        outputs_tree: their tree.
+        shapes: shape and dtype of every value, including values in bodies of scans.
+        params: numbers of the leaves of the parameters.
+        inputs: numbers of the leaves of one example's inputs, each with a leading axis of 1.
+        constants: value number to array, including values in bodies of scans.
+        outputs: numbers of the leaves of the outputs.
+        outputs_tree: the structure of the outputs.
     """
 
     ops: tuple[Op, ...]
@@ -77,7 +77,7 @@ class Program(NamedTuple):
     outputs_tree: Any
 
     def op(self, path: Sequence[int]) -> Op:
-        """The operation at a path: its number, or that of a scan and its own in the body."""
+        """The operation at a path: its number, or the number of a scan followed by its number in the body."""
         op = self.ops[path[0]]
         return op if len(path) == 1 or op.body is None else op.body.ops[path[1]]
 
@@ -123,7 +123,7 @@ class _Writer(NamedTuple):
         return number
 
     def write(self, closed: Any, arguments: Sequence[int]) -> list[int]:
-        """Write down a function, given the numbers of its arguments; the numbers of its results."""
+        """Record a function, given the numbers of its arguments; returns the numbers of its results."""
         jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, ClosedJaxpr) else (closed, ())
         numbers: dict[Any, int] = dict(zip(jaxpr.invars, arguments, strict=True))
         numbers |= {var: self.constant(c, var.aval) for var, c in zip(jaxpr.constvars, consts, strict=True)}
@@ -149,7 +149,7 @@ class _Writer(NamedTuple):
         jaxpr = step.jaxpr if isinstance(step, ClosedJaxpr) else step
         arguments = [self.new(var.aval) for var in jaxpr.invars]
         outputs = writer.write(step, arguments)
-        # Counted by their axes, since every version of JAX has its own way to say it: slices have one less.
+        # Told apart by their axes, since each version of JAX names them differently: slices have one axis less.
         num_slices, num_stacked = (
             sum(len(self.shapes[outer].shape) > len(self.shapes[inner].shape) for outer, inner in pairs)
             for pairs in (zip(inputs, arguments, strict=True), zip(results, outputs, strict=True))
@@ -176,6 +176,6 @@ def run(op: Op, values: Sequence[Any]) -> Sequence[Any]:
 
 
 def run_all(ops: Sequence[Op], values: dict[int, Any]) -> None:
-    """Run operations one after another; their results are put into ``values``."""
+    """Run operations one after another and store their results in ``values``."""
     for op in ops:
         values |= zip(op.outputs, run(op, [values[v] for v in op.inputs]), strict=True)

@@ -1,4 +1,4 @@
-"""Gradients of parameters that enter operations other than layers, through one operation at a time."""
+"""Gradients of parameters that enter operations other than layers, one operation at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PullBack = Callable[[dict[int, jax.Array], Sequence[jax.Array]], dict[int, jax.A
 
 
 def pulled_back(network: LayeredNetwork, use: Use) -> PullBack:
-    """From what enters an operation, and the gradients in its results, to those of its parameters, by leaf.
+    """From the inputs of an operation, and the gradients at its results, to those of its parameters, by leaf.
 
-    The function is about one example and one column; in a scan all arrays have a leading axis of its steps.
+    The function is for one example and one column; in a scan all arrays have a leading axis for the steps.
     """
     program = network.program
     numbers = [program.params[leaf] for leaf in use.leaves]

@@ -1,4 +1,4 @@
-"""A network evaluated once more from its traced program, with changes at its layers."""
+"""A network evaluated again from its traced program, with changes at its layers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bayestl.layers._program import Body, Op, Program
 from bayestl.layers._uses import Use
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
-"""What stands for the product of a layer: its input a (P, g, I) and its weights W (g, I, O) to (P, g, O)."""
+"""A replacement for the product of a layer: from its input a (P, g, I) and its weights W (g, I, O) to (P, g, O)."""
 
 Path = tuple[int, ...]
-"""The number of an operation, or that of a scan and the operation's in its body."""
+"""The number of an operation, or the number of a scan followed by the operation's number in its body."""
 
 
 class Entered(NamedTuple):
-    """What enters the layers and other operations with parameters, for one example, by the path of the operation.
+    """The inputs of layers and of other operations with parameters, for one example, by the path of the operation.
 
     Attributes:
         products: a, (P, g, I); (T, P, g, I) in a scan.
-        rows: numbers of rows, (P,); (T, P) in a scan.
+        rows: row numbers, (P,); (T, P) in a scan.
         operands: value number to array, with a leading axis of T in a scan.
     """
 
@@ -46,12 +46,12 @@ def replay(network: LayeredNetwork, inputs: Inputs, replaced: Mapping[str, Produ
     Args:
         network: from :func:`find`.
         inputs: a batch, leaves (B, ...).
-        replaced: path of a layer's weights to what stands for its product: a function of the layer's input (P, g, I),
-            for P positions of one example and g groups, and its weights (g, I, O), to its output (P, g, O), before the
-            bias. In a ``lax.scan`` it is called for one step.
+        replaced: from the path of a layer's weights to a replacement for its product: a function of the layer's input
+            (P, g, I), for P positions of one example and g groups, and its weights (g, I, O), that returns its output
+            (P, g, O) before the bias. In a ``lax.scan`` it is called for one step.
 
     Raises:
-        ValueError: a path that is not that of the weights of a dense layer or a convolution.
+        ValueError: a path that does not name the weights of a dense layer or a convolution.
 
     Example:
         >>> params = {"w": jnp.ones((3, 2))}
@@ -68,7 +68,7 @@ def replay(network: LayeredNetwork, inputs: Inputs, replaced: Mapping[str, Produ
         if not sites or not all(isinstance(site.form, MatrixForm) for site in sites):
             names = [name for name, layer in by_path.items() if not layer.is_lookup]
             raise ValueError(
-                f"replaced names {path!r}, which holds no weights of a dense layer or a convolution; those of this "
+                f"replaced names {path!r}, which are not the weights of a dense layer or a convolution; those of this "
                 f"network are {', '.join(map(repr, names)) or 'none'}"
             )
         changes |= {site.use.path: product for site in sites}
@@ -78,8 +78,8 @@ def replay(network: LayeredNetwork, inputs: Inputs, replaced: Mapping[str, Produ
 
 
 def places(network: LayeredNetwork) -> Any:
-    """The shapes of what :func:`evaluate` adds for one example: at the results of the operations that take parameters,
-    by path, and to the parameters that reach the outputs alone, by leaf."""
+    """The shapes of what :func:`evaluate` adds for one example: to the results of the operations that take parameters,
+    by path, and to the parameters that reach the outputs without meeting the inputs, by leaf."""
     program, shapes = network.program, {}
     uses = [*(site.use for layer in network.layers for site in layer.sites), *network.operations]
     for use in uses:
@@ -98,13 +98,13 @@ def differentiable(program: Program, op: Op) -> list[int]:
 def evaluate(
     network: LayeredNetwork, inputs: Sequence[jax.Array], added: Any, replaced: Mapping[Path, Product] | None = None
 ) -> tuple[list[jax.Array], Entered]:
-    """The network for one example: the leaves of its outputs, and what enters its layers.
+    """The network for one example: the leaves of its outputs, and the inputs of its layers.
 
     Args:
         network: from :func:`find`.
         inputs: the leaves of one example's inputs, each with a leading axis of 1.
-        added: to results and parameters, as :func:`places` says; what is missing is not added.
-        replaced: path of an operation to what stands for it.
+        added: added to results and parameters, with the keys of :func:`places`; nothing is added where a key is absent.
+        replaced: from the path of an operation to its replacement.
     """
     program = network.program
     results, deltas = added
@@ -116,7 +116,7 @@ def evaluate(
 
 
 class _Run:
-    """Runs the operations of a program or of a scan's body, and writes down what enters them."""
+    """Runs the operations of a program or of a scan's body, and records their inputs."""
 
     def __init__(self, network: LayeredNetwork, replaced: Mapping[Path, Product]):
         self.program, self.replaced = network.program, replaced
@@ -132,7 +132,7 @@ class _Run:
         added: Mapping[Path, Sequence[jax.Array]],
         varying: frozenset[int] | None,
     ) -> Entered:
-        """Run them in order; ``values`` is filled. With ``varying``, only those that give one of these."""
+        """Run them in order and fill ``values``. With ``varying``, run only those that compute one of these."""
         entered = Entered({}, {}, {})
         for number, op in enumerate(ops):
             if varying is not None and not varying & set(op.outputs):
@@ -154,7 +154,7 @@ class _Run:
         return entered
 
     def op(self, op: Op, path: Path, values: dict[int, Any], entered: Entered) -> Sequence[Any]:
-        """The results of one operation, of convolutions and pooling by slices and products."""
+        """The results of one operation; convolutions and pooling are computed from slices and products."""
         operands = [values[value] for value in op.inputs]
         site, a = self.sites.get(path), None
         if site is not None and isinstance(site.form, RowForm):
@@ -170,7 +170,7 @@ class _Run:
     def scan(
         self, op: Op, body: Body, number: int, values: dict[int, Any], added: Mapping[Path, Sequence[jax.Array]]
     ) -> tuple[Sequence[Any], Entered]:
-        """A ``lax.scan`` with changes in its body; what enters comes back stacked over the steps."""
+        """A ``lax.scan`` with changes in its body; recorded inputs are stacked over the steps."""
         count, carries = body.num_constants, body.num_carries
         operands = [values[value] for value in op.inputs]
         inside = {path: zs for path, zs in added.items() if len(path) == 2 and path[0] == number}
@@ -195,7 +195,7 @@ class _Run:
     def operands(
         self, ops: Sequence[Op], path: Path, values: dict[int, Any], varying: frozenset[int] | None
     ) -> dict[int, jax.Array]:
-        """What enters an operation with parameters, beside these and what is made of them alone."""
+        """The inputs of an operation with parameters, except the parameters and values computed from them alone."""
         use = self.operations[path]
         chain = use.chain if len(path) == 1 or use.scanned is None else use.scanned.chain
         numbers = {value for number in (*chain, path[-1]) for value in ops[number].inputs}

@@ -13,10 +13,10 @@ class Scanned(NamedTuple):
 
     Attributes:
         length: T, the number of steps.
-        operands: the values outside, which depend on parameters alone.
-        arguments: the same inside the body, for one step.
-        is_stacked: for each, whether every step has a slice of its own, instead of all having the same.
-        chain: the operations inside, from the arguments to the operation, which depend on parameters alone.
+        operands: the values outside the scan, which depend on parameters alone.
+        arguments: the same values inside the body, for one step.
+        is_stacked: for each of them, whether every step has a slice of its own, or all share one value.
+        chain: the operations in the body, from the arguments to the operation, which depend on parameters alone.
     """
 
     length: int
@@ -27,13 +27,13 @@ class Scanned(NamedTuple):
 
 
 class Use(NamedTuple):
-    """One operation that takes values made of parameters alone, and others that depend on the inputs.
+    """One operation that takes values computed from parameters alone, and values that depend on the inputs.
 
     Attributes:
         leaves: which parameters; almost always one.
-        path: of the operation: its number in the program, or that of a scan and its number in the body.
+        path: the operation's number in the program, or the number of a scan followed by its number in the body.
         chain: the operations from the parameters to it, or to the scan, which depend on parameters alone.
-        scanned: the rest of the way for an operation in a scan, None for all others.
+        scanned: the rest of the way for an operation in a scan; None for all others.
     """
 
     leaves: tuple[int, ...]
@@ -47,7 +47,7 @@ class Uses(NamedTuple):
 
     Attributes:
         uses: in the order of the operations.
-        outputs: leaves that the outputs depend on without the inputs.
+        outputs: leaves that reach the outputs without meeting the inputs.
     """
 
     uses: tuple[Use, ...]
@@ -55,7 +55,7 @@ class Uses(NamedTuple):
 
 
 class _OfParameters(NamedTuple):
-    """A value that depends on these values, which are or hold parameters, and not on the inputs."""
+    """A value that depends on parameters, or on values computed from them, and not on the inputs."""
 
     sources: frozenset[int]
     ops: frozenset[int] = frozenset()
@@ -85,7 +85,7 @@ _Meeting = tuple[int, _OfParameters, Scanned | None, tuple[int, ...]]
 
 
 def _meetings(ops: Sequence[Op], origins: dict[int, _Origin], enter: bool = True) -> Iterator[_Meeting]:
-    """The operations where parameters meet inputs; ``origins`` is filled with those of all values on the way."""
+    """The operations where parameters meet inputs; fills ``origins`` for all values on the way."""
     for number, op in enumerate(ops):
         operands = [origins[value] for value in op.inputs if value in origins]
         if not operands:
@@ -114,7 +114,7 @@ def _joined(chains: Sequence[_OfParameters]) -> _OfParameters:
 
 
 def _starts(op: Op, body: Body | None, origins: Mapping[int, _Origin]) -> list[_OfParameters]:
-    """What the carry of a scan starts from, where it is made of parameters."""
+    """The initial carry of a scan, where it is computed from parameters."""
     if body is None:
         return []
     starts = [origins.get(value) for value in op.inputs[body.num_constants :][: body.num_carries]]
@@ -124,8 +124,8 @@ def _starts(op: Op, body: Body | None, origins: Mapping[int, _Origin]) -> list[_
 def _inside(
     op: Op, body: Body, origins: Mapping[int, _Origin]
 ) -> list[tuple[_OfParameters, Scanned, tuple[int, ...]]] | None:
-    """The meetings in the body of a scan; None where a parameter leaves it without having met the inputs, or is in what
-    it starts from as well."""
+    """The meetings in the body of a scan; None if a parameter leaves it without having met the inputs, or is in the
+    initial carry as well."""
     first, carries = body.num_constants, body.num_carries
     carried = range(first, first + carries)
     of_inputs = {i for i, value in enumerate(op.inputs) if isinstance(origins.get(value), _OfInputs)}
@@ -136,7 +136,7 @@ def _inside(
             if i not in of_inputs and value in origins:
                 inner[body.arguments[i]] = _OfParameters(frozenset({body.arguments[i]}))
         meetings = list(_meetings(body.ops, inner, enter=False))
-        # A carry that starts as a constant depends on the inputs as soon as one step makes it so.
+        # A carry that starts as a constant depends on the inputs once any step makes it depend on them.
         grown = {i for i in carried if isinstance(inner.get(body.outputs[i - first]), _OfInputs)} - of_inputs
         if not grown:
             break

@@ -1,7 +1,7 @@
 """Convolutions and pooling by slices: the elements under every place of a window, as arrays.
 
-Inside a compiled loop XLA runs convolutions and the gradients of pooling on a CPU without its fast kernels. Slices and
-matrix products it does not slow, and the curvature of a convolution needs the windows under its kernel anyway.
+Inside a compiled loop on a CPU, XLA runs convolutions and the gradients of pooling without its fast kernels. Slices and
+matrix products stay fast, and the curvature of a convolution needs the windows under its kernel anyway.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax import lax
 
 from bayestl._types import Params
 
-_MOST = 64  # places of a pooling window that are written out one by one
+_MOST = 64  # at most this many places of a pooling window are written out one by one
 
 
 class SlidingWindow(NamedTuple):
@@ -25,9 +25,9 @@ class SlidingWindow(NamedTuple):
 
     Attributes:
         sizes: places along each axis.
-        strides: steps between its positions.
+        strides: distance between its positions.
         padding: (before, after).
-        spread: distance between the elements of the array after zeros were put between them; 1 for none.
+        spread: distance between the elements of the array after zeros are inserted between them; 1 for no zeros.
         dilation: distance between the places.
     """
 
@@ -44,7 +44,7 @@ class SlidingWindow(NamedTuple):
 
 
 def padded(x: jax.Array, window: SlidingWindow, value: Any) -> jax.Array:
-    """The array with everything around and between its elements that the window sees."""
+    """The array with the padding around and the zeros between its elements."""
     config = [(low, high, s - 1) for (low, high), s in zip(window.padding, window.spread, strict=True)]
     if all(edge == (0, 0, 0) for edge in config):
         return x
@@ -67,7 +67,7 @@ def tiles(x: jax.Array, window: SlidingWindow) -> tuple[jax.Array, tuple[int, ..
 
 
 def slices(x: jax.Array, window: SlidingWindow) -> list[jax.Array]:
-    """What each place of the window sees in a padded array at all positions, in row-major order of the places."""
+    """The elements of a padded array under each place of the window, at all positions; places in row-major order."""
     counts, slices_of_places = positions(x, window), []
     for place in itertools.product(*(range(size) for size in window.sizes)):
         starts = [i * d for i, d in zip(place, window.dilation, strict=True)]
@@ -77,7 +77,7 @@ def slices(x: jax.Array, window: SlidingWindow) -> list[jax.Array]:
 
 
 def patches(x: jax.Array, window: SlidingWindow) -> jax.Array:
-    """What a window sees of x (N, *space, C) at each position: (N, *positions, places, C)."""
+    """The elements of x (N, *space, C) under the window at each position: (N, *positions, places, C)."""
     x = padded(x, window, 0)
     if not window.is_tiling:
         return jnp.stack(slices(x, window), axis=-2)
@@ -89,7 +89,7 @@ def patches(x: jax.Array, window: SlidingWindow) -> jax.Array:
 
 
 def can_pool(params: Params) -> bool:
-    """Whether :func:`pool` knows this pooling."""
+    """Whether :func:`pool` can compute this pooling."""
     return math.prod(params["window_dimensions"]) <= _MOST and all(s == 1 for s in params["base_dilation"])
 
 
@@ -110,7 +110,7 @@ def pool(name: str, params: Params, x: jax.Array) -> jax.Array:
 
 
 def _first_largest(windows: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Zeros beside the largest value over ``axes``, the first of several: it alone has a gradient."""
+    """Zeros except at the largest value over ``axes`` (the first, if several tie), which alone has a gradient."""
     fixed = lax.stop_gradient(windows)
     order = jnp.zeros((1,) * windows.ndim, jnp.int32)
     for axis in axes:

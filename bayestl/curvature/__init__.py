@@ -1,4 +1,4 @@
-"""The curvature of a log likelihood in the parameters: its kinds, and the structures it is kept in."""
+"""The curvature of a log likelihood in the parameters: its kinds, and the structures that store it."""
 
 from bayestl.curvature._clipped import clipped_share
 from bayestl.curvature._columns import ColumnsCurvature

@@ -1,4 +1,4 @@
-"""How much of the output Hessians a GGN leaves out, where these are not positive semi-definite."""
+"""How much of the output Hessians a GGN leaves out, because they are not positive semi-definite."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bayestl.passes import Batches, batches
 def clipped_share(joint: LogJoint, params: Params, data: Data | Batch | Batches, batch_size: int | None = 64) -> float:
     """The share of negative eigenvalues in the output Hessians of all examples, which :func:`ggn` sets to 0.
 
-    ``sum max(-lambda, 0) / sum |lambda|``, between 0 and 1: 0 for likelihoods that know their expected Hessian, and for
-    every density that is log-concave in the outputs. Where it is large the curvature at these parameters is another
-    one than the GGN; ``fisher(num_samples)`` clips nothing.
+    ``sum max(-lambda, 0) / sum |lambda|``, between 0 and 1. It is 0 for likelihoods that know their expected Hessian,
+    and for every density that is log-concave in the outputs. Where it is large, the GGN is not the curvature at these
+    parameters; ``fisher(num_samples)`` clips nothing.
 
     Args:
         joint: its network (deterministic) and likelihood.
-        params: where.
-        data: all of it.
-        batch_size: examples at once.
+        params: the parameters at which to evaluate it.
+        data: all of the data.
+        batch_size: examples at a time.
 
     Example:
         >>> import numpyro.distributions as dist

@@ -1,4 +1,4 @@
-"""Curvature by a square root of few columns."""
+"""Curvature as a square root with few columns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ColumnsCurvature:
         """
         if prior is None:
             raise ValueError(
-                f"a curvature of {self.rank} columns leaves directions of which nothing is known under the flat "
+                f"a curvature of {self.rank} columns leaves directions about which nothing is known under the flat "
                 "prior: its posterior has no covariance; give a Gaussian prior, or curvature.dense() with more data "
                 "than parameters"
             )

@@ -27,7 +27,8 @@ class DenseCurvature:
     """H as a (D, D) matrix. Made by :func:`dense`.
 
     Attributes:
-        params: where, and the order of the rows: that of ``jax.tree.leaves``, each leaf in row-major order.
+        params: the parameters at which it was taken. The rows are in the order of ``jax.tree.leaves``, each leaf in
+            row-major order.
         matrix: H, (D, D).
     """
 
@@ -78,10 +79,10 @@ class DenseCurvature:
 
 
 def dense(max_parameters: int = 20_000) -> Builder:
-    """The whole curvature, O(D^2) memory and O(N K D^2 + D^3) time: for heads and small networks.
+    """The whole curvature, with O(D^2) memory and O(N K D^2 + D^3) time: for heads and small networks.
 
     Args:
-        max_parameters: refuse more parameters than this.
+        max_parameters: the most parameters that are accepted.
 
     Example:
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})

@@ -71,14 +71,14 @@ def scaled(diagonal: Params, power: Scalar) -> Params:
 def diagonal() -> Builder:
     """The exact diagonal of the curvature, layer by layer.
 
-    ``h_i = sum_n sum_j (J_n^T s_nj)_i^2``. Every parameter keeps the precision that the data give to it alone;
-    correlations are left out. For a dense layer it costs two products of activations squared; where weights are
-    shared, by the positions of a convolution or of a sequence, the gradient of one layer is formed for a few examples
-    at a time. For look-ups in a table it costs the rows that were looked up. Layers are found in the traced program, so
-    that any network will do; :func:`find_layers` says how each parameter was handled, and so does ``inventory`` of the
-    result.
+    ``h_i = sum_n sum_j (J_n^T s_nj)_i^2``. Every parameter gets the precision that the data give to it alone;
+    correlations are left out. A dense layer costs two products of squared activations. Where the positions of a
+    convolution or a sequence share weights, the gradient of one layer is formed for a few examples at a time. For
+    look-ups in a table, the cost is that of the rows that are looked up. Layers are found in the traced program, so any
+    network will do; :func:`find_layers` shows how each parameter is handled, and so does ``inventory`` of the result.
 
-    Under a diagonal, low-rank or dense prior, or these by path, the Laplace posterior is of the prior's structure.
+    Under a diagonal, low-rank or dense prior, or a combination of these by path, the Laplace posterior has the
+    prior's structure.
 
     Reference:
         Dangel, Kunstner and Hennig 2020, "BackPACK: Packing more into backprop", arXiv 1912.10985, for the diagonal

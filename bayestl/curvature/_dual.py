@@ -1,4 +1,4 @@
-"""The whole curvature of a few examples, by its N K columns."""
+"""The whole curvature of a few examples, as its N K columns."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bayestl.passes import batches
 
 
 def dual() -> Builder:
-    """The exact curvature for few-shot targets, whatever the number of parameters: the N K columns themselves.
+    """The exact curvature for few-shot targets with any number of parameters: the N K columns themselves.
 
-    With K output columns per example (C for the GGN of a classifier) it takes N K copies of the parameters, matrices
-    of size N K x N K, and nothing of size D x D. With these columns W, the posterior under a prior S0 is
+    With K output columns per example (C for the GGN of a classifier), it takes N K copies of the parameters and
+    matrices of size N K x N K, but nothing of size D x D. With these columns W, the posterior under a prior S0 is
     ``S0 - S0 W (I + W^T S0 W)^-1 W^T S0``, a :class:`~bayestl.gaussians.LowRank` under diagonal and low-rank priors,
-    and the evidence that of :func:`~bayestl.infer.scale_evidence`, for all scales of the prior at once.
+    and the evidence is that of :func:`~bayestl.infer.scale_evidence`, for all scales of the prior at once.
 
     Example:
         >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 3))

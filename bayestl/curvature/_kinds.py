@@ -1,8 +1,8 @@
 """Kinds of curvature: columns in output space whose outer products, pulled back to the parameters, are the curvature.
 
 A *kind* is a function ``(key, likelihood, outputs, targets) -> columns``. For outputs with leaves (B, ...) the columns
-have leaves (K, B, ...), of at least float32: ``s_nj`` for example n and column j, so that the curvature of
-``-log p(D | theta)`` is ``H = sum_n sum_j (J_n^T s_nj)(J_n^T s_nj)^T``. Sums over the examples, never means.
+have leaves (K, B, ...), of at least float32: ``s_nj`` for example n and column j. The curvature of
+``-log p(D | theta)`` is then ``H = sum_n sum_j (J_n^T s_nj)(J_n^T s_nj)^T``: a sum over the examples, never a mean.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def ggn(key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets) ->
     """The generalised Gauss-Newton matrix: ``H = sum_n J_n^T L_n L_n^T J_n``, with ``L_n L_n^T`` the Hessian of
     ``-log p(y_n | f)`` in the outputs f.
 
-    It leaves out the curvature of the network itself and is positive semi-definite. Where the likelihood knows its
+    It leaves out the curvature of the network itself and is positive semi-definite. If the likelihood knows its
     expected Hessian (:func:`bayestl.likelihoods.categorical`, ``bernoulli``, ``normal`` with a given or a learned
-    scale, functions that give numpyro's distributions of these names, any likelihood with a ``hessian_root``), it is
+    scale, functions that return numpyro's distributions of these names, any likelihood with a ``hessian_root``), it is
     the true Fisher information and does not depend on the targets:
 
     * categorical: ``L = diag(sqrt p) - p sqrt(p)^T``, C columns
@@ -47,7 +47,7 @@ def ggn(key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets) ->
         key: not used.
         likelihood: outputs to a distribution.
         outputs: raw outputs, leaves (B, ...).
-        targets: (B, ...); looked at only where the likelihood does not know its expected Hessian.
+        targets: (B, ...); used only if the likelihood does not know its expected Hessian.
 
     Reference:
         Martens 2020, "New Insights and Perspectives on the Natural Gradient Method", sections 8 and 9.
@@ -63,8 +63,9 @@ def ggn(key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets) ->
 def empirical_fisher(key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Any:
     """The empirical Fisher: ``H = sum_n g_n g_n^T``, ``g_n`` the gradient of ``log p(y_n | x_n, theta)``.
 
-    For any likelihood, and cheap: one column. It is no approximation of the Hessian away from a good fit, and vanishes
-    where every example is fitted exactly. The gradients are those of single examples, neither scaled nor averaged.
+    It works for any likelihood and is cheap: one column. Away from a good fit it does not approximate the Hessian, and
+    it vanishes where every example is fitted exactly. The gradients are those of single examples, neither scaled nor
+    averaged.
 
     Args:
         key: not used.
@@ -87,17 +88,17 @@ def empirical_fisher(key: Key, likelihood: Likelihood, outputs: Outputs, targets
 def fisher(num_samples: int) -> Kind:
     """The Fisher information from labels sampled from the model: ``H = 1/S sum_n sum_s g_ns g_ns^T``.
 
-    For any likelihood numpyro can sample from; in expectation it is the exact Fisher information. One column per
-    sample. It wants a normalised density: labels drawn from one distribution, scored by another's ``log_prob``, are no
-    Fisher information of either.
+    It works for any likelihood that numpyro can sample from, with one column per sample; in expectation it is the exact
+    Fisher information. The density has to be normalised: labels drawn from one distribution and scored by another's
+    ``log_prob`` give the Fisher information of neither.
 
     Args:
-        num_samples: S >= 1 labels per example. The key of the curvature fixes them, so that every product with H is
-            one with the same matrix.
+        num_samples: S >= 1 labels per example. The key of the curvature fixes them: every product with H uses the same
+            matrix.
 
     Raises:
         ValueError: num_samples below 1.
-        TypeError: from the kind, for a density that is not that of its samples (one with class weights, say).
+        TypeError: raised by the kind, for a density that is not that of its samples (one with class weights, say).
 
     Example:
         >>> kind = btl.curvature.fisher(5)

@@ -1,4 +1,4 @@
-"""Curvature as Kronecker products, one for each layer."""
+"""Curvature as Kronecker products, one per layer."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bayestl.passes import batches
 
 Sharing = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """``(inputs, gradients) -> (inputs, gradients)``: inputs (B, P, g, I) and gradients (K, B, P, g, O) of a layer whose
-weights P positions share, to those whose outer products are summed; P may change. Linear along the positions, and the
-same for all I inputs, since for look-ups its effect is read off from the identity over positions."""
+weights P positions share, to those whose outer products are summed; P may change. It has to be linear along the
+positions, and the same for all I inputs: for look-ups its effect is found by applying it to the identity."""
 
 Bias = Callable[[jax.Array], tuple[jax.Array, ...]]
-"""The input factor (g, I + 1, I + 1) of a layer with its bias, the last row, to its blocks that are kept: all of it, or
-that of the weights and that of the bias (g, 1, 1)."""
+"""From the input factor (g, I + 1, I + 1) of a layer with its bias, the last row, to the blocks of it that are used:
+all of it, or that of the weights and that of the bias (g, 1, 1)."""
 
 
 def expand(inputs: jax.Array, gradients: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -39,7 +39,7 @@ def expand(inputs: jax.Array, gradients: jax.Array) -> tuple[jax.Array, jax.Arra
 
     Reference:
         Eschenhagen et al. 2023, "Kronecker-Factored Approximate Curvature for Modern Neural Network Architectures",
-        arXiv 2311.00636. With one position it is KFAC; for convolutions that of Grosse and Martens 2016.
+        arXiv 2311.00636. With one position it is KFAC; for convolutions it is that of Grosse and Martens 2016.
     """
     return inputs / jnp.sqrt(jnp.asarray(inputs.shape[1], inputs.dtype)), gradients
 
@@ -58,12 +58,12 @@ def reduce(inputs: jax.Array, gradients: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def joined(inputs: jax.Array) -> tuple[jax.Array, ...]:
-    """Weights and bias of a layer in one block, with what they have to do with each other."""
+    """Weights and bias of a layer in one block, with their correlations."""
     return (inputs,)
 
 
 def separate(inputs: jax.Array) -> tuple[jax.Array, ...]:
-    """Weights and bias of a layer in blocks of their own."""
+    """Weights and bias of a layer in separate blocks, without their correlations."""
     return inputs[:, :-1, :-1], inputs[:, -1:, -1:]
 
 
@@ -74,7 +74,7 @@ class KroneckerCurvature:
 
     Attributes:
         layers: the factors.
-        diagonal: h of the parameters in no layer, None at all others.
+        diagonal: h of the parameters that belong to no layer, None at all others.
         inventory: how every parameter was handled.
     """
 
@@ -100,8 +100,8 @@ class KroneckerCurvature:
         Under the flat prior a factor that is singular up to rounding gives NaN.
 
         Raises:
-            ValueError: a prior that, but for a low-rank part, correlates a layer or has more than one variance in a
-                row of its matrix.
+            ValueError: a prior that, apart from a low-rank part, correlates the parameters of a layer or has more than
+                one variance in a row of its matrix.
         """
         precision = self._precision(power)
         if prior is None:
@@ -128,28 +128,30 @@ class KroneckerCurvature:
 
 
 def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
-    """Kronecker-factored curvature (KFAC): for every layer ``H_l ~ A_l (x) G_l``, other parameters by their diagonal.
+    """Kronecker-factored curvature (KFAC): ``H_l ~ A_l (x) G_l`` for every layer, a diagonal for all other parameters.
 
     ``A = 1/N sum_n a_n a_n^T`` over the layer's inputs, ``G = sum_n sum_j g_nj g_nj^T`` over the gradients of the
-    columns in its outputs, so that the product is a sum over the examples: N enters once. The bias is the weight of an
-    input that is always 1. Exact for a single datum of a layer without sharing, and for a layer whose ``sum_j g g^T``
-    does not differ between examples, such as the last one of a regression. Correlations between layers are left out.
+    columns with respect to its outputs. The product is a sum over the examples: N enters once. The bias is the weight
+    of an input that is always 1. It is exact for a single example of a layer without sharing, and for a layer whose
+    ``sum_j g g^T`` is the same for all examples, such as the last layer of a regression. Correlations between layers
+    are left out.
 
-    Layers are found in the traced program: dense ones, also shared by a sequence or by the steps of a ``lax.scan``,
-    convolutions in any number of dimensions, groups of both, look-ups in tables. The input factor of a look-up is
-    diagonal over the V rows of the table: how often each was looked up; of :func:`reduce`, which mixes the rows of an
-    example, the diagonal is taken. Where a parameter enters in another way, as the scale and bias of a normalisation
-    do, or as several different matrices, as a table does that is the output layer too, H has its exact diagonal;
-    :func:`find_layers` says which, and so does ``inventory`` of the result.
+    Layers are found in the traced program: dense layers, also if shared by a sequence or by the steps of a
+    ``lax.scan``, convolutions in any number of dimensions, groups of both, and look-ups in tables. The input factor of
+    a look-up is diagonal over the V rows of the table: how often each row was looked up. With :func:`reduce`, which
+    mixes the rows of an example, it is the diagonal of that factor. For a parameter that enters in another way, such as
+    the scale and bias of a normalisation, or as several different matrices, such as a table that is also the output
+    layer, H has its exact diagonal. :func:`find_layers` shows which parameters these are, and so does ``inventory`` of
+    the result.
 
     The Laplace posterior is exact under priors with one variance per parameter, or one per row of a layer's matrix: a
-    :class:`~bayestl.gaussians.Kronecker` for every layer. A low-rank part of the prior may come on top, across any
-    layers: then so it does in the posterior, a :class:`~bayestl.gaussians.LowRank` on top of these. Memory: I^2 + O^2
+    :class:`~bayestl.gaussians.Kronecker` for every layer. The prior may also have a low-rank part, across any layers;
+    the posterior then has one too, and is a :class:`~bayestl.gaussians.LowRank` on top of these. Memory: I^2 + O^2
     per layer; V + O^2 for look-ups, and V O for the eigenvalues of their posterior.
 
     Args:
-        sharing: what to do with the positions that share weights: :func:`expand` or :func:`reduce`, or a function.
-        bias: :func:`joined`, weights and bias as one block, or :func:`separate`, as other packages have it.
+        sharing: how to treat the positions that share weights: :func:`expand`, :func:`reduce`, or a function of yours.
+        bias: :func:`joined`, weights and bias as one block, or :func:`separate`, as in other packages.
 
     Reference:
         Martens and Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature", section 3;
@@ -219,12 +221,12 @@ def _kronecker(
 def _factors(
     layer: Layer, of_layer: LayerGradients, sharing: Sharing, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """``sum_n w_n a_n a_n^T``, with the bias's input where there is one, and ``sum_n w_n g_n g_n^T``."""
+    """``sum_n w_n a_n a_n^T``, including the bias's input if there is a bias, and ``sum_n w_n g_n g_n^T``."""
     if isinstance(of_layer, RowGradients):
         return _row_factors(of_layer, layer.rearrangement.result[0], sharing, weights)
     assert isinstance(of_layer, ProductGradients)
     a, z = sharing(of_layer.inputs, of_layer.gradients)
-    # The output gradients carry the root of the weights already.
+    # The output gradients already contain the root of the weights.
     weights = weights.astype(a.dtype)[:, None, None, None]
     inputs, outputs = _gram(a * weights, a), _gram(z, z)
     if layer.bias is not None:
@@ -239,7 +241,7 @@ def _factors(
 def _row_factors(layer: RowGradients, count: int, sharing: Sharing, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The diagonal of ``sum_n w_n a_n a_n^T``, (V, 1, 1), for rows a of the identity, and ``sum_n w_n g_n g_n^T``.
 
-    What ``sharing`` does to positions is read off from the identity over positions.
+    The effect of ``sharing`` on positions is found by applying it to the identity.
     """
     rows, z = layer.rows, layer.gradients[:, :, :, None]
     positions = rows.shape[1]

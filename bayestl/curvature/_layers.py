@@ -1,4 +1,4 @@
-"""The layers of a log joint's network, and the gradients of the columns of a curvature in them."""
+"""The layers of a log joint's network, and the gradients of a curvature's columns there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bayestl.curvature._kinds import Kind
 from bayestl.curvature._products import num_columns, weighted_columns
 from bayestl.passes import Batches, batches
 
-# Numbers that one batch may take: what the caches of a CPU hold, or a part of an accelerator's memory.
+# How many numbers one batch may take up: what fits into the caches of a CPU, or into part of an accelerator's memory.
 _ON_CPU, _ELSEWHERE = 2**22, 2**28
 
 
@@ -26,7 +26,7 @@ def find_layers(joint: LogJoint, params: Params, inputs: Inputs) -> layers.Inven
     Args:
         joint: the log joint.
         params: its parameters.
-        inputs: some inputs, leading axis of any length; only shapes are looked at.
+        inputs: some inputs, leading axis of any length; only their shapes matter.
 
     Example:
         >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 3))
@@ -49,7 +49,7 @@ def find_layers(joint: LogJoint, params: Params, inputs: Inputs) -> layers.Inven
 def column_gradients(
     network: layers.LayeredNetwork, joint: LogJoint, kind: Kind, key: Key, batch: Batch
 ) -> layers.Gradients:
-    """Layer inputs, and gradients of the columns of ``kind``, times the root of each example's weight, of one batch."""
+    """For one batch: layer inputs, and gradients of ``kind``'s columns, times the root of each example's weight."""
     return layers.gradients(network, batch.inputs, lambda outputs: weighted_columns(joint, kind, key, outputs, batch))
 
 
@@ -61,15 +61,15 @@ def in_small_batches(
     passes: Batches,
     per_column: int = 0,
 ) -> Batches:
-    """The same data in batches no larger than before, and small enough for all that is held per example.
+    """The same data in batches no larger than before, and small enough for everything that is stored per example.
 
     Args:
         network: that of the log joint.
         joint: the log joint.
-        kind: of columns.
+        kind: the kind of curvature.
         params: the parameters.
         passes: the data.
-        per_column: further numbers that are held for every column of every example.
+        per_column: further numbers that are stored for every column of every example.
     """
     of_example, of_column = layers.held_numbers(network)
     of_example += (of_column + per_column) * num_columns(joint, kind, params, passes)

@@ -21,21 +21,22 @@ from bayestl.passes import batches
 
 
 def low_rank(rank: int, num_steps: int | None = None) -> Builder:
-    """The ``rank`` leading eigenvectors of the curvature *as the prior sees it*, for networks of any size.
+    """The ``rank`` leading eigenvectors of the curvature *relative to the prior*, for networks of any size.
 
-    Lanczos' method on ``S^T H S`` with ``S S^T = Sigma0``: its leading directions are those of which the target data
-    say more than the prior, and what is left out stays as the prior has it. Only products with H are needed, each
-    three passes over the data; every new vector is made orthogonal to all before it, twice. Memory: ``num_steps`` +
-    ``rank`` copies of the parameters. Where the linearised network of all data (for a last layer: its features) takes
-    no more than that and the inputs together, it is computed once, not for each product.
+    Lanczos' method on ``S^T H S`` with ``S S^T = Sigma0``. The leading directions are those about which the target data
+    say more than the prior; in all other directions the posterior stays as wide as the prior. Only products with H are
+    needed, each of which takes three passes over the data. Every new vector is orthogonalised twice against all earlier
+    ones. Memory: ``num_steps`` + ``rank`` copies of the parameters. If the linearised network of all data (for a last
+    layer: its features) takes no more memory than that and the inputs together, it is computed once, not for each
+    product.
 
     Args:
-        rank: r, eigenvectors to keep, 1 to D.
-        num_steps: Lanczos steps, each one product; r to D. None takes 2 r + 10, or D where that is less. More steps
-            make the smaller ones of the r eigenvectors more precise.
+        rank: r, how many eigenvectors to compute, 1 to D.
+        num_steps: Lanczos steps, one product each; r to D. None stands for 2 r + 10, or D if that is less. More steps
+            make the smaller of the r eigenvectors more accurate.
 
     Raises:
-        ValueError: rank below 1, fewer steps than rank; when used: more rank or steps than parameters.
+        ValueError: rank below 1, or fewer steps than rank; when used: a rank or more steps than there are parameters.
 
     Reference:
         Golub and Van Loan 2013, "Matrix Computations", section 10.1 (Lanczos) and 10.3.1 (reorthogonalisation).
@@ -83,7 +84,7 @@ def _low_rank(
         )
     steps = min(2 * rank + 10, size) if num_steps is None else num_steps
     passes = batches(data, batch_size)
-    # The linearised network may take as much memory as is taken already, where that spares its recomputation.
+    # The linearised network may take as much memory again as is already in use, since that saves recomputing it.
     curvature = product(joint, kind, params, key, passes, _bytes(passes.inputs) + steps * _bytes(params))
     transposed = jax.linear_transpose(prior.unwhiten, params)
 
@@ -104,7 +105,7 @@ class Eigenpairs(NamedTuple):
     """Eigenvalues and eigenvectors of a positive semi-definite operator on trees.
 
     Attributes:
-        eigenvalues: (k,), ascending; rounding below zero is cut off.
+        eigenvalues: (k,), ascending; values below zero, which are rounding, become 0.
         vectors: leaves (k, *shape), orthonormal.
     """
 
@@ -115,8 +116,9 @@ class Eigenpairs(NamedTuple):
 def lanczos(key: Key, product: Callable[[Params], Params], like: Params, num_steps: int) -> Eigenpairs:
     """Approximate eigenpairs of a positive semi-definite operator on trees like ``like``; exact in D steps.
 
-    The largest are precise first, and come from below. A start in an invariant subspace, as of a matrix of low rank,
-    ends there early; the method then goes on with a new random vector orthogonal to all before it.
+    The largest eigenvalues converge first, from below. If the start lies in an invariant subspace, as it may for a
+    matrix of low rank, the iteration exhausts that subspace early; it then continues with a new random vector
+    orthogonal to all earlier ones.
     """
     dtype = jnp.result_type(*jax.tree.leaves(like))
     tiny = 10 * jnp.finfo(dtype).eps
@@ -127,7 +129,7 @@ def lanczos(key: Key, product: Callable[[Params], Params], like: Params, num_ste
         basis, projected, v, largest = carry
         basis = jax.tree.map(lambda q, x: q.at[i].set(x), basis, v)
         image = product(v)
-        # All coefficients, not only the two of the three-term recurrence: they are there after orthogonalising.
+        # All coefficients, not only the two of the three-term recurrence: orthogonalising computes them anyway.
         along = _tree.columns_dot(basis, image)
         projected = projected.at[i].set(along)
         rest = _without(basis, _without(basis, image))
@@ -152,7 +154,7 @@ def _without(basis: Params, v: Params) -> Params:
 
 
 def _orthogonal(basis: Params, v: Params) -> Params:
-    """``v`` made orthogonal to the columns, at length 1."""
+    """``v`` made orthogonal to the columns and scaled to length 1."""
     v = _without(basis, _without(basis, v))
     length = jnp.sqrt(_tree.squared_norm(v))
     return _tree.scale(1 / jnp.maximum(length, jnp.finfo(length.dtype).tiny), v)

@@ -21,8 +21,8 @@ def outputs_of(joint: LogJoint, inputs: Inputs) -> Callable[[Params], Any]:
 
 
 def weighted_columns(joint: LogJoint, kind: Kind, key: Key, outputs: Outputs, batch: Batch) -> Any:
-    """The columns of ``kind`` for a batch, leaves (K, B, ...), times the root of each example's weight:
-    their outer products then count it as often as it says."""
+    """The columns of ``kind`` for a batch, leaves (K, B, ...), times the root of each example's weight; their outer
+    products then count each example by its weight."""
     columns = kind(key, joint.likelihood, outputs, batch.targets)
 
     if batch.weights is None:
@@ -36,16 +36,16 @@ def product(
 ) -> Callable[[Params], Params]:
     """The function ``v -> H v``, ``H v = sum_n sum_j J_n^T s_nj (s_nj^T J_n v)``, one batch at a time.
 
-    A product takes three passes through the network. Where what they have in common, the linearised network of every
-    batch, fits into ``max_bytes``, it is computed once: for a last layer these are its features.
+    A product takes three passes through the network. They have the linearised network of every batch in common; if it
+    fits into ``max_bytes``, it is computed once. For a last layer it consists of its features.
 
     Args:
         joint: its network and likelihood.
         kind: which curvature.
-        params: where.
-        key: of sampled labels.
-        batches: the data, of :func:`batches`.
-        max_bytes: what may be held from one product to the next; 0 for nothing.
+        params: the parameters at which to take it.
+        key: for sampled labels.
+        batches: the data, from :func:`batches`.
+        max_bytes: how much memory may be used from one product to the next; 0 for none.
     """
 
     def linearised(batch: Batch) -> tuple[Any, Callable]:
@@ -58,7 +58,7 @@ def product(
         return jax.linear_transpose(jacobian, v)(_through_columns(columns, jacobian(v)))[0]
 
     def to_store(key: Key, batch: Batch) -> tuple[tuple[Any, Callable], Any]:
-        # Targets too, so that data that are not in memory need not be read again.
+        # Targets are stored too; otherwise data that are not in memory would have to be read again.
         return linearised(batch), batch.targets
 
     held = jax.eval_shape(lambda: batches.map(key, lambda key, batch: linearised(batch)))
@@ -95,7 +95,7 @@ def square_root(joint: LogJoint, kind: Kind, params: Params, key: Key, batch: Ba
 
 
 def num_columns(joint: LogJoint, kind: Kind, params: Params, batches: Batches) -> int:
-    """K, how many columns a kind gives for one example."""
+    """K, how many columns a kind has for one example."""
 
     def columns(params: Params) -> Any:
         batch = batches.get(0)

@@ -1,4 +1,4 @@
-"""Squared gradients of all parameters of a network, from what enters and leaves its layers."""
+"""Squared gradients of all parameters of a network, from the inputs and output gradients of its layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bayestl.layers import (
     weight_gradient,
 )
 
-# Numbers in gradients of a tied parameter that are formed at once.
+# How many numbers of a tied parameter's gradients are formed at a time.
 _AT_ONCE = 2**22
 
 
@@ -63,7 +63,7 @@ def _row_squares(layer: RowGradients, count: int) -> jax.Array:
 
 
 def _tied_squares(layer: Layer, tied: TiedGradients) -> jax.Array:
-    """Gradients of the parameter itself, a few at a time: sums over its sites come before squares."""
+    """From gradients of the parameter itself, a few at a time; they are summed over its sites, then squared."""
     columns, examples = tied.sites[0].gradients.shape[:2]
     size = layer.rearrangement.shape
 

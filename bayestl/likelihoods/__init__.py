@@ -1,7 +1,8 @@
-"""Raw outputs of a network to a numpyro distribution over its targets.
+"""From the raw outputs of a network to a numpyro distribution over its targets.
 
-A likelihood is one file: a frozen dataclass that gives a distribution, and what it knows better than automatic
-differentiation and quadrature as methods of its own (:mod:`bayestl.likelihoods._methods` lists them).
+A likelihood is one file with a frozen dataclass that returns a distribution. Where it has something better than
+automatic differentiation and quadrature, it defines it in methods of its own (:mod:`bayestl.likelihoods._methods` lists
+them).
 """
 
 from bayestl.likelihoods._base import base

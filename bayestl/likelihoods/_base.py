@@ -8,5 +8,5 @@ import numpyro.distributions as dist
 
 
 def base(distribution: dist.Distribution) -> Any:
-    """The distribution of one output, where the event is made of independent ones."""
+    """The distribution of a single output, if the event consists of independent ones."""
     return base(distribution.base_dist) if isinstance(distribution, dist.Independent) else distribution

@@ -16,13 +16,13 @@ from bayestl.likelihoods._raw import at_least_float32
 
 
 class BernoulliLogits(dist.BernoulliLogits):
-    """numpyro's distribution, with derivatives that hold at a logit of exactly 0 (where numpyro 0.22 gives 0 or 1 for
-    the gradients -1/2 and 1/2) and at infinity."""
+    """numpyro's distribution, with derivatives that are right at a logit of exactly 0 (where numpyro 0.22 gives 0 or 1
+    instead of the gradients -1/2 and 1/2) and at infinity."""
 
     def log_prob(self, value: Any) -> jax.Array:
         """``log 1 / (1 + exp(-f))`` for 1, of ``-f`` for 0; NaN for a target that is neither."""
         logits, value = jnp.asarray(self.logits), jnp.asarray(value)
-        # A choice and not a product with the target: 0 times an infinite logit is NaN.
+        # Selected, not multiplied by the target: 0 times an infinite logit is NaN.
         values = log_sigmoid(jnp.where(value == 1, logits, -logits))
         return jnp.where((value == 0) | (value == 1), values, jnp.nan)
 
@@ -43,12 +43,12 @@ class Bernoulli:
         return bernoulli_root(at_least_float32(outputs))
 
     def moderated(self, mean: Float[Array, " B"], covariance: Float[Array, "B 1 1"]) -> Float[Array, " B"]:
-        """``f / sqrt(1 + pi/8 v)``: MacKay's approximation of the averaged probability, by at most 0.02 off."""
+        """``f / sqrt(1 + pi/8 v)``: MacKay's approximation of the averaged probability, off by at most 0.02."""
         return probit_moderated(mean, covariance[..., 0, 0])
 
 
 def bernoulli_root(logits: Float[Array, "B ..."]) -> Float[Array, "K B ..."]:
-    """``sqrt(p (1 - p))`` for every yes-or-no of the event."""
+    """``sqrt(p (1 - p))`` for every binary label of the event."""
     return one_each(jnp.exp(0.5 * (log_sigmoid(logits) + log_sigmoid(-logits))))
 
 

@@ -1,4 +1,4 @@
-"""One class out of several."""
+"""Classification into several classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bayestl.likelihoods._raw import at_least_float32
 
 
 class CategoricalLogits(dist.CategoricalLogits):
-    """numpyro's distribution, with derivatives that hold for infinite logits."""
+    """numpyro's distribution, with derivatives that are right for infinite logits."""
 
     def log_prob(self, value: Any) -> jax.Array:
         """``f_y - log sum_c exp f_c``; NaN for labels outside 0 .. C-1, which must not count as another class."""
@@ -41,7 +41,7 @@ class Categorical:
 
     def __call__(self, outputs: Float[Array, "B C"]) -> dist.Distribution:
         """Distribution over labels in 0 .. C-1, batch shape (B,)."""
-        # numpyro's own eager check would stop a diverged run before `fit` can say at which step it happened.
+        # numpyro's own eager check would stop a run that diverged before `fit` can say at which step that happened.
         return CategoricalLogits(at_least_float32(outputs), validate_args=False)
 
     def hessian_root(self, outputs: Float[Array, "B C"]) -> Float[Array, "C B C"]:
@@ -49,12 +49,12 @@ class Categorical:
         return categorical_root(at_least_float32(outputs))
 
     def moderated(self, mean: Float[Array, "B C"], covariance: Float[Array, "B C C"]) -> Float[Array, "B C"]:
-        """Every logit shrunk by its own variance, ``f_c / sqrt(1 + pi/8 V_cc)``."""
+        """Every logit shrunk according to its own variance, ``f_c / sqrt(1 + pi/8 V_cc)``."""
         return probit_moderated(mean, jnp.diagonal(covariance, axis1=-2, axis2=-1))
 
 
 def categorical_root(logits: Float[Array, "B ... C"]) -> Float[Array, "K B ... C"]:
-    """``sqrt(p_j) (e_j - p)`` for every class j, for every one of the event's labels."""
+    """``sqrt(p_j) (e_j - p)`` for every class j, for every label of the event."""
     log_p = log_softmax(logits)
     centred = jnp.eye(logits.shape[-1], dtype=logits.dtype) - jnp.exp(log_p)[..., None, :]
     columns = jnp.exp(0.5 * log_p)[..., None] * centred  # (B, ..., j, c)

@@ -1,4 +1,4 @@
-"""Whether outputs, likelihood, targets and mask belong together, before anything is trained on them."""
+"""Whether outputs, likelihood, targets and mask fit together, checked before training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bayestl.likelihoods._check_values import check_values
 
 
 def check(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
-    """Raise, with words, where a batch does not fit the likelihood; call it outside ``jit``.
+    """Refuse a batch that does not fit the likelihood, and say why; call it outside ``jit``.
 
-    A distribution of batch shape (B, 1) against targets (B,) would otherwise broadcast in silence. Examples that the
-    mask leaves out may hold anything.
+    A distribution of batch shape (B, 1) against targets (B,) would otherwise broadcast silently. Examples that the mask
+    leaves out may hold anything.
 
     Args:
         likelihood: outputs to a numpyro distribution.
@@ -24,7 +24,7 @@ def check(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: An
     Raises:
         ValueError: batch shape other than (B,); targets or mask of another shape; non-finite targets; values outside
             the support (labels outside the classes).
-        TypeError: float targets for a discrete distribution; a likelihood that gives no distribution.
+        TypeError: float targets for a discrete distribution; a likelihood that does not return a distribution.
 
     Example:
         >>> outputs = jax.ShapeDtypeStruct((32, 10), jnp.float32)

@@ -1,4 +1,4 @@
-"""Whether the shapes and dtypes of outputs, likelihood, targets and mask belong together."""
+"""Whether the shapes and dtypes of outputs, likelihood, targets and mask fit together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bayestl.likelihoods._distribution import Description, describe
 
 
 def check_shapes(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
-    """The part of :func:`check` that needs only shapes and dtypes: it may be called while tracing.
+    """The part of :func:`check` that needs only shapes and dtypes; it may be called while tracing.
 
     Args:
         likelihood: outputs to a numpyro distribution.
@@ -23,7 +23,7 @@ def check_shapes(likelihood: Likelihood, outputs_shape: Any, targets: Targets, m
 
     Raises:
         ValueError: batch shape other than (B,); targets or mask of another shape.
-        TypeError: float targets for a discrete distribution; a likelihood that gives no distribution.
+        TypeError: float targets for a discrete distribution; a likelihood that does not return a distribution.
 
     Example:
         >>> outputs = jax.ShapeDtypeStruct((32, 10), jnp.float32)
@@ -49,11 +49,11 @@ def is_array(targets: Targets) -> bool:
 
 
 def check_targets_shape(have: tuple[int, ...], want: tuple[int, ...]) -> None:
-    """Raise unless targets have the shape that the likelihood is over.
+    """Refuse targets whose shape is not the one that the likelihood expects.
 
     Args:
         have: shape of the targets.
-        want: shape that the likelihood is over.
+        want: shape that the likelihood expects.
     """
     if have == want:
         return
@@ -68,7 +68,7 @@ def check_targets_shape(have: tuple[int, ...], want: tuple[int, ...]) -> None:
 
 
 def check_targets_dtype(description: Description, targets: Targets) -> None:
-    """Raise on targets that are not integers where the distribution is discrete."""
+    """Refuse targets that are not integers if the distribution is discrete."""
     dtype = np.dtype(targets.dtype if hasattr(targets, "dtype") else np.asarray(targets).dtype)
     if description.is_discrete and not (jnp.issubdtype(dtype, jnp.integer) or dtype.kind == "b"):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Whether the values of the targets lie where the likelihood can give them."""
+"""Whether the values of the targets are possible under the likelihood."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from bayestl.likelihoods._distribution import Description, describe
 
 @dataclasses.dataclass(frozen=True)
 class TargetCheck:
-    """A check of targets, block by block, in numpy alone: it may be called while compiled programs wait for it.
+    """A check of targets, block by block, in numpy alone: compiled programs may wait for it.
 
     Made by :func:`target_check`.
 
     Attributes:
-        description: of the likelihood's distribution.
-        support: numpyro constraint that says of values whether they are possible, its bounds in numpy; None where it
-            is not known, or moves with the outputs.
+        description: that of the likelihood's distribution.
+        support: the numpyro constraint that says which values are possible, its bounds in numpy; None if it is not
+            known, or depends on the outputs.
     """
 
     description: Description
     support: Any
 
     def __call__(self, targets: Targets, mask: Any = None) -> None:
-        """Raise on targets (N, ...) that the likelihood cannot give; rows with mask 0 may hold anything.
+        """Refuse targets (N, ...) that are impossible under the likelihood; rows with mask 0 may hold anything.
 
-        Targets that are traced, or that are not one array, are let through.
+        Targets that are traced, or that are not one array, are not checked.
 
         Raises:
             ValueError: targets of another shape per example, non-finite, or outside the support (labels outside the
@@ -50,16 +50,16 @@ class TargetCheck:
             _check_finite(values)
         if self.support is None or not values.size:
             return
-        # int64: an unsigned or short label must not wrap around the bounds that it is compared with.
+        # int64: an unsigned or short label must not wrap around when it is compared with the bounds.
         inside = np.asarray(self.support(values.astype(np.int64) if self.description.is_discrete else values))
         if not inside.all():
             raise ValueError(_support_message(values, inside, self.description, self.support))
 
 
 def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
-    """The check that targets lie where a likelihood can give them, traced once and cheap from then on.
+    """A check that targets are possible under a likelihood: traced once, cheap from then on.
 
-    Memory is of the order of the targets that are checked, whatever the number of classes.
+    It takes memory of the order of the targets that are checked, for any number of classes.
 
     Args:
         likelihood: outputs to a numpyro distribution.
@@ -79,7 +79,7 @@ def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
     one = jax.tree.map(lambda x: _one_example(x, description.batch_shape), outputs_shape)
     distribution = likelihood(one)
     support = None if base(distribution).support is None else distribution.support
-    # Bounds that move with the outputs say nothing about targets before there are outputs.
+    # Bounds that depend on the outputs say nothing about targets until there are outputs.
     if support is not None and support != likelihood(jax.tree.map(lambda x: x + 1, one)).support:
         support = None
     if not _tree.is_concrete(support):
@@ -90,8 +90,8 @@ def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
 def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
     """The part of :func:`check` that looks at the targets' values, for a batch or for a whole data set at once.
 
-    Targets that are traced, or that are not one array, are let through, and so are those of a likelihood whose
-    support depends on the outputs. For many blocks of one data set make a :func:`target_check` once.
+    Targets are not checked if they are traced, if they are not one array, or if the likelihood's support depends on the
+    outputs. For many blocks of one data set, make a :func:`target_check` once.
 
     Args:
         likelihood: outputs to a numpyro distribution.
@@ -117,7 +117,7 @@ def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Targets, m
 
 
 def check_real_targets(like: jax.Array, targets: Targets, mask: Any = None) -> None:
-    """Raise on targets that have not the shape of ``like`` per example, or are not finite, masked rows excepted.
+    """Refuse targets that do not have the shape of ``like`` per example, or are not finite, except in masked rows.
 
     Raises:
         ValueError: in these cases.
@@ -130,7 +130,7 @@ def check_real_targets(like: jax.Array, targets: Targets, mask: Any = None) -> N
 
 
 def _counted(values: np.ndarray, mask: Any) -> np.ndarray:
-    """The rows that the mask leaves in."""
+    """The rows that the mask does not leave out."""
     if mask is None:
         return values
     if np.shape(mask) != values.shape[:1]:

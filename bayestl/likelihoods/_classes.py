@@ -1,4 +1,4 @@
-"""Distributions over the classes of one label: their probabilities, and whether these are probabilities at all."""
+"""Distributions over the classes of one label: their probabilities, and whether these are known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOGITS = (dist.CategoricalLogits, dist.BernoulliLogits)
 
 
 def is_binary(family: type) -> bool:
-    """Whether a label is yes or no."""
+    """Whether a label is binary."""
     return issubclass(family, _BINARY)
 
 
@@ -32,12 +32,12 @@ def is_categorical(family: type) -> bool:
 
 
 def has_known_density(family: type) -> bool:
-    """Whether the class probabilities can be read off the parameters: ``log_prob`` is the one of numpyro, or ours."""
+    """Whether the parameters hold the class probabilities: ``log_prob`` is numpyro's own, or ours."""
     return family_of(family) is not None or has_density_of(family, *_BINARY, *_SEVERAL)
 
 
 def class_probs(distribution: Any) -> Float[Array, "B C"]:
-    """Probabilities of the classes; a yes-or-no distribution has the two classes 0 and 1."""
+    """Probabilities of the classes; a binary distribution has the two classes 0 and 1."""
     if not has_known_density(type(distribution)):
         return jnp.exp(class_log_probs(distribution))
     probs = jnp.asarray(distribution.probs)
@@ -45,9 +45,9 @@ def class_probs(distribution: Any) -> Float[Array, "B C"]:
 
 
 def class_log_probs(distribution: Any) -> Float[Array, "B C"]:
-    """Log probabilities of the classes; a yes-or-no distribution has the two classes 0 and 1.
+    """Log probabilities of the classes; a binary distribution has the two classes 0 and 1.
 
-    Where the density is not known from the class of the distribution it is asked for every label in turn.
+    If the class of the distribution does not say what the density is, it is evaluated for every label in turn.
     """
     family = type(distribution)
     if not has_known_density(family):
@@ -61,8 +61,8 @@ def class_log_probs(distribution: Any) -> Float[Array, "B C"]:
 
 
 def expected_target(likelihood: Likelihood, outputs: Outputs) -> jax.Array:
-    """What is to be expected of a target: class probabilities (B, ..., C), (B, ...) of class 1 for yes or no, or the
-    mean, (B, ...)."""
+    """The expectation of a target: class probabilities (B, ..., C), that of class 1 (B, ...) if it is binary, or the
+    mean (B, ...)."""
     distribution = base(predictive_distribution(likelihood, outputs))
     if is_binary(type(distribution)):
         return class_probs(distribution)[..., 1]

@@ -21,12 +21,12 @@ def one_each(root: Float[Array, "B ..."]) -> Float[Array, "K B ..."]:
 
 
 def pulled_back(parameters: Callable[[Any], Any], root: Callable[[Any], Any], outputs: Outputs) -> Any:
-    """Columns in the outputs, leaves (K, B, ...), from those in a distribution's parameters.
+    """Columns over the outputs, leaves (K, B, ...), from those over a distribution's parameters.
 
     Args:
         parameters: outputs (B, ...) -> parameters, for which ``root`` is known.
         root: parameters -> columns over the parameters, leaves (K, B, ...).
-        outputs: where.
+        outputs: the outputs at which to take them.
     """
     values, pull_back = jax.vjp(parameters, outputs)
     columns = jax.tree.map(lambda c, v: c.astype(v.dtype), root(values), values)

@@ -1,4 +1,4 @@
-"""Whether what a distribution says of itself belongs to the density that it gives."""
+"""Whether the other methods of a distribution belong to its density."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bayestl.likelihoods._classes import class_probs, has_known_density, is_bina
 from bayestl.likelihoods._distribution import describe
 from bayestl.likelihoods._methods import belongs, defining_class, own, predictive_distribution
 
-# Examples at which a density over classes is summed, to see whether it is normalised.
+# At how many examples a density over classes is summed, to see whether it is normalised.
 _NUM_PROBES = 4
 
 
 def check_inherited(family: type[dist.Distribution], name: str, use: str) -> None:
-    """Raise where a user's distribution overrides ``log_prob`` and inherits ``name`` (its mean, its samples).
+    """Refuse a user's distribution that overrides ``log_prob`` and inherits ``name`` (its mean, its samples).
 
-    What it inherits was written for the density of its base class, and may be that of another distribution.
+    The inherited attribute was written for the density of the base class, and may be that of another distribution.
 
     Args:
         family: class of the distribution.
-        name: attribute that is to be used.
-        use: what for, as the first word of the message.
+        name: attribute that is needed.
+        use: what it is needed for, as the first word of the message.
 
     Raises:
         TypeError: in that case.
@@ -38,16 +38,16 @@ def check_inherited(family: type[dist.Distribution], name: str, use: str) -> Non
         return
     raise TypeError(
         f"{use} needs a normalised density, but {family.__name__} overrides log_prob and inherits {name!r} from "
-        f"{getattr(defining_class(family, name), '__name__', 'nowhere')}, so that it may be that of another density; "
+        f"{getattr(defining_class(family, name), '__name__', 'nowhere')}, which may belong to another density; "
         f"define {name!r} to go with log_prob, or use kind=curvature.ggn for a curvature"
     )
 
 
 def check_normalised(likelihood: Likelihood, outputs_shape: Any, use: str) -> None:
-    """Raise where a user's density over classes does not sum to 1, as with class weights in ``log_prob``.
+    """Refuse a user's density over classes that does not sum to 1, as with class weights in ``log_prob``.
 
-    It is summed at a few outputs drawn from a normal distribution, with a fixed key; a likelihood that holds traced
-    values is let through, and so are distributions of numpyro.
+    It is summed at a few outputs drawn from a normal distribution with a fixed key. Distributions of numpyro are not
+    checked, nor is a likelihood that holds traced values.
 
     Raises:
         TypeError: a sum that is not 1.
@@ -65,7 +65,7 @@ def check_normalised(likelihood: Likelihood, outputs_shape: Any, use: str) -> No
             return
         totals = np.asarray(totals)
     worst = totals.reshape(-1)[np.argmax(np.abs(totals - 1))]
-    # float32 rounding of a sum of probabilities is far below this, and weights that matter are above.
+    # Rounding of a sum of probabilities in float32 is far below this, and weights that matter are above it.
     if not abs(worst - 1) < 1e-3:
         raise TypeError(
             f"{use} needs a normalised density, but the probabilities of the {family.__name__} sum to {worst:.3g}; "
@@ -75,7 +75,7 @@ def check_normalised(likelihood: Likelihood, outputs_shape: Any, use: str) -> No
 
 
 def check_samples(likelihood: Likelihood, outputs_shape: Any, use: str) -> None:
-    """Raise where samples of a likelihood's distribution are not those of its density.
+    """Refuse a likelihood whose distribution has samples that do not follow its density.
 
     Raises:
         TypeError: a likelihood that predicts with another distribution than it is trained on; a distribution that
@@ -83,7 +83,7 @@ def check_samples(likelihood: Likelihood, outputs_shape: Any, use: str) -> None:
     """
     if own(likelihood, "predictive") is not None:
         raise TypeError(
-            f"{use} draws labels from the density, which has to be a normalised one, but a "
+            f"{use} draws labels from the density, which has to be normalised, but a "
             f"{type(likelihood).__name__} likelihood is trained on another density than it predicts with; "
             "give kind=curvature.ggn"
         )
@@ -92,7 +92,7 @@ def check_samples(likelihood: Likelihood, outputs_shape: Any, use: str) -> None:
 
 
 def _probe(leaf: Any) -> jax.Array:
-    """A few examples in the place of B."""
+    """The same shapes for a few examples instead of B."""
     shape = tuple(np.shape(leaf))
     shape = (_NUM_PROBES, *shape[1:]) if shape else shape
     return jax.random.normal(jax.random.key(0), shape, leaf.dtype)

@@ -1,4 +1,4 @@
-"""What a likelihood's distribution looks like, without computing it."""
+"""The shapes and kind of a likelihood's distribution, without computing it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bayestl.likelihoods._methods import predictive_distribution
 
 
 class Description(NamedTuple):
-    """Shapes and kind of the distribution that a likelihood gives.
+    """Shapes and kind of the distribution that a likelihood returns.
 
     Attributes:
         family: class of the distribution of one output.
         batch_shape: must be (B,).
         event_shape: shape of one example's target.
-        is_discrete: whether targets are integers; False where the distribution does not tell its support.
+        is_discrete: whether targets are integers; False if the distribution does not declare its support.
         is_independent: whether the numbers in one example's target are independent given the outputs.
-        is_class: whether a target is one class per example, yes or no included.
-        is_binary: whether every number in a target is yes or no.
+        is_class: whether a target is one class per example, binary ones included.
+        is_binary: whether every number in a target is a binary label.
         is_categorical: whether every number in a target is one of several classes.
         is_normal: whether every number in a target is normal given the outputs.
     """
@@ -47,7 +47,7 @@ def describe(likelihood: Likelihood, outputs_shape: Any) -> Description:
 
 
 def describe_predictive(likelihood: Likelihood, outputs_shape: Any) -> Description:
-    """The description of what the likelihood predicts with, which its ``predictive`` method may set apart."""
+    """The description of the distribution that the likelihood predicts with: that of ``predictive``, if it has one."""
     return _described(lambda outputs: predictive_distribution(likelihood, outputs), outputs_shape)
 
 

@@ -1,4 +1,4 @@
-"""What is known of numpyro's own distributions, for likelihoods that are functions giving one of them."""
+"""What is known about numpyro's own distributions, for likelihoods that are functions returning one of them."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ FAMILIES = (
 
 
 def has_density_of(cls: type, *types: type) -> bool:
-    """Whether a distribution's density is that of one of these classes: one of them, or a subclass that inherits
-    ``log_prob``. A subclass that overrides it is another distribution, whatever it is called."""
+    """Whether a distribution has the density of one of these classes: it is an instance of one, or of a subclass that
+    inherits ``log_prob``. A subclass that overrides ``log_prob`` is another distribution."""
     density = defining_class(cls, "log_prob")
     return any(issubclass(cls, known) and density is defining_class(known, "log_prob") for known in types)
 
 
 def family_of(cls: type) -> Family | None:
-    """The family with the density of a distribution; None for one that is not known."""
+    """The family with the density of a distribution; None if it is not known."""
     return next((family for family in FAMILIES if has_density_of(cls, *family.types)), None)
 
 
 def with_own_derivatives(distribution: Any) -> Any:
-    """The same distribution, of our class where numpyro's has derivatives that are wrong at 0 or at infinity."""
+    """The same distribution, as our class if numpyro's has derivatives that are wrong at 0 or at infinity."""
     if isinstance(distribution, dist.Independent):
         inner = with_own_derivatives(distribution.base_dist)
         if inner is distribution.base_dist:
@@ -65,7 +65,7 @@ def with_own_derivatives(distribution: Any) -> Any:
 
 
 def root_of_distribution(fn: Callable[[Any], Any], outputs: Outputs) -> Any:
-    """Columns in the outputs of the Fisher information of ``fn(outputs)``; None for a density that is not known."""
+    """Columns, over the outputs, of the Fisher information of ``fn(outputs)``; None if its density is not known."""
     shown: list[type] = []
     jax.eval_shape(lambda outputs: shown.append(type(base(fn(outputs)))), outputs)
     family = family_of(shown[0])

@@ -26,24 +26,24 @@ class FromFunction:
     fn: Callable[[Any], dist.Distribution] = dataclasses.field(metadata={"static": True})
 
     def __call__(self, outputs: Outputs) -> dist.Distribution:
-        """``fn`` of the outputs, these in at least float32."""
+        """``fn`` of the outputs, which are converted to at least float32."""
         return with_own_derivatives(self.fn(at_least_float32(outputs)))
 
     def hessian_root(self, outputs: Outputs) -> Any:
-        """The root of the Fisher information in the distribution's parameters, pulled back to the outputs, where its
-        density is one of numpyro's categorical, Bernoulli and normal ones; else None."""
+        """The root of the Fisher information in the distribution's parameters, pulled back to the outputs; None unless
+        the density is numpyro's categorical, Bernoulli or normal one."""
         return root_of_distribution(self, at_least_float32(outputs))
 
 
 def from_function(fn: Callable[[Any], dist.Distribution]) -> FromFunction:
-    """Likelihood from any function of the raw outputs that gives a numpyro distribution.
+    """Likelihood from any function of the raw outputs that returns a numpyro distribution.
 
-    Use it for counts, heavy tails, several labels per example: whatever numpyro has a distribution for.
+    Use it for counts, heavy tails, several labels per example: anything that numpyro has a distribution for.
 
     Args:
-        fn: outputs (any pytree, leaves (B, ...)) to a distribution whose ``batch_shape`` is exactly (B,); move every
-            other axis into the event with ``to_event``. It is static: define it once, at module level, since a new
-            function object compiles anew.
+        fn: from outputs (any pytree, leaves (B, ...)) to a distribution whose ``batch_shape`` is exactly (B,); move
+            every other axis into the event with ``to_event``. It is static: define it once, at module level, because
+            programs are compiled again for a new function object.
 
     Raises:
         TypeError: ``fn`` is not callable.

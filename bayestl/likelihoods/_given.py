@@ -1,4 +1,4 @@
-"""Classes whose probabilities are given, by any classifier."""
+"""Classes whose probabilities are given, from any classifier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bayestl.likelihoods._categorical import at_labels
 
 
 class GivenProbabilities(dist.Distribution):
-    """Classes with exactly the given probabilities (..., C), zeros included, of which numpyro's own are clipped."""
+    """Classes with exactly the given probabilities (..., C), including zeros, which numpyro's own would clip."""
 
     arg_constraints: ClassVar = {"probs": constraints.simplex}
     pytree_data_fields = ("probs",)
@@ -52,7 +52,7 @@ class Given:
 def given() -> Given:
     """Likelihood for classes whose probabilities (B, C) are given as they are, zeros included; integer labels (B,).
 
-    Nothing is trained with it: it lets a predictive of probabilities from elsewhere be scored,
+    It is not for training. It is for scoring probabilities from elsewhere:
     :func:`bayestl.predict.from_probabilities`.
 
     Example:

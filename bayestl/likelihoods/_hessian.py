@@ -14,10 +14,10 @@ from bayestl.likelihoods._raw import at_least_float32
 
 
 class Spectrum(NamedTuple):
-    """What automatic differentiation gives.
+    """The output Hessians that automatic differentiation gives.
 
     Attributes:
-        eigenvalues: of every example's Hessian, (B, F).
+        eigenvalues: those of every example's Hessian, (B, F).
         eigenvectors: (B, F, F), in columns.
     """
 
@@ -28,15 +28,15 @@ class Spectrum(NamedTuple):
 def hessian_root(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Any:
     """Columns ``s_nj`` in output space with ``sum_j s_nj s_nj^T`` the Hessian of ``-log p(y_n | f_n)`` in the outputs.
 
-    What the likelihood gives as its own ``hessian_root`` is the expected Hessian, its Fisher information, and does not
-    depend on the targets. For every other likelihood the Hessian at the targets is taken by automatic
-    differentiation of its log density and projected: negative eigenvalues become 0 (:func:`clipped_share` says how
-    much that changes). That costs F products with it and an eigendecomposition of an F x F matrix per example.
+    A likelihood with its own ``hessian_root`` gives the expected Hessian, its Fisher information, which does not depend
+    on the targets. For every other likelihood, the Hessian at the targets is computed by automatic differentiation of
+    the log density and projected: negative eigenvalues become 0 (:func:`clipped_share` says how much that changes).
+    This costs F Hessian-vector products and an eigendecomposition of an F x F matrix per example.
 
     Args:
-        likelihood: outputs to a distribution, examples independent of each other.
+        likelihood: outputs to a distribution, with examples independent of each other.
         outputs: F numbers per example, leaves (B, ...).
-        targets: (B, ...); looked at only where the Hessian is taken by automatic differentiation.
+        targets: (B, ...); used only if the Hessian is computed by automatic differentiation.
 
     Returns:
         Columns with leaves (K, B, ...), of at least float32.
@@ -79,7 +79,7 @@ def clipped_share(likelihood: Likelihood, outputs: Outputs, targets: Targets) ->
 def negative_and_absolute(
     likelihood: Likelihood, outputs: Outputs, targets: Targets
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Of every example's output Hessian the sums of the negative eigenvalues' sizes and of all their sizes."""
+    """For every example's output Hessian, the sums of ``|lambda|`` over negative and over all eigenvalues."""
     outputs = at_least_float32(outputs)
     if known_root(likelihood, outputs) is not None:
         nothing = jnp.zeros(jax.tree.leaves(outputs)[0].shape[0])
@@ -89,12 +89,12 @@ def negative_and_absolute(
 
 
 def knows_hessian(likelihood: Likelihood, outputs_shape: Any) -> bool:
-    """Whether the likelihood says what its expected Hessian is, so that nothing is clipped."""
+    """Whether the likelihood knows its expected Hessian; then nothing is clipped."""
     return jax.eval_shape(lambda outputs: known_root(likelihood, at_least_float32(outputs)), outputs_shape) is not None
 
 
 def known_root(likelihood: Likelihood, outputs: Outputs) -> Any:
-    """The likelihood's own root of its expected Hessian; None where it does not know one."""
+    """The likelihood's own root of its expected Hessian; None if it does not have one."""
     method = own(likelihood, "hessian_root")
     return None if method is None else method(outputs)
 

@@ -1,7 +1,7 @@
-"""Log probabilities of classes from logits, with values and derivatives that hold at 0 and at infinity.
+"""Log probabilities of classes from logits, with values and derivatives that are right at 0 and at infinity.
 
-Their derivatives are written out: those of the formulas behind the values are wrong where these switch branches (a
-logit of exactly 0) and NaN where infinities cancel.
+The derivatives are written out. Differentiating the formulas for the values automatically would be wrong where they
+switch branches (at a logit of exactly 0), and give NaN where infinities cancel.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# The logistic function is nearest to the normal cdf of sqrt(pi / 8) times its argument, which has the same slope at 0.
+# The logistic function is close to the normal cdf of sqrt(pi / 8) times its argument, which has the same slope at 0.
 _SLOPE = math.pi / 8
 
 
 @jax.custom_jvp
 def log_sigmoid(logits: Float[Array, ...]) -> Float[Array, ...]:
     """``log 1 / (1 + exp(-f))``: -inf at -inf, 0 at inf."""
-    # min(f, 0) - log1p(exp(-|f|)), in which nothing overflows or cancels
+    # min(f, 0) - log1p(exp(-|f|)), which neither overflows nor cancels
     return jnp.minimum(logits, 0) - jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
@@ -46,7 +46,7 @@ def _log_softmax_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> t
 
 
 def probit_moderated(mean: Float[Array, ...], variance: Float[Array, ...]) -> Float[Array, ...]:
-    """Logits ``f / sqrt(1 + pi/8 v)`` whose probabilities stand for the average over logits ``N(f, v)``."""
+    """Logits ``f / sqrt(1 + pi/8 v)`` whose probabilities approximate the average over logits ``N(f, v)``."""
     return mean * jax.lax.rsqrt(1 + _SLOPE * variance)
 
 

@@ -1,18 +1,18 @@
 """The methods that a likelihood may have beyond its density, and whether they belong to it.
 
-A likelihood is a function from outputs to a distribution; that alone is enough for everything that has a default.
-What it knows better it says in a method of its own, in its own file. None of these is required:
+A likelihood is a function from outputs to a distribution. That alone is enough, since everything else has a default.
+Where a likelihood has something better than the default, it defines it as a method in its own file. None is required:
 
 * ``hessian_root(outputs)``: columns s_nj, leaves (K, B, ...), with ``sum_j s_nj s_nj^T`` the expected Hessian of
-  ``-log p(y_n | f_n)`` in the outputs; None where it is not known. Default: automatic differentiation.
-* ``moderated(mean, covariance)``: outputs (B, ...) whose distribution stands for the average over Gaussian outputs of
-  that mean, leaves (B, ...), and covariance, (B, F, F). Default: quadrature, where an example has one output.
-* ``gaussian_noise(outputs)``: a :class:`GaussianNoise`, where targets are the outputs plus Gaussian noise.
+  ``-log p(y_n | f_n)`` in the outputs; None if it is not known. Default: automatic differentiation.
+* ``moderated(mean, covariance)``: outputs (B, ...) whose distribution approximates the average over Gaussian outputs
+  with that mean, leaves (B, ...), and covariance, (B, F, F). Default: quadrature, if an example has one output.
+* ``gaussian_noise(outputs)``: a :class:`GaussianNoise`, if targets are the outputs plus Gaussian noise.
 * ``target_noise(key, targets, power)``: noise to add to the targets of a randomised ensemble's member, with the
   covariance of the observation noise divided by ``power``.
-* ``predictive(outputs)``: the normalised distribution of targets to predict with, where the density that is trained on
-  is another (weighted, smoothed). Default: the likelihood's own distribution.
-* ``outputs_are_logits = True``: outputs are logits of classes, so that links for logits apply.
+* ``predictive(outputs)``: the normalised distribution of targets to predict with, if training uses another density
+  (weighted, smoothed). Default: the likelihood's own distribution.
+* ``outputs_are_logits = True``: outputs are logits of classes, and links for logits apply.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class GaussianNoise(NamedTuple):
 
     Attributes:
         location: expected targets, (B, ...): the first leaf of the outputs.
-        variance: variances of the noise, (B, ...).
+        variance: variance of the noise, (B, ...).
     """
 
     location: Float[Array, "B ..."]
@@ -39,10 +39,10 @@ class GaussianNoise(NamedTuple):
 
 
 def own(likelihood: Likelihood, name: str) -> Any:
-    """What the likelihood says under ``name`` about its own density; None where it says nothing.
+    """The likelihood's own attribute ``name``; None if it has none that belongs to its density.
 
-    A class that overrides ``__call__`` and inherits the rest has another density than the one that the inherited
-    methods were written for, and they are left out.
+    The methods that a class inherits while it overrides ``__call__`` were written for another density, and do not
+    count.
     """
     if defining_class(type(likelihood), name) is None:
         return None
@@ -61,7 +61,7 @@ def defining_class(cls: type, name: str) -> type | None:
 
 
 def gaussian_noise(likelihood: Likelihood, outputs: Outputs) -> GaussianNoise | None:
-    """The outputs (B, ...) as targets with Gaussian noise around them; None for likelihoods of another kind.
+    """The Gaussian noise around the outputs (B, ...); None for likelihoods of another kind.
 
     Example:
         >>> noise = btl.likelihoods.gaussian_noise(btl.likelihoods.normal(0.5), jnp.ones(3))
@@ -76,7 +76,7 @@ def target_noise(likelihood: Likelihood, key: Key, targets: jax.Array, power: An
     """Noise to add to targets, with the variance of the observation noise divided by ``power``; 0 at power 0.
 
     Args:
-        likelihood: one whose noise does not depend on the outputs, as ``normal(scale)``.
+        likelihood: one whose noise does not depend on the outputs, such as ``normal(scale)``.
         key: randomness.
         targets: (N, ...).
         power: how many times the likelihood counts each example, >= 0.
@@ -100,11 +100,11 @@ def target_noise(likelihood: Likelihood, key: Key, targets: jax.Array, power: An
 
 
 def predictive_distribution(likelihood: Likelihood, outputs: Outputs) -> Any:
-    """The normalised distribution of the targets to predict with: the likelihood's own, unless it says otherwise."""
+    """The normalised distribution of targets to predict with: the likelihood's own, unless it has ``predictive``."""
     method: Callable[[Any], Any] | None = own(likelihood, "predictive")
     return likelihood(outputs) if method is None else method(outputs)
 
 
 def has_logits(likelihood: Likelihood) -> bool:
-    """Whether the raw outputs are logits of classes: one per class, or one for yes or no."""
+    """Whether the raw outputs are logits of classes: one per class, or one for a binary label."""
     return bool(own(likelihood, "outputs_are_logits"))

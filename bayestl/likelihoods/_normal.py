@@ -23,7 +23,7 @@ class Normal:
     """Gaussian noise around the outputs. Made by :func:`normal`.
 
     Attributes:
-        scale: standard deviation of the noise, a scalar or an array of the event's shape; None: the outputs hold it.
+        scale: standard deviation of the noise, a scalar or an array of the event's shape; None if the outputs hold it.
     """
 
     scale: jax.Array | None
@@ -37,8 +37,8 @@ class Normal:
     def hessian_root(self, outputs: Outputs) -> Any:
         """``1 / scale_j`` along output j; for a learned noise also ``sqrt 2`` along every log scale.
 
-        The second is the root of the Fisher information of mean and log scale, ``diag(1 / scale^2, 2)``: the Hessian
-        itself depends on the targets, and is indefinite where they lie far off.
+        This is the root of the Fisher information of mean and log scale, ``diag(1 / scale^2, 2)``. The Hessian itself
+        depends on the targets, and is indefinite where they are far from the mean.
 
         Raises:
             ValueError: a ``log_scale`` without the batch axis of ``location``.
@@ -60,7 +60,7 @@ class Normal:
         return GaussianNoise(location, scale**2)
 
     def target_noise(self, key: Key, targets: jax.Array, power: Any) -> jax.Array | None:
-        """Draws of ``N(0, scale^2 / power)``, 0 at power 0; None where the noise is learned."""
+        """Draws of ``N(0, scale^2 / power)``, 0 at power 0; None if the noise is learned."""
         if self.scale is None:
             return None
         size = self.scale * jnp.where(power > 0, jax.lax.rsqrt(jnp.where(power > 0, power, 1.0)), 0.0)
@@ -118,12 +118,12 @@ def normal(scale: Any = None) -> Normal:
     Args:
         scale: standard deviation of the noise in the unit of the targets, positive: a number, or an array of the
             shape of one example's targets. It is a leaf, so it may be traced. Without it the noise is learned: the
-            outputs must be a pair (location, log_scale), as :func:`bayestl.nets.with_log_scale` gives, with
-            ``log_scale`` broadcasting to the shape of ``location``.
+            outputs must be a pair (location, log_scale), as from :func:`bayestl.nets.with_log_scale`, and ``log_scale``
+            must broadcast to the shape of ``location``.
 
     Shapes:
-        Outputs (B,) for one target per example, else (B, ...) with everything after B in the event. A network whose
-        outputs are (B, 1) against targets (B,) must drop that axis.
+        Outputs are (B,) for one target per example, else (B, ...) with everything after B in the event. A network whose
+        outputs are (B, 1) for targets (B,) must drop that axis.
 
     Raises:
         ValueError: ``scale`` is not positive and finite.

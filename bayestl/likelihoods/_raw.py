@@ -11,7 +11,7 @@ from bayestl._types import Outputs
 
 
 def at_least_float32(outputs: Outputs) -> Any:
-    """Raw outputs with every floating-point leaf in at least float32; other leaves as they are."""
+    """Raw outputs with every floating-point leaf converted to at least float32; other leaves are unchanged."""
 
     def lift(x: Any) -> jax.Array:
         x = jnp.asarray(x)

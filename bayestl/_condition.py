@@ -91,8 +91,8 @@ def condition(joint: LogJoint, params: Params, selection: Selection) -> Conditio
             )
         prior = prior.condition(params, part)
     net = Net(part, with_fixed(joint.state, rest), PartApply(joint.apply))
-    numbers = {"num_data": joint.num_data, "kappa": joint.kappa, "temperature": joint.temperature}
-    return Conditioned(LogJoint(net, joint.likelihood, prior, **numbers), part, rest)
+    options = {name: getattr(joint, name) for name in ("num_data", "kappa", "temperature", "allow_other_size")}
+    return Conditioned(LogJoint(net, joint.likelihood, prior, **options), part, rest)
 
 
 # ---------------------------------------------------------------- a pair of them

@@ -45,9 +45,13 @@ class LogJoint:
         likelihood: raw outputs -> numpyro distribution with batch shape (B,); see ``bayestl.likelihoods``. A plain
             function is taken as it is.
         prior: a :class:`~bayestl.Prior` over the parameters, or None for the flat one.
-        num_data: N, the number of distinct training examples; augmented copies do not count.
+        num_data: N, the number of distinct training examples; augmented copies do not count. By default that of the
+            data which a method is given: by ``fit``, ``fit_many``, ``laplace`` and its kin. What has no data set to ask
+            (the log joint called by itself, the bridges) needs the number.
         kappa: power of the likelihood, >= 0; 0 is "no data".
         temperature: T > 0 of the posterior; below 1 is a cold posterior.
+        allow_other_size: whether N may be another number than the data have, without a warning: for a run on a part of
+            the data, or on augmented copies.
 
     Raises:
         ValueError: prior and parameters that differ, or numbers out of range.
@@ -71,6 +75,7 @@ class LogJoint:
     apply: Apply
     paths: tuple[str, ...]
     """The paths of the parameters that it is about."""
+    allow_other_size: bool
 
     def __init__(
         self,
@@ -78,35 +83,41 @@ class LogJoint:
         likelihood: Likelihood,
         prior: Prior | None,
         *,
-        num_data: Any,
+        num_data: Any = None,
         kappa: Any = 1.0,
         temperature: Any = 1.0,
+        allow_other_size: bool = False,
     ):
         _tree.check_floating("net.params", net.params)
         _check_prior(prior, net.params)
-        _check_number("num_data", num_data, lambda x: x > 0, "the number of training examples, at least 1")
+        if num_data is not None:
+            _check_number("num_data", num_data, lambda x: x > 0, "the number of training examples, at least 1")
         _check_number("kappa", kappa, lambda x: x >= 0, "a power of the likelihood, 0 or more")
         _check_number("temperature", temperature, lambda x: x > 0, "a number above 0")
         self.prior = prior
         self.likelihood = _as_likelihood(likelihood)
         self.num_data, self.kappa, self.temperature = (
-            jnp.asarray(x, jnp.result_type(float)) for x in (num_data, kappa, temperature)
+            None if x is None else jnp.asarray(x, jnp.result_type(float)) for x in (num_data, kappa, temperature)
         )
         self.state, self.apply = net.state, net.apply
         self.paths = tuple(_tree.paths(net.params))
+        self.allow_other_size = bool(allow_other_size)
 
     def tree_flatten_with_keys(self):
         """Leaves and static parts, for JAX."""
         names = ("prior", "likelihood", "num_data", "kappa", "temperature", "state")
-        return [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names], (self.apply, self.paths)
+        return [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names], self._static()
 
     @classmethod
     def tree_unflatten(cls, static, children) -> LogJoint:
         """Rebuilt without checks: JAX passes tracers and placeholders here."""
         joint = object.__new__(cls)
         joint.prior, joint.likelihood, joint.num_data, joint.kappa, joint.temperature, joint.state = children
-        joint.apply, joint.paths = static
+        joint.apply, joint.paths, joint.allow_other_size = static
         return joint
+
+    def _static(self) -> tuple[Apply, tuple[str, ...], bool]:
+        return self.apply, self.paths, self.allow_other_size
 
     def replace(self, **changes: Any) -> LogJoint:
         """The same log joint with other leaves: prior, likelihood, num_data, kappa, temperature, state. Unchecked."""
@@ -120,7 +131,7 @@ class LogJoint:
     def with_network(self, apply: Apply, state: Any, paths: tuple[str, ...]) -> LogJoint:
         """The likelihood with another network, for predictions: without a prior, and unchecked."""
         children = [None, self.likelihood, self.num_data, self.kappa, self.temperature, state]
-        return LogJoint.tree_unflatten((apply, paths), children)
+        return LogJoint.tree_unflatten((apply, paths, self.allow_other_size), children)
 
     def __call__(self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None) -> jax.Array:
         """``(kappa log likelihood + log prior) / T``, nats of the full data set, estimated from ``batch``.
@@ -133,7 +144,7 @@ class LogJoint:
         """
         mean, _ = self._mean_log_likelihood(params, batch, key, state)
         log_prior = 0.0 if self.prior is None else self.prior.log_prob(params)
-        return (self.kappa * self.num_data * mean + log_prior) / self.temperature
+        return (self.kappa * self._size() * mean + log_prior) / self.temperature
 
     def log_likelihoods(self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None) -> jax.Array:
         """``log p(target_i | input_i, theta)``, (B,), nats; neither scaled, tempered nor weighted."""
@@ -146,7 +157,7 @@ class LogJoint:
     @property
     def effective_num_data(self) -> jax.Array:
         """``kappa N / T``, the number of data that the tempered likelihood counts; N / T at kappa = 0."""
-        return jnp.where(self.kappa > 0, self.kappa, 1.0) * self.num_data / self.temperature
+        return jnp.where(self.kappa > 0, self.kappa, 1.0) * self._size() / self.temperature
 
     def loss(
         self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None
@@ -162,8 +173,16 @@ class LogJoint:
         mean, state = self._mean_log_likelihood(params, batch, key, state)
         log_prior = self.log_prior_energy(params)
         weight = jnp.where(self.kappa > 0, self.kappa, 1.0)
-        loss = -(self.kappa * mean + log_prior / self.num_data) / weight
+        loss = -(self.kappa * mean + log_prior / self._size()) / weight
         return loss, LossTerms(-mean, log_prior, state)
+
+    def _size(self) -> Any:
+        if self.num_data is None:
+            raise ValueError(
+                "num_data was not given to LogJoint, and there is no data set here to take it from; give the number of "
+                "training examples, LogJoint(..., num_data=...)"
+            )
+        return self.num_data
 
     def log_prior_energy(self, params: Params) -> jax.Array:
         """The log prior up to a constant: for Gaussians ``-1/2 (theta - mu)^T Sigma^-1 (theta - mu)``; 0 when flat."""

@@ -114,7 +114,7 @@ def run_method(method: Method, likelihood: Any, places: Sequence[np.ndarray], pr
         progress: show progress bars.
     """
     # Augmented copies do not count as examples.
-    joint = btl.LogJoint(method.net, likelihood, None, num_data=len(places[0]))
+    joint = btl.LogJoint(method.net, likelihood, None, num_data=len(places[0]), allow_other_size=True)
     # One function for all seeds, so that they share a program.
     make = functools.partial(method.make, joint)
     score = jax.jit(functools.partial(nll, num_draws=method.num_draws, batch_size=PREDICTION_BATCH))

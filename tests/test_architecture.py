@@ -26,7 +26,7 @@ LAYERS = (
         "likelihoods",
         "metrics",
     },
-    {"_condition"},
+    {"_condition", "_data_size"},
     {"training"},
     {"curvature"},
     {"sources"},

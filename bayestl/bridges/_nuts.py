@@ -12,12 +12,13 @@ from numpyro import infer as numpyro_infer
 
 from bayestl import _tree
 from bayestl._arguments import check_key
+from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.bridges._numpyro_model import NumPyroModel, numpyro_model
 from bayestl.bridges._sites import Sites
-from bayestl.passes import whole
+from bayestl.passes import batches, whole
 from bayestl.posteriors import Chain
 
 
@@ -80,6 +81,7 @@ def nuts(
         TypeError: data that are not in memory.
 
     Warns:
+        UserWarning: data of more or fewer examples than ``num_data`` of the log joint.
         RuntimeWarning: trajectories that diverged.
 
     Reference:
@@ -109,6 +111,9 @@ def nuts(
     if not 0 < target_accept_prob < 1:
         raise ValueError(f"target_accept_prob is {target_accept_prob}; it must lie between 0 and 1")
     batch = whole(data)
+    num_examples = batches(batch).total_weight()
+    warn_of_size(joint, num_examples)
+    joint = sized(joint, num_examples)
     joint.check(params, batch.inputs, batch.targets)
     params = _tree.at_least_float32(params)
     model = numpyro_model(joint, like=params)

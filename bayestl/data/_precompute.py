@@ -17,7 +17,8 @@ def precompute(function: Callable[[Any], Any], inputs: Inputs | Data, *, batch_s
 
     For the features of a body that stays as it is: computed once, they are the data set of what comes after it, and no
     step pays for the body again. They take N times the bytes of one example's features, on the host. Augmentation
-    belongs before the body: precompute some augmented copies of every picture, and give ``num_data`` without them.
+    belongs before the body: precompute some augmented copies of every picture, and give
+    ``num_data`` without them, with ``allow_other_size=True``.
 
     Args:
         function: inputs (B, ...) -> outputs, pytrees of arrays with a leading axis B; each example by itself, so no

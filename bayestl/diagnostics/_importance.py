@@ -11,6 +11,7 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._condition import of_part
+from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Params, Posterior
@@ -48,9 +49,11 @@ def log_importance_weights(
             f"importance weights need the density of the approximation; a {type(posterior).__name__} has no log_prob"
         )
     num = jax.tree.leaves(draws)[0].shape[0]
-    arrays, static = partition(joint)
     total = np.zeros(num)
     passes = batches(data, batch_size)
+    warn_of_size(joint, passes.total_weight())
+    joint = sized(joint, passes.total_weight())
+    arrays, static = partition(joint)
     for batch in passes:
         total += np.asarray(_log_likelihoods(static, arrays, draws, batch), np.float64)
     likelihood = float(joint.kappa) * float(joint.num_data) / float(passes.total_weight()) * total

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._condition import of_part
+from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Key, Params, Posterior
@@ -70,6 +71,8 @@ def left_out(
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"a {type(posterior).__name__} has no precision to compare curvature with; give a Gaussian")
     passes = batches(data, batch_size)
+    warn_of_size(joint, passes.total_weight())
+    joint = sized(joint, passes.total_weight())
     arrays, static = partition((joint, gaussian, kind))
     steps = min(num_steps, _tree.size(gaussian.mean))
     return float(passes.run(_largest, static, steps, arrays, key, passes))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from bayestl._arguments import check_key
+from bayestl._data_size import sized
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Inference, Inputs, Key, Params, Targets
 from bayestl.gaussians import Gaussian
@@ -105,7 +106,8 @@ def ensemble(
     problems = Randomized(None)
     if randomize is not None:
         examples, keys = whole(data), jax.random.split(key_randomize, num_members)
-        problems = jax.vmap(lambda key: randomize(key, joint, examples))(keys)
+        with_size = sized(joint, data.num_examples)
+        problems = jax.vmap(lambda key: randomize(key, with_size, examples))(keys)
     if problems.noise is not None:
         data = _with_rows(data)
         transform = None if transform is None else _BesideRows(transform)

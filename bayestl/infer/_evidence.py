@@ -67,7 +67,7 @@ def log_evidence(
         -2.2655, and from N(2; 0, 2): -2.2655
     """
     check_key("log_evidence", key)
-    params, passes = checked(joint, params, data, batch_size)
+    joint, params, passes = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")
     arrays, static = partition((joint, curvature, kind))

@@ -13,6 +13,7 @@ import numpy as np
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._condition import condition
+from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params, Selection
@@ -59,7 +60,7 @@ def laplace(
         key: of sampled labels and of Lanczos' start; dense and dual curvature under the GGN do not use it.
         joint: the target; its prior a Gaussian of any structure that the curvature goes with, or None for the flat one
             (dense curvature only, and more data than parameters). If the data hold more or fewer examples than
-            ``joint.num_data``, H counts as the joint counts.
+            its ``num_data`` says, H counts as the joint counts.
         params: the mode theta*, as :func:`map_estimate` finds it. It is not looked for here.
         data: all the training data: :func:`bayestl.data.arrays`; :func:`bayestl.data.stream`, read anew for every pass
             over it; or one :class:`~bayestl.Batch`, whose weights count.
@@ -80,6 +81,7 @@ def laplace(
             none of these ways.
 
     Warns:
+        UserWarning: data of more or fewer examples than ``num_data`` of the log joint.
         RuntimeWarning: under a GGN, a likelihood whose output Hessians are far from positive semi-definite
             (:func:`bayestl.curvature.clipped_share`).
 
@@ -104,7 +106,7 @@ def laplace(
             key, conditioned.joint, conditioned.params, data, curvature=curvature, kind=kind, batch_size=batch_size
         )
         return conditioned.whole(part)
-    params, passes = checked(joint, params, data, batch_size)
+    joint, params, passes = checked(joint, params, data, batch_size)
     _warn_of_clipping(joint, params, passes, kind)
     arrays, static = partition((joint, curvature, kind))
     posterior = passes.run(_posterior, static, arrays, key, params, passes)
@@ -128,8 +130,11 @@ def _warn_of_clipping(joint: LogJoint, params: Params, passes: Batches, kind: Ki
         )
 
 
-def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) -> tuple[Params, Batches]:
-    """The parameters and the passes over the data that a curvature takes, checked as far as values are known."""
+def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) -> tuple[LogJoint, Params, Batches]:
+    """The log joint, parameters and passes over the data that a curvature takes, checked as far as values are known.
+
+    A log joint that was not told how many data there are is told.
+    """
     check_params(joint, params)
     if joint.prior is not None and not isinstance(joint.prior, Gaussian):
         raise TypeError(
@@ -137,11 +142,13 @@ def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) 
             "own curvature is not known; approximate it by a Gaussian first (sources.from_samples)"
         )
     passes = batches(data, batch_size)
+    warn_of_size(joint, passes.total_weight(), stacklevel=3)
+    joint = sized(joint, passes.total_weight())
     joint.check(params, passes.inputs, passes.targets, passes.weights)
     params = _tree.at_least_float32(params)
     if _tree.is_concrete((joint, params, passes)):
         _check_apart(joint, params, passes)
-    return params, passes
+    return joint, params, passes
 
 
 def power(joint: LogJoint, passes: Batches) -> jax.Array:

@@ -157,9 +157,11 @@ def warn_unstable(joint: LogJoint, schedule: SamplerSchedule, preconditioner: An
     if not isinstance(joint.prior, Gaussian) or not _tree.is_concrete((joint, schedule, preconditioner, limit)):
         return
     check_preconditioner(preconditioner, joint.prior.mean, "prior")
-    curvature = float(_largest_curvature(joint.prior, preconditioner)) / float(joint.temperature)
-    # A rate that warms up from 0 hides what follows.
-    largest = max(float(schedule.step_size(jnp.int32(count))) for count in (0, 1, 100, 10_000))
+    # Inside a traced function (the members of fit_many) operations on constants would be traced as well.
+    with jax.ensure_compile_time_eval():
+        curvature = float(_largest_curvature(joint.prior, preconditioner)) / float(joint.temperature)
+        # A rate that warms up from 0 hides what follows.
+        largest = max(float(schedule.step_size(jnp.int32(count))) for count in (0, 1, 100, 10_000))
     if largest * curvature < float(limit):
         return
     warnings.warn(

@@ -98,7 +98,7 @@ def scale_evidence(
         (4,)
     """
     check_key("scale_evidence", key)
-    params, passes = checked(joint, params, data, batch_size)
+    joint, params, passes = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")
     arrays, static = partition((joint, dual(), kind))

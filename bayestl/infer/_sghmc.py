@@ -75,8 +75,8 @@ def sghmc(
             leaf); None for 1. See :func:`prior_preconditioner`.
 
     Returns:
-        An :class:`Inference` whose posterior is a :class:`~bayestl.posteriors.Chain`. Several chains:
-        :func:`~bayestl.fit_many`.
+        An :class:`Inference` whose posterior is a :class:`~bayestl.posteriors.Chain`. Several chains, one for
+        each key: ``fit_many(keys, lambda _: sghmc(...), None, params, data, ...)``.
 
     Raises:
         ValueError: numbers out of range; a preconditioner that differs from the parameters, or is not positive.

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from bayestl._arguments import check_key
+from bayestl._data_size import sized, warn_of_size
 from bayestl._types import Batch, Data, Inference, Key, Params
 from bayestl.passes import Batches, first_examples
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
@@ -49,7 +50,7 @@ def fit(
 
     Args:
         key: for the start, the order of the data, and the method itself.
-        inference: the method, from ``bayestl.infer``.
+        inference: the method, from ``bayestl.infer``. A log joint that was given no ``num_data`` has that of ``data``.
         params: where to start.
         data: the training data, from ``bayestl.data``.
         steps: number of steps.
@@ -81,6 +82,7 @@ def fit(
             does not divide the batch.
 
     Warns:
+        UserWarning: data of more or fewer examples than ``num_data`` of the method's log joint.
         RuntimeWarning: the objective or the state became non-finite; the run stops and keeps the last good state.
 
     Example:
@@ -98,6 +100,8 @@ def fit(
     check_key("fit", key)
     steps, batch_size, capacity = check_run(data, steps, batch_size, chunk_size, epochs)
     inputs, targets = as_seen(first_examples(data), transform)
+    warn_of_size(inference, data.num_examples)
+    inference = sized(inference, data.num_examples)
     inference.check(params, inputs, targets)
     if validate is not None:
         every = check_every(every, steps, steps_per_epoch(data, batch_size))

@@ -15,12 +15,13 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._arguments import check_key
+from bayestl._data_size import sized, warn_of_size
 from bayestl._types import Data, Inference, Key, Params
 from bayestl.passes import first_examples
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
 from bayestl.training._driver import Run, drive
 from bayestl.training._loop import Recipe, Transform, as_seen, check_run, split_key
-from bayestl.training._members import Guarded, MemberChunks, Members, Spread, Vectorize, posteriors, start
+from bayestl.training._members import Guarded, MemberChunks, Members, Sized, Spread, Vectorize, posteriors, start
 from bayestl.training._programs import program
 from bayestl.training._progress import Callback, History, Progress
 from bayestl.training._results import ManyResult
@@ -55,7 +56,8 @@ def fit_many(
     Args:
         keys: (M,) keys, one per member.
         make_inference: setting -> :class:`Inference`, with the setting's numbers as they come (they are tracers).
-        settings: pytree of arrays with a leading axis M, one entry per member.
+        settings: pytree of arrays with a leading axis M, one entry per member; None where members differ in their keys
+            alone.
         params: where to start.
         data: the training data. Members order data on the device each by its own key. They share the batches of a
             stream, in the order that the first of ``keys`` gives, since a stream is read once for all of them.
@@ -79,6 +81,7 @@ def fit_many(
         ValueError: leading axes that differ, and whatever :func:`fit` raises.
 
     Warns:
+        UserWarning: data of more or fewer examples than ``num_data`` of the first member's log joint.
         RuntimeWarning: members that became non-finite.
     """
     check_key("fit_many", keys, batched=True)
@@ -89,6 +92,7 @@ def fit_many(
         _check_resident(data)
     _check_axis("data", data, data_axis, num_members)
     _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform)
+    make_inference = Sized(make_inference, data.num_examples)
     devices = tuple(jax.devices() if devices is None else devices)[:num_members]
     spread = Spread(devices, jax.vmap)
     recipe = Recipe(Guarded(make_inference), capacity, batch_size, transform)
@@ -215,6 +219,8 @@ def _check_axis(name: str, tree: Any, axis: int | None, num_members: int) -> Non
 def _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform) -> None:
     """Build the first member outside the program, so that its own checks see numbers, and check all data against it."""
     first = make_inference(jax.tree.map(lambda x: x[0], settings))
+    warn_of_size(first, data.num_examples, stacklevel=3)
+    first = sized(first, data.num_examples)
     start = jax.tree.map(lambda x: x[0], params) if params_axis == 0 else params
     examples = first_examples(data)
     if data_axis == 0:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bayestl._data_size import sized
 from bayestl._dispatch import loops_on_host
 from bayestl._placement import put
 from bayestl._types import Batch, Inference, Key, Params
@@ -60,6 +61,16 @@ class Carry(NamedTuple):
     state: Any
     failed: jax.Array
     count: jax.Array
+
+
+class Sized(NamedTuple):
+    """Setting -> the member's method, whose log joint has N of the data where it was given none."""
+
+    make_inference: Callable[[Any], Inference]
+    num_data: int
+
+    def __call__(self, setting: Any) -> Inference:
+        return sized(self.make_inference(setting), self.num_data)
 
 
 class Guarded(NamedTuple):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from bayestl._data_size import sized
 from bayestl._static import partition
 from bayestl._types import Data, Inference, Key, Params
 from bayestl.training._loop import Transform, check_run, split_key
@@ -88,6 +89,7 @@ def estimate_memory(
         (True, 6, True)
     """
     _, batch_size, capacity = check_run(data, sys.maxsize, batch_size, chunk_size)
+    inference = sized(inference, data.num_examples)
     arrays, static_init = partition(inference.init)
 
     def init(key: Key, params: Params) -> Any:

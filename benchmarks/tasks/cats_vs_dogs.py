@@ -173,7 +173,7 @@ def head_mode(task: Task, seed: int) -> Any:
     """The mode of the head on features of the published weights (Kumar et al. 2022 start fine-tuning from it)."""
     net, places = head_net(task.config, task.hidden, seed), task.places[seed]
     prior = btl.gaussians.isotropic(btl.tree.zeros_like(net.params), HEAD_SCALE)
-    joint = btl.LogJoint(net, btl.likelihoods.bernoulli(), prior, num_data=len(places))
+    joint = btl.LogJoint(net, btl.likelihoods.bernoulli(), prior, num_data=len(places), allow_other_size=True)
     return btl.fit(
         jax.random.fold_in(jax.random.key(10), seed),
         btl.infer.proximal_map(joint, optax.cosine_decay_schedule(HEAD_RATE, HEAD_STEPS), momentum=HEAVY_BALL),

@@ -238,6 +238,34 @@ def test_several_chains_at_once():
     assert np.isfinite(together.log_weights).all()
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda joint: btl.infer.sgld(joint, 0.05, num_samples=4),
+        pytest.param(
+            lambda joint: btl.infer.sghmc(joint, 0.02, num_samples=4, preconditioner=joint.prior.variance),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda joint: btl.infer.cyclical_sghmc(joint, 0.02, cycle_length=3, exploration=0.5, num_samples=4),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["sgld", "sghmc", "cyclical_sghmc"],
+)
+def test_chains_that_differ_in_their_seeds_alone(sampler):
+    """The sampler's own checks compute with constants, inside the traced function of a member."""
+    joint, params = _linear()
+    keys = jax.random.split(jax.random.key(0), 2)
+    run = {"steps": 6, "batch_size": 3, "progress": False}
+    many = btl.fit_many(keys, lambda _: sampler(joint), None, params, _data(), **run)
+    for m, key in enumerate(keys):
+        alone = btl.fit(key, sampler(joint), params, _data(), **run)
+        draws = many.posterior.draws["w"][m, : len(alone.posterior.draws["w"])]
+        np.testing.assert_allclose(draws, alone.posterior.draws["w"], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(*many.posterior.draws["w"][:, 0])
+
+
 # ---------------------------------------------------------------- bad input
 
 

@@ -1,4 +1,4 @@
-"""What every Gaussian over a parameter pytree offers."""
+"""The interface of every Gaussian over a parameter pytree."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Gaussian(Storable, abc.ABC):
 
     ``log N(theta) = -1/2 [D log 2pi + log det Sigma + (theta - mu)^T Sigma^-1 (theta - mu)]``
 
-    Subclasses are frozen pytrees, one per covariance structure, made by the functions of ``bayestl.gaussians``; nobody
-    else asks which one it is. Vectors
-    ``v`` are pytrees with the structure of ``mean``; nothing of size D x D is formed except by ``dense``. The square
-    root behind :meth:`whiten` and :meth:`unwhiten` is some S with ``S S^T = Sigma``; it need not be symmetric.
+    Subclasses are frozen pytrees, one per covariance structure, made by the functions of ``bayestl.gaussians``; no
+    other room asks which one it has. Vectors ``v`` are pytrees with the structure of ``mean``; only ``dense`` forms
+    anything of size D x D. The square root behind :meth:`whiten` and :meth:`unwhiten` is some S with
+    ``S S^T = Sigma``; it need not be symmetric.
     """
 
     mean: Any
     """The mean mu, a pytree of floating-point arrays."""
     layout: MatrixLayout | None = None
-    """How the parameters make the matrix of one layer, where the covariance is that of such a matrix."""
+    """How the parameters form the matrix of one layer, if the covariance is that of such a matrix."""
 
     # ------------------------------------------------------------ what every structure defines
 
@@ -49,7 +49,7 @@ class Gaussian(Storable, abc.ABC):
 
     @abc.abstractmethod
     def precision_diagonal(self) -> Params:
-        """The diagonal of ``Sigma^-1``, in the structure of ``mean``; leaves have shapes that broadcast to its own."""
+        """The diagonal of ``Sigma^-1``, in the structure of ``mean``, in shapes that broadcast to those of its leaves."""
 
     @abc.abstractmethod
     def precision_mv(self, v: Params) -> Params:
@@ -69,15 +69,15 @@ class Gaussian(Storable, abc.ABC):
 
     @abc.abstractmethod
     def around(self, mean: Params) -> Gaussian:
-        """The same covariance around another mean, a tree like the one there is."""
+        """The same covariance around another mean, with the structure and shapes of ``mean``."""
 
     @abc.abstractmethod
     def rescale(self, c: Any) -> Gaussian:
         """``D Sigma D`` with D the square root of ``c`` > 0: a scalar, or a pytree in the structure of ``mean``.
 
-        A leaf of ``c`` is one number for all of that leaf, or has any shape that broadcasts to it: (V, 1) gives each
-        row of a (V, E) table a factor of its own. With one number c_l per leaf the block of leaves l, m is multiplied
-        by sqrt(c_l c_m).
+        A leaf of ``c`` is one number for the whole leaf, or has any shape that broadcasts to it: (V, 1) gives each row
+        of a (V, E) table its own factor. With one number c_l per leaf, the block of leaves l, m is multiplied by
+        sqrt(c_l c_m).
         """
 
     @abc.abstractmethod
@@ -99,63 +99,61 @@ class Gaussian(Storable, abc.ABC):
 
     @abc.abstractmethod
     def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
-        """``tr(A Sigma)`` for a symmetric A known by its diagonal and by ``quadratic(v) = v^T A v``.
+        """``tr(A Sigma)`` for a symmetric A given by its diagonal and by ``quadratic(v) = v^T A v``.
 
         Args:
-            diagonal: of A, in the structure of ``mean``; leaves have shapes that broadcast to its own.
-            quadratic: of A.
-            dual: A from its other side, for structures that would ask for ``quadratic`` once per parameter.
+            diagonal: that of A, in the structure of ``mean``; leaves have shapes that broadcast to its leaves.
+            quadratic: ``v -> v^T A v``.
+            dual: A given by its traces, for structures that would call ``quadratic`` once per parameter.
         """
 
     @abc.abstractmethod
     def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
-        """``tr(Sigma^-1 B)`` for a symmetric B known by its diagonal and by ``quadratic(v) = v^T B v``."""
+        """``tr(Sigma^-1 B)`` for a symmetric B given by its diagonal and by ``quadratic(v) = v^T B v``."""
 
     @property
     @abc.abstractmethod
     def num_directions(self) -> int:
-        """How often :meth:`precision_trace` asks for ``quadratic``."""
+        """How often :meth:`precision_trace` calls ``quadratic``."""
 
     @abc.abstractmethod
     def realign(self, like: Params) -> Gaussian:
-        """The same distribution over the tree of ``like``: leaves are found by path, ``None`` where there is none.
+        """The same distribution over the tree of ``like``: leaves are matched by path, ``None`` where there is none.
 
-        Leaves of this Gaussian whose paths ``like`` lacks must have been taken out with :meth:`restrict` before.
+        Leaves whose paths ``like`` lacks must be removed with :meth:`restrict` first.
         """
 
     # ------------------------------------------------------------ independence
 
     def blocks(self) -> tuple[Gaussian, ...]:
-        """The independent blocks, none of which is made of blocks: the Gaussian itself where there is one alone."""
+        """The independent blocks, with nested ones flattened; just the Gaussian itself if it has only one."""
         return (self,)
 
     def independent_variances(self) -> Params | None:
-        """The variances of parameters that are all independent, in shapes that broadcast to those of ``mean``.
-
-        None where parameters are correlated.
-        """
+        """The variances if all parameters are independent, in shapes that broadcast to those of ``mean``; else None."""
         return None
 
     def without_columns(self) -> tuple[Gaussian, Columns | None]:
-        """A Gaussian of root S and the columns with ``Sigma = S (I + Q diag(lam) Q^T) S^T``; None for no columns."""
+        """A Gaussian with root S, and columns with ``Sigma = S (I + Q diag(lam) Q^T) S^T``; None for no columns."""
         return self, None
 
     # ------------------------------------------------------------ more precision
 
     def add_precision(self, columns: Params) -> Gaussian:
-        """The Gaussian of the same mean whose precision is larger by ``C C^T``: ``(Sigma^-1 + C C^T)^-1``.
+        """The Gaussian with the same mean and ``C C^T`` added to its precision: covariance ``(Sigma^-1 + C C^T)^-1``.
 
-        What a Laplace approximation does to its prior, C then a square root of the curvature. A
-        :class:`~bayestl.gaussians.LowRank` of rank k more on top of the same base, O(D k^2) beside what its root takes;
-        a dense Gaussian stays dense. Directions in which ``C C^T`` outweighs the prior by more than 1 over the machine
-        epsilon (8e6 in float32) are limited to that, the most that the canonical form can hold.
+        This is what a Laplace approximation does to its prior, with C a square root of the curvature. The result is a
+        :class:`~bayestl.gaussians.LowRank` on top of the same base, with k more columns, at a cost of O(D k^2) beyond
+        that of the root; a dense Gaussian stays dense. Directions in which ``C C^T`` outweighs the prior by more than 1
+        over the machine epsilon (8e6 in float32) are limited to that ratio, the largest that the canonical form can
+        represent.
 
         Args:
             columns: C in the structure of ``mean``; every leaf has a leading axis, (k, *shape).
 
         Reference:
-            The Woodbury identity in square-root form: with S S^T = Sigma and the singular values s of S^T C, U its left
-            singular vectors, the new square root is ``S (I + U (1 / sqrt(1 + s^2) - 1) U^T)``.
+            The Woodbury identity in square-root form. With S S^T = Sigma, and s and U the singular values and left
+            singular vectors of S^T C, the new square root is ``S (I + U (1 / sqrt(1 + s^2) - 1) U^T)``.
 
         Example:
             >>> g = btl.gaussians.isotropic({"w": jnp.zeros(2)}, scale=1.0)
@@ -169,17 +167,17 @@ class Gaussian(Storable, abc.ABC):
     def log_det_ratio(self, columns: Params) -> jax.Array:
         """``log det (I + Sigma C C^T)``: by how much :meth:`add_precision` lowers ``log det Sigma``, a scalar >= 0.
 
-        Through the k x k Gram matrix ``C^T Sigma C``, not as a difference of two log determinants, which float32 could
-        not resolve.
+        It is computed from the k x k Gram matrix ``C^T Sigma C``, not as a difference of two log determinants, which
+        float32 could not resolve.
         """
         gram = _tree.columns_gram(columns, jax.vmap(self.covariance_mv)(columns))
         inner = jnp.eye(len(gram), dtype=gram.dtype) + 0.5 * (gram + gram.T)
         return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(inner))))
 
     def add_diagonal_precision(self, diagonal: Params) -> Gaussian:
-        """The Gaussian of the same mean and structure whose precision is larger by ``diag(h)``.
+        """The Gaussian with the same mean and structure, and ``diag(h)`` added to its precision.
 
-        What a Laplace approximation with diagonal curvature does to its prior. Exact.
+        This is what a Laplace approximation with diagonal curvature does to its prior. It is exact.
 
         Args:
             diagonal: h >= 0, in the structure of ``mean``.
@@ -209,14 +207,14 @@ class Gaussian(Storable, abc.ABC):
         )
 
     def add_kronecker_precision(self, precision: KroneckerPrecision) -> Gaussian:
-        """The Gaussian of the same mean whose precision is larger by a Kronecker product for every layer.
+        """The Gaussian with the same mean and a Kronecker product per layer added to its precision.
 
-        What a Laplace approximation with Kronecker-factored curvature does to its prior: a
-        :class:`~bayestl.gaussians.Kronecker` for every layer, below the columns of a low-rank prior. Exact.
+        This is what a Laplace approximation with Kronecker-factored curvature does to its prior. The result is a
+        :class:`~bayestl.gaussians.Kronecker` for every layer, under the columns of a low-rank prior. It is exact.
 
         Raises:
-            ValueError: a Gaussian that, but for a low-rank part, correlates a layer or has more than one variance in a
-                row of its matrix.
+            ValueError: a Gaussian that, apart from a low-rank part, correlates the parameters of a layer or has more
+                than one variance in a row of its matrix.
         """
         from bayestl.gaussians._kronecker_precision import add
 
@@ -237,31 +235,31 @@ class Gaussian(Storable, abc.ABC):
         """``Cov(tr(J_f^T M), tr(J_h^T M))`` for the matrix M of ``layout``, J_f the sum over positions of ``a g_f^T``.
 
         Args:
-            inputs: a, (B, P, g, I), without the one of a bias: B examples, P positions, g groups.
+            inputs: a, (B, P, g, I), without the constant 1 of a bias: B examples, P positions, g groups.
             gradients: g_f, (F, B, P, g, O).
 
         Returns:
             (B, F, F). Defined where ``layout`` is.
         """
-        raise NotImplementedError(f"the parameters of a {type(self).__name__} make no matrix")
+        raise NotImplementedError(f"the parameters of a {type(self).__name__} do not form a matrix")
 
     def covariance_of_rows(self, rows: jax.Array, gradients: jax.Array) -> jax.Array:
-        """The same for a table, whose V rows are the groups of ``layout`` and have the same basis.
+        """The same for a table, whose V rows are the groups of ``layout`` and share one basis.
 
         Args:
             rows: which row a position looks up, (B, P); V for none.
-            gradients: of the outputs in these rows, (F, B, P, O); a row that an example looks up several times has all
-                of its gradient at one of the positions.
+            gradients: of the outputs with respect to these rows, (F, B, P, O); a row that an example looks up several
+                times has its whole gradient at one of the positions.
 
         Returns:
             (B, F, F). Defined where ``layout`` is.
         """
-        raise NotImplementedError(f"the parameters of a {type(self).__name__} make no table")
+        raise NotImplementedError(f"the parameters of a {type(self).__name__} do not form a table")
 
     # ------------------------------------------------------------ densities and draws
 
     def squared_mahalanobis(self, params: Params) -> jax.Array:
-        """``(theta - mu)^T Sigma^-1 (theta - mu)``, a scalar: all of the log density that an optimizer needs."""
+        """``(theta - mu)^T Sigma^-1 (theta - mu)``, a scalar: the part of the log density that an optimizer needs."""
         return self.precision_quadratic(_tree.sub(params, self.mean))
 
     def log_prob(self, params: Params) -> jax.Array:

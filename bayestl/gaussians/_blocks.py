@@ -1,4 +1,4 @@
-"""Gaussians put together from independent blocks of parameters."""
+"""Gaussians composed of independent blocks of parameters."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Blocks(Gaussian, kind="blocks"):
     """Independent blocks, each a Gaussian over its own leaves. Made by :func:`by_path`.
 
     Attributes:
-        parts: Gaussians over selections of one tree: ``None`` at the leaves that belong to another one; they may be
-            made of blocks themselves, which :meth:`blocks` lists one by one.
+        parts: Gaussians over selections of one tree, with ``None`` at the leaves that belong to another part. They may
+            consist of blocks themselves; :meth:`blocks` lists all of these one by one.
     """
 
     parts: tuple[Gaussian, ...]
@@ -131,7 +131,7 @@ class Blocks(Gaussian, kind="blocks"):
         return _tree.merge(v, _tree.complement(_tree.zeros_like(self.mean), block.mean))
 
     def _inner_form(self, block: Gaussian, quadratic: Any) -> Any:
-        """A quadratic form over all blocks as one over a single block."""
+        """A quadratic form over all blocks, restricted to a single block."""
         return lambda v: quadratic(self._embedded(block, v))
 
     def _inner_dual(self, block: Gaussian, dual: Dual | None) -> Dual | None:
@@ -196,7 +196,7 @@ class Blocks(Gaussian, kind="blocks"):
 
 
 def side_by_side(blocks: Sequence[Gaussian], columns: Sequence[Columns | None]) -> Columns | None:
-    """The columns of independent blocks as those of all of them together, zero outside of each; None for none."""
+    """The columns of independent blocks as columns over all of them, zero outside their own block; None for none."""
     ranks = [0 if each is None else len(each.eigenvalues) for each in columns]
     if not sum(ranks):
         return None

@@ -1,4 +1,4 @@
-"""One prior from several, put together by the paths of the parameters."""
+"""One prior from several, combined by the paths of the parameters."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bayestl.gaussians._blocks import Blocks
 def by_path(priors: Mapping[str, Gaussian], *, like: Params | None = None) -> Blocks:
     """One prior from several: every parameter takes the marginal of the Gaussian whose pattern claims its path.
 
-    Blocks are independent of each other. A Gaussian may hold more leaves than its pattern claims, as a source's does
-    that still has its old head; those are marginalised out.
+    Blocks are independent of each other. A Gaussian may have more leaves than its pattern claims, such as a source that
+    still has its old head; the others are marginalised out.
 
     Args:
-        priors: path pattern to Gaussian. The literal ``"**"`` claims everything that no other pattern names.
-        like: the target's parameters (or any tree of their structure). Needed when no single Gaussian here spans the
-            target's tree: the source holds leaves that the target lacks, or keeps them in other containers.
+        priors: from path patterns to Gaussians. The literal ``"**"`` claims everything that no other pattern names.
+        like: the target's parameters (or any tree with their structure). It is needed if none of the Gaussians covers
+            the target's tree: the source has leaves that the target lacks, or has them in other containers.
 
     Raises:
-        ValueError: a pattern that matches nothing, two patterns that claim one path, a path claimed by none.
+        ValueError: a pattern that matches nothing, two patterns that claim the same path, a path that none claims.
 
     Example:
         >>> params = {"body": jnp.ones(3), "head": jnp.zeros(2)}
@@ -39,7 +39,7 @@ def by_path(priors: Mapping[str, Gaussian], *, like: Params | None = None) -> Bl
         raise ValueError("by_path needs at least one pattern")
     for pattern, prior in priors.items():
         if not isinstance(prior, Gaussian):
-            raise TypeError(f"by_path[{pattern!r}] is a {type(prior).__name__}; a Gaussian is wanted")
+            raise TypeError(f"by_path[{pattern!r}] is a {type(prior).__name__}; give a Gaussian")
     target = None if like is None else _tree.paths(like)
     claimed = {pattern: _claimed(pattern, priors, target) for pattern in priors}
     _check_claims(claimed, target)
@@ -101,6 +101,6 @@ def _common_tree(priors: Mapping[str, Gaussian], claimed: Mapping[str, list[str]
     if trees:
         return trees[0]
     raise ValueError(
-        f"the patterns claim {_tree.shown(sorted(all_claimed))}, and no Gaussian here spans just these paths; pass "
+        f"the patterns claim {_tree.shown(sorted(all_claimed))}, and no Gaussian here covers exactly these paths; pass "
         "like=target.params to say what the target's tree is"
     )

@@ -33,7 +33,7 @@ def _eigh_jvp(primals, tangents):
     values, vectors = _eigh(matrix)
     inner = _matmul(vectors.T, _matmul(0.5 * (d_matrix + d_matrix.T), vectors))
     gaps = values[None, :] - values[:, None]
-    # Equal up to their own rounding, not to that of the largest: eigenvalues of very different size are the rule.
+    # Equal up to their own rounding, not that of the largest: eigenvalues usually differ by orders of magnitude.
     sizes = jnp.abs(values)
     eps = jnp.finfo(values.dtype).eps
     safe = jnp.abs(gaps) > 10 * eps * (jnp.maximum(sizes[:, None], sizes[None, :]) + eps * jnp.max(sizes))

@@ -23,7 +23,7 @@ from bayestl.gaussians._validate import check_added, check_real, checked_mean, f
 
 
 def _flat(tree: Params) -> jax.Array:
-    # The one place of the core with a flat vector: a full matrix needs an order of all parameters. It is that of
+    # The only place in the core with a flat vector: a full matrix needs an order of all parameters. It is that of
     # jax.tree.leaves, each leaf in row-major order.
     return ravel_pytree(tree)[0]
 
@@ -33,7 +33,7 @@ def _sizes(tree: Params) -> dict[str, int]:
 
 
 def _rows(sizes: Mapping[str, int], paths: Sequence[str]) -> np.ndarray:
-    """The rows of the covariance that hold the leaves at ``paths``, of a tree with leaves of these sizes."""
+    """The rows of the covariance that belong to the leaves at ``paths``, in a tree with leaves of these sizes."""
     ends = np.cumsum(list(sizes.values()))
     sections = {path: np.arange(end - sizes[path], end) for path, end in zip(sizes, ends, strict=True)}
     return np.concatenate([sections[path] for path in paths] or [np.zeros(0, int)])
@@ -142,7 +142,7 @@ class Dense(Gaussian, kind="dense"):
         part = _tree.as_selection(self.mean, selection)
         rest = _tree.complement(self.mean, part)
         keep, given = (_rows(_sizes(self.mean), _tree.paths(x)) for x in (part, rest))
-        # With the given leaves first, the lower right corner of the triangular factor belongs to the conditional.
+        # With the given leaves first, the lower right block of the triangular factor is that of the conditional.
         lower = triangular(self.cholesky[np.concatenate([given, keep])])
         split = len(given)
         white = solve_triangular(
@@ -195,7 +195,7 @@ class Dense(Gaussian, kind="dense"):
 
     def stored(self) -> Stored:
         """See :meth:`Gaussian.stored`."""
-        # The order of the leaves, which a tree in other containers may have otherwise.
+        # The order of the leaves is stored, since a tree in other containers may order them differently.
         return Stored({"mean": self.mean}, {"cholesky": self.cholesky}, {"order": _tree.paths(self.mean)})
 
     @classmethod
@@ -230,7 +230,7 @@ def _root_of_more(gained: jax.Array) -> jax.Array:
 
 
 def dense(mean: Params, covariance: jax.Array) -> Dense:
-    """A Gaussian with a full covariance matrix, O(D^2) memory and O(D^3) time once: for heads and small networks.
+    """A Gaussian with a full covariance matrix, with O(D^2) memory and O(D^3) time: for heads and small networks.
 
     Args:
         mean: pytree of floating-point arrays with D numbers in all.

@@ -18,7 +18,7 @@ from bayestl.gaussians._validate import check_added, checked_mean, checked_varia
 
 
 def sum_over(values: Params, mean: Params) -> jax.Array:
-    """The sum over all parameters of values in shapes that broadcast to those of ``mean``, which they never take."""
+    """The sum over all parameters of values in shapes that broadcast to those of ``mean``, without broadcasting."""
     pairs = zip(jax.tree.leaves(values), jax.tree.leaves(mean), strict=True)
     return _tree.total(m.size / max(a.size, 1) * jnp.sum(a) for a, m in pairs)
 
@@ -31,8 +31,8 @@ class Diagonal(Gaussian, kind="diagonal"):
 
     Attributes:
         mean: pytree of means.
-        diagonal: variances a, in the structure of ``mean``; leaves have shapes that broadcast to its own, which are all
-            that is ever stored: () is one number for the leaf, (V, 1) one for every row of a (V, E) table.
+        diagonal: variances a, in the structure of ``mean``; leaves have shapes that broadcast to its leaves, and are
+            stored in these shapes: () is one number for the leaf, (V, 1) one for every row of a (V, E) table.
     """
 
     mean: Any
@@ -91,7 +91,7 @@ class Diagonal(Gaussian, kind="diagonal"):
         return Diagonal(part, _tree.like_selection(self.diagonal, part))
 
     def condition(self, values: Params, selection: Selection) -> Diagonal:
-        """See :meth:`Gaussian.condition`: independent of the rest, so the marginal."""
+        """See :meth:`Gaussian.condition`; the same as the marginal, since parameters are independent."""
         return self.restrict(selection)
 
     def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
@@ -147,9 +147,9 @@ class Diagonal(Gaussian, kind="diagonal"):
 
 
 def from_diagonal_precision(mean: Params, precision: Params) -> Diagonal:
-    """The Gaussian of a diagonal precision alone, as under a flat prior: ``N(mu, diag(h)^-1)``.
+    """The Gaussian with a diagonal precision, as under a flat prior: ``N(mu, diag(h)^-1)``.
 
-    Works under jit, where values are not looked at: a variance is NaN where h is not positive.
+    Works under jit, so values are not checked: a variance is NaN where h is not positive.
 
     Args:
         mean: pytree of floating-point arrays.
@@ -165,7 +165,7 @@ def from_diagonal_precision(mean: Params, precision: Params) -> Diagonal:
 
 
 def isotropic(mean: Params, scale: Any) -> Diagonal:
-    """A Gaussian with independent parameters of one standard deviation: ``N(mu, scale^2 I)``.
+    """A Gaussian with independent parameters and one standard deviation: ``N(mu, scale^2 I)``.
 
     With the source weights as the mean this is the L2-SP prior; with zeros, ordinary weight decay.
 
@@ -183,7 +183,7 @@ def isotropic(mean: Params, scale: Any) -> Diagonal:
     """
     mean = checked_mean(mean)
     scales = leafwise(scale, mean, "scale")
-    # Checked once more as a variance: a scale of 1e-30 has a square that float32 rounds to 0.
+    # Checked again as a variance: the square of a scale of 1e-30 is 0 in float32.
     variances = jax.tree.map(lambda s, m: jnp.square(jnp.asarray(s, m.dtype)), scales, mean)
     return Diagonal(mean, checked_variances("scale squared", variances, mean, "take a scale nearer to 1"))
 
@@ -193,8 +193,9 @@ def diagonal(mean: Params, diagonal: Any) -> Diagonal:
 
     Args:
         mean: pytree of floating-point arrays.
-        diagonal: variances a > 0: one number, or the structure of ``mean`` with leaves that broadcast to its own. Only
-            what is given is stored: () is one variance for the leaf, (V, 1) one for every row of a (V, E) table.
+        diagonal: variances a > 0: one number, or the structure of ``mean`` with leaves that broadcast to its leaves.
+            They are stored in the shapes given: () is one variance for the leaf, (V, 1) one for every row of a (V, E)
+            table.
 
     Raises:
         ValueError: structures that differ, shapes that do not broadcast, a non-finite mean, a variance that is not

@@ -1,4 +1,4 @@
-"""The header of a saved Gaussian: what is in the file, checked field by field, since files come from anywhere."""
+"""The header of a saved Gaussian, checked field by field, since files may come from anywhere."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Structure(NamedTuple):
     """A covariance structure.
 
     Attributes:
-        kind: its name: ``"diagonal"``, ``"low_rank"``, ``"dense"``, ``"kronecker"``, ``"blocks"``, or another's.
-        parameters: which parameters it covers by itself, as positions in ``Header.parameters``; none when it has parts.
-        settings: what else tells the shapes of its arrays, such as the ``"rank"`` of a ``"low_rank"`` structure.
-        parts: the structures inside: those of ``"blocks"``, the base alone of ``"low_rank"``.
+        kind: its name: ``"diagonal"``, ``"low_rank"``, ``"dense"``, ``"kronecker"``, ``"blocks"``, or that of a
+            structure defined elsewhere.
+        parameters: which parameters it covers itself, as positions in ``Header.parameters``; none if it has parts.
+        settings: whatever else determines the shapes of its arrays, such as ``"rank"`` of a ``"low_rank"`` structure.
+        parts: the structures inside: all blocks of ``"blocks"``, the base of ``"low_rank"``.
     """
 
     kind: str
@@ -35,19 +36,19 @@ class Structure(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file says about the Gaussian that it holds.
+    """What a file says about the Gaussian in it.
 
     Attributes:
         structure: the covariance structure, nested for blocks.
         parameters: path, shape and dtype of every parameter.
-        containers: dicts, lists, tuples and None around the parameters as nested JSON, or ``"other"`` when there were
-            further kinds of container, which only ``load(..., like=...)`` can give back.
-        convention: what the numbers mean: factors and floors already inside the covariance.
+        containers: dicts, lists, tuples and None around the parameters as nested JSON, or ``"other"`` if there were
+            further kinds of container, which only ``load(..., like=...)`` can restore.
+        convention: what the numbers mean: factors and floors that the covariance already includes.
         source_task: where the Gaussian was learned.
         notes: any JSON value.
         package_version: the version of bayestl that wrote the file.
         format_version: the version of the file format.
-        names: what this version calls an array to its name in a file of an older version, where it has another one.
+        names: from an array's name in this version to its name in a file of an older version, where they differ.
     """
 
     structure: Structure
@@ -84,7 +85,7 @@ def from_json(text: str) -> Header:
     """The header from text.
 
     Raises:
-        ValueError: anything that :func:`to_json` would not have written.
+        ValueError: text that :func:`to_json` cannot have written.
     """
     fields = json.loads(text, parse_constant=_no_constants, object_pairs_hook=_no_duplicates)
     _require(isinstance(fields, dict) and fields.get("format") == FORMAT, f"its format is not {FORMAT!r}")
@@ -120,11 +121,11 @@ def _is_count(value: Any) -> bool:
 
 
 def _no_constants(name: str) -> Any:
-    raise ValueError(f"the number {name} has no place in it")
+    raise ValueError(f"the number {name} is not allowed in it")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _require(len({key for key, _ in pairs}) == len(pairs), "a field is given twice")
+    _require(len({key for key, _ in pairs}) == len(pairs), "a field occurs twice")
     return dict(pairs)
 
 

@@ -1,4 +1,4 @@
-"""Files of format version 1: their structures as version 2 writes them."""
+"""Files of format version 1: their structures converted to those of version 2."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 
 def upgraded(structure: Any, paths: Sequence[str]) -> tuple[Any, dict[str, str]]:
-    """The JSON of a structure in version 2, and the names of arrays that were others in version 1.
+    """The JSON of a structure in version 2, and the names of arrays that had other names in version 1.
 
-    Version 1 had ``"low_rank"`` on top of a diagonal alone, and a ``"low_rank_update"`` of anything. Fields that are
-    missing or wrong come through as they are, for the reader of version 2 to refuse.
+    In version 1, ``"low_rank"`` was on top of a diagonal only, and there was a ``"low_rank_update"`` of anything.
+    Missing or wrong fields are passed on unchanged, for the reader of version 2 to refuse.
 
     Args:
-        structure: what the header holds.
-        paths: of all parameters.
+        structure: the header's.
+        paths: those of all parameters.
     """
     names: dict[str, str] = {}
     return _upgraded(structure, paths, 0, names)[0], names
 
 
 def _upgraded(entry: Any, paths: Sequence[str], depth: int, names: dict[str, str]) -> tuple[Any, list[Any]]:
-    """The structure in version 2, and the positions of its parameters; ``depth`` low-rank changes are above it."""
+    """The structure in version 2, and the positions of its parameters; it is below ``depth`` low-rank changes."""
     if not isinstance(entry, dict):
         return entry, []
     kind = entry.get("kind")
@@ -54,5 +54,5 @@ def _upgraded(entry: Any, paths: Sequence[str], depth: int, names: dict[str, str
 
 
 def _at(positions: Sequence[Any], paths: Sequence[str]) -> list[str]:
-    """The paths at these positions, without those that are no positions."""
+    """The paths at these positions; invalid positions are skipped."""
     return [paths[i] for i in positions if type(i) is int and 0 <= i < len(paths)]

@@ -34,9 +34,9 @@ def save(
     Args:
         path: where to; an existing file is replaced.
         gaussian: any Gaussian of this package with concrete values.
-        source_task: where it was learned, for people to read.
-        convention: what the numbers mean, when that needs saying: which factor and floor are already inside the
-            covariance. By default the package's own: the covariance as stored, no further factor.
+        source_task: where it was learned, for human readers.
+        convention: what the numbers mean: which factors and floors the covariance already includes. The default is the
+            package's own convention: the covariance as stored, no further factor.
         notes: any JSON value: settings, a citation, a seed.
 
     Raises:
@@ -63,15 +63,15 @@ def save(
         text = to_json(header)
     except (TypeError, ValueError) as error:
         raise type(error)(f"the header cannot be written, notes must be a JSON value: {error}") from error
-    _parsed(text)  # nothing is written that could not be read again
+    _parsed(text)  # whatever is written must be readable
     _safetensors.write(Path(path), tensors, {"format": FORMAT, "header": text})
 
 
 def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussian:
     """The Gaussian in a file that :func:`save` wrote, with its dtypes.
 
-    Nothing in the file is trusted: header, shapes and values go through the checks of the constructors, and nothing is
-    ever unpickled.
+    Nothing in the file is trusted: header, shapes and values go through the constructors' checks, and nothing is ever
+    unpickled.
 
     Args:
         path: the file.
@@ -80,8 +80,8 @@ def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussia
             were; trees with other containers (``nnx.State``, named tuples, custom nodes) need it.
 
     Raises:
-        ValueError: not such a file, one that was cut short or that a newer version wrote, values that no Gaussian has,
-            or parameters other than those of ``like``; the message names which.
+        ValueError: another kind of file, a truncated one, or one from a newer version; values that no Gaussian can
+            have; parameters other than those of ``like``, which the message names.
 
     Example:
         >>> import tempfile
@@ -92,7 +92,7 @@ def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussia
         >>> print(prior.variance["w"])
         [0.25 0.25]
     """
-    # Read at once and not as part of a program, wherever this is called.
+    # The arrays are read immediately, not as part of a program, even if this is called while tracing.
     with _opened(path) as file, _blamed(path), jax.ensure_compile_time_eval():
         header = _header(file)
         _check_tensors(file, header)
@@ -103,10 +103,10 @@ def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussia
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """What a file says about the Gaussian that it holds, without reading the numbers.
+    """What a file says about the Gaussian in it, without reading the numbers.
 
     Raises:
-        ValueError: not a file that :func:`save` wrote, or one that was cut short or that a newer version wrote.
+        ValueError: a file that :func:`save` did not write, a truncated one, or one from a newer version.
 
     Example:
         >>> import tempfile
@@ -126,7 +126,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; a file that gaussians.save wrote is wanted")
+        raise ValueError(f"{path} is a folder; give a file that gaussians.save wrote")
     try:
         with safe_open(path, framework="np") as file:
             yield file
@@ -180,7 +180,7 @@ def _check_tensors(file: Any, header: Header) -> None:
         if not admitted.admits(shape) or view.get_dtype() not in admissible:
             raise ValueError(
                 f"header and tensors disagree: {name!r} is {view.get_dtype()} of shape {shape}; "
-                f"{' or '.join(admissible)} of shape {admitted} is wanted"
+                f"{' or '.join(admissible)} of shape {admitted} is needed"
             )
 
 

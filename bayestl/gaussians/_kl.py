@@ -14,9 +14,9 @@ def kl_divergence(q: Gaussian, p: Gaussian) -> jax.Array:
 
     ``1/2 [tr(Sp^-1 Sq) + (mq - mp)^T Sp^-1 (mq - mp) - D + log det Sp - log det Sq]``
 
-    The trace needs only the diagonal of ``Sp^-1`` and its quadratic form along the columns of ``Sq``: for low rank
-    against low rank O(D k1 k2) time and O(D (k1 + k2)) memory. A Kronecker-factored q has a column for every parameter;
-    there the columns of ``Sp^-1`` do as well, none for a diagonal p and k for one of rank k.
+    The trace needs only the diagonal of ``Sp^-1`` and its quadratic form along the columns of ``Sq``: for two low-rank
+    Gaussians, O(D k1 k2) time and O(D (k1 + k2)) memory. A Kronecker-factored q has a column for every parameter; the
+    columns of ``Sp^-1`` are used instead, none for a diagonal p and k for a p of rank k.
 
     Args:
         q: the approximation, over the same tree as ``p``.

@@ -29,22 +29,22 @@ _COLUMNS_AT_ONCE = 32
 class Kronecker(Gaussian, kind="kronecker"):
     """One layer with a covariance that is diagonal in a Kronecker basis.
 
-    With M the matrix (I, O) of the layer's parameters, a bias its last row: ``Sigma = B diag(lam) B^T`` and
+    M is the matrix (I, O) of the layer's parameters, with a bias as its last row: ``Sigma = B diag(lam) B^T`` and
     ``B = diag(d) Q_in (x) Q_out``, Q_in and Q_out orthonormal. A Laplace posterior with Kronecker-factored curvature is
-    of this type, one for each layer in :class:`Blocks`; :func:`kronecker` makes priors ``R (x) C`` of it. A layer in g
-    groups has g such matrices, independent of each other. Storage I^2 + O^2 beside two copies of the layer, every query
-    O(I O (I + O)).
+    of this type, one per layer in :class:`Blocks`; :func:`kronecker` makes priors ``R (x) C`` of this type. A layer in
+    g groups has g such matrices, independent of each other. It stores I^2 + O^2 numbers beside two copies of the layer;
+    every query takes O(I O (I + O)).
 
-    The weights without their bias have no such covariance, neither as a marginal nor as a conditional: those are
-    refused. The bias without the weights has.
+    The weights without their bias do not have such a covariance, neither as a marginal nor as a conditional; both are
+    refused. The bias without the weights does.
 
     Attributes:
         mean: pytree with the leaves of one layer.
         scale: d, (I,), or one number for all rows.
         inputs: Q_in, (g, I, I), or (1, I, I) where all groups share it.
-        outputs: Q_out, (g, O, O), or (1, O, O). A table of look-ups has a group for each row, which share both.
+        outputs: Q_out, (g, O, O), or (1, O, O). In a table of look-ups, each row is a group, and all groups share both.
         spectrum: lam, (g, I, O), positive.
-        layout: where in the tree the matrix is.
+        layout: which leaves of the tree form the matrix.
     """
 
     mean: Any
@@ -56,7 +56,7 @@ class Kronecker(Gaussian, kind="kronecker"):
 
     @property
     def _rows(self) -> jax.Array:
-        """d as a factor of a matrix (g, I, O)."""
+        """d in a shape that multiplies a matrix (g, I, O)."""
         return self.scale[:, None] if self.scale.ndim else self.scale
 
     def _along(self, matrix: jax.Array) -> jax.Array:
@@ -118,7 +118,7 @@ class Kronecker(Gaussian, kind="kronecker"):
         """See :meth:`Gaussian.rescale`.
 
         Raises:
-            ValueError: more than one number for a leaf, with which the covariance is no longer that of a matrix.
+            ValueError: more than one number for a leaf, which would destroy the Kronecker structure.
         """
         factors = _tree.by_paths(leafwise(c, self.mean))
         if self.layout.bias is None or jax.tree.structure(c) == jax.tree.structure(0):
@@ -187,13 +187,13 @@ class Kronecker(Gaussian, kind="kronecker"):
         return Kronecker(part, ones[0, 0, 0], ones, self.outputs, spectrum, self.layout.bias_alone(bias.shape))
 
     def trace(self, diagonal: Params, quadratic: Any, dual: Dual | None = None) -> jax.Array:
-        """See :meth:`Gaussian.trace`. One quadratic form for every parameter, unless the dual asks for fewer."""
+        """See :meth:`Gaussian.trace`. Takes one quadratic form per parameter, unless ``dual`` needs fewer."""
         if dual is not None and dual.num_directions < self.spectrum.size:
             return dual.trace(self.variance, lambda v: _tree.vdot(v, self.covariance_mv(v)))
         return self._over_columns(quadratic, self._rows, jnp.sqrt(self.spectrum))
 
     def precision_trace(self, diagonal: Params, quadratic: Any) -> jax.Array:
-        """See :meth:`Gaussian.precision_trace`. One quadratic form for every parameter."""
+        """See :meth:`Gaussian.precision_trace`. Takes one quadratic form per parameter."""
         return self._over_columns(quadratic, 1 / self._rows, jax.lax.rsqrt(self.spectrum))
 
     @property
@@ -274,7 +274,7 @@ class Kronecker(Gaussian, kind="kronecker"):
         if bias is not None:
             inputs += 1
             if math.prod(shapes[bias]) != groups * outputs:
-                raise ValueError(f"a bias of shape {shapes[bias]} is no row of matrices {shape}")
+                raise ValueError(f"a bias of shape {shapes[bias]} is not a row of matrices {shape}")
         arrays = {
             "scale": Shape((inputs,), broadcasting=True),
             "spectrum": Shape((groups, inputs, outputs)),
@@ -300,7 +300,7 @@ class Kronecker(Gaussian, kind="kronecker"):
         _tree.check_positive("spectrum", self.spectrum)
         for name, basis in (("inputs", self.inputs), ("outputs", self.outputs)):
             _tree.check_finite(name, basis)
-            # Half of the digits, as for a low-rank basis.
+            # The tolerance is half of the digits, as for a low-rank basis.
             off = float(jnp.max(jnp.abs(basis.mT @ basis - jnp.eye(basis.shape[-1]))))
             if off > float(jnp.finfo(basis.dtype).eps) ** 0.5:
                 raise ValueError(f"the columns of {name} are not orthonormal: off by {off:.3g}")

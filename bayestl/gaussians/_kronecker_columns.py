@@ -1,12 +1,12 @@
-"""A prior with a low-rank part under a precision for whose posterior only the rest of the prior has a closed form.
+"""Posteriors under a prior with a low-rank part, where only the rest of the prior gives one in closed form.
 
 With S0 the root of the rest, ``Sigma0 = S0 (I + Q diag(lam) Q^T) S0^T``, and ``B = power S0^T H S0``: the posterior of
 the rest is ``P = S0 (I + B)^-1 S0^T = S S^T``, and that of the whole ``S (I + C0 K C0^T) S^T`` with
 
     C0 = S^T S0^-T Q,  K = Lam (I + M Lam)^-1,  M = I - C0^T C0 = Q^T B (I + B)^-1 Q = Y^T Y.
 
-Eigenvalues of source covariances reach 1e8 and more, where what M has in its last digits decides; so M is never formed,
-but its root Y is.
+Eigenvalues of source covariances reach 1e8 and more, where the last digits of M matter. Therefore M is never formed,
+only its root Y.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ class OfDiagonal(NamedTuple):
 def with_columns(base: Gaussian, columns: Columns, remaining: Params, measured: Sequence[jax.Array]) -> LowRank:
     """The posterior under the whole prior.
 
-    In the basis V of the right singular vectors of Y, C0 V has orthogonal columns, of lengths c beside the singular
-    values s of Y, and the precision between the columns at length 1 is ``diag(s^2) + diag(c) V^T (I + Lam)^-1 V
-    diag(c)``: a sum of positive terms for every lam > -1, whose eigenvalues come from a root of it.
+    Let s be the singular values of Y and V its right singular vectors. C0 V has orthogonal columns, of lengths c. With
+    the columns scaled to length 1, the precision between them is ``diag(s^2) + diag(c) V^T (I + Lam)^-1 V diag(c)``: a
+    sum of positive terms for every lam > -1, whose eigenvalues are computed from a root of it.
 
     Args:
         base: the posterior under the rest of the prior.
@@ -112,7 +112,7 @@ def with_columns(base: Gaussian, columns: Columns, remaining: Params, measured: 
         measured: Y in pieces, each (k, ...).
     """
     missing = jnp.eye(len(columns.eigenvalues)) - _tree.columns_gram(columns.basis, columns.basis)
-    # Zero columns count as if the data had said all of them. What else there is, is rounding.
+    # Zero columns are treated as fully determined by the data; anything else in them is rounding.
     missing = jnp.where(jnp.abs(missing) < jnp.finfo(missing.dtype).eps ** 0.5, 0, missing)
     _, sines, turn = jnp.linalg.svd(jnp.concatenate([_triangular(measured), missing]), full_matrices=False)
     turned = _tree.columns_mv(remaining, turn)
@@ -127,15 +127,15 @@ def with_columns(base: Gaussian, columns: Columns, remaining: Params, measured: 
 
 
 def _inverse_root(gram: jax.Array) -> jax.Array:
-    """Of a Gram matrix that is the identity but for rounding, and for columns that are zero or that are all of another:
-    with it columns become the nearest orthonormal ones."""
+    """The inverse root of a Gram matrix that is nearly the identity, except for zero or duplicate columns. It turns the
+    columns into the nearest orthonormal ones."""
     values, vectors = jnp.linalg.eigh(gram)
     full = values > 0.1
     return _matmul(vectors * jnp.where(full, jax.lax.rsqrt(jnp.where(full, values, 1)), 0), vectors.T)
 
 
 def _triangular(measured: Sequence[jax.Array]) -> jax.Array:
-    """R, (k, k), with ``R^T R = Y^T Y``, without the squares, which would cost half of the digits."""
+    """R, (k, k), with ``R^T R = Y^T Y``, computed without squaring, which would cost half of the digits."""
     each = [jnp.linalg.qr(piece.reshape(len(piece), -1).T, mode="r") for piece in measured]
     enough = jnp.zeros((each[0].shape[1],) * 2, each[0].dtype)
     return jnp.linalg.qr(jnp.concatenate([*each, enough]), mode="r")
@@ -148,12 +148,12 @@ def _triangular(measured: Sequence[jax.Array]) -> jax.Array:
 def log_det(parts: Sequence[OfLayer | OfDiagonal], basis: Sequence[jax.Array], eigenvalues: jax.Array) -> jax.Array:
     """``log det (I + M Lam)``, Q in pieces (k, ...), one for each part of B.
 
-    Its derivative goes by ``dM = X^T dB X``, ``X = (I + B)^-1 Q``, not through the eigenvectors of B, of which those
-    with equal eigenvalues have none.
+    Its derivative is computed from ``dM = X^T dB X``, ``X = (I + B)^-1 Q``, not from the eigenvectors of B, which have
+    no derivatives where eigenvalues are equal.
     """
     _, sines, turn = jnp.linalg.svd(_triangular([part.root(q) for part, q in zip(parts, basis, strict=True)]))
     sines = jnp.minimum(sines, 1)
-    # In the basis V it is that of I - M + M^1/2 (I + Lam) M^1/2, of which this is a root.
+    # In the basis V it is the log determinant of I - M + M^1/2 (I + Lam) M^1/2, of which this is a root.
     root = jnp.sqrt(1 + eigenvalues)[:, None] * turn.T * sines
     root = jnp.concatenate([jnp.diag(jnp.sqrt((1 - sines) * (1 + sines))), root])
     return 2 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(jnp.linalg.qr(root, mode="r")))))

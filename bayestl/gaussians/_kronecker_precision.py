@@ -1,4 +1,4 @@
-"""What a Gaussian becomes when a Kronecker-factored precision comes in for every layer."""
+"""Gaussians after a Kronecker-factored precision has been added for every layer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Eigen(NamedTuple):
 
     @property
     def values(self) -> jax.Array:
-        """Of the Kronecker product, (g, I, O)."""
+        """The eigenvalues of the Kronecker product, (g, I, O)."""
         return self.input_values[:, :, None] * self.output_values[:, None, :]
 
 
@@ -68,13 +68,13 @@ def log_det_ratio(prior: Gaussian, precision: KroneckerPrecision) -> jax.Array:
 
 
 def from_kronecker_precision(mean: Params, precision: KroneckerPrecision) -> Blocks:
-    """The Gaussian of a Kronecker-factored precision alone, as under a flat prior.
+    """The Gaussian with a Kronecker-factored precision, as under a flat prior.
 
-    Works under jit, where values are not looked at: it is NaN where the precision has no inverse, up to rounding.
+    Works under jit, so values are not checked: it is NaN where the precision has no inverse, up to rounding.
 
     Args:
         mean: pytree of floating-point arrays.
-        precision: a Kronecker product for every layer, a diagonal for all other leaves.
+        precision: a Kronecker product per layer, a diagonal for all other leaves.
 
     Example:
         >>> layout = btl.gaussians.MatrixLayout("w", btl.gaussians.Rearrangement((2, 3), (("reshape", (1, 2, 3)),)))
@@ -93,7 +93,7 @@ def from_kronecker_precision(mean: Params, precision: KroneckerPrecision) -> Blo
 
 
 def _resolved(of: Eigen) -> jax.Array:
-    """The eigenvalues, NaN where those of a factor are lost in its rounding."""
+    """The eigenvalues; NaN where those of a factor are below its rounding error."""
     values = of.values
     for each in (of.input_values, of.output_values):
         least = each.shape[-1] * jnp.finfo(each.dtype).eps * each[:, -1]
@@ -108,7 +108,7 @@ def posterior_of_layer(layer: KroneckerFactors, of: Eigen, mean: Params, spectru
 
 
 def _split(prior: Gaussian, precision: KroneckerPrecision) -> tuple[Gaussian, Columns | None]:
-    """The prior without the low-rank parts that reach into layers, and these."""
+    """The prior without the low-rank parts that reach into layers, and those parts."""
     paths = {path for layer in precision.layers for path in layer.layout.paths}
     blocks = prior.blocks()
     touched = [not paths.isdisjoint(_tree.paths(block.mean)) for block in blocks]
@@ -119,11 +119,11 @@ def _split(prior: Gaussian, precision: KroneckerPrecision) -> tuple[Gaussian, Co
 
 
 def _pieces(precision: KroneckerPrecision, eigens: list[Eigen], rest: Gaussian, columns: Columns) -> list[_Piece]:
-    """The precision in independent parts, each with what the columns have there."""
+    """The precision in independent parts, each with the columns' entries there."""
     pieces: list[_Piece] = []
     for layer, of_layer in zip(precision.layers, eigens, strict=True):
         rows = of_layer.scale[:, None] if of_layer.scale.ndim else of_layer.scale
-        # Derivatives of eigenvectors do not exist where eigenvalues are equal; none is asked for.
+        # Eigenvectors have no derivatives where eigenvalues are equal; none are needed here.
         vectors = jax.lax.stop_gradient((of_layer.inputs, of_layer.outputs, of_layer.values))
         of = OfLayer(rows, layer.inputs, layer.outputs, *vectors)
         q = jax.vmap(layer.layout.matrix)(columns.basis)
@@ -138,7 +138,7 @@ def _pieces(precision: KroneckerPrecision, eigens: list[Eigen], rest: Gaussian, 
 
 
 _Piece = tuple[OfLayer | OfDiagonal, jax.Array, Callable[[jax.Array], Params]]
-"""Of the curvature, of Q (k, ...), and how to put columns (k, ...) back to where they are among the parameters."""
+"""The curvature's entry, that of Q (k, ...), and a function that puts columns (k, ...) back among the parameters."""
 
 
 def _columns_of(layer: KroneckerFactors, basis: Params, matrices: jax.Array) -> Params:
@@ -154,7 +154,7 @@ def eigen(layer: KroneckerFactors, prior: Gaussian | None) -> Eigen:
     """The precision of a layer as the prior sees it; None for the flat prior.
 
     Raises:
-        ValueError: a prior that correlates the layer, or has more than one variance in a row.
+        ValueError: a prior that correlates the parameters of the layer, or has more than one variance in a row.
     """
     scale = jnp.ones((), layer.inputs.dtype) if prior is None else _scale(layer, prior)
     rows = scale[:, None] if scale.ndim else scale
@@ -165,7 +165,7 @@ def eigen(layer: KroneckerFactors, prior: Gaussian | None) -> Eigen:
     else:
         input_values, inputs = jnp.linalg.eigh(scaled)
     output_values, outputs = jnp.linalg.eigh(layer.outputs)
-    # Squares have no negative eigenvalues but by rounding.
+    # Negative eigenvalues of a square are rounding.
     return Eigen(scale, inputs, outputs, jnp.maximum(input_values, 0), jnp.maximum(output_values, 0))
 
 

@@ -28,10 +28,10 @@ from bayestl.gaussians._white import above_minus_one, along, check_columns, quad
 class LowRank(Gaussian, kind="low_rank"):
     """A low-rank change of another Gaussian: ``Sigma = S (I + Q diag(lam) Q^T) S^T``, Q^T Q = I, lam > -1.
 
-    S is the root of ``base``, that of its ``unwhiten``. Made by :func:`low_rank` on top of a diagonal, ``S = a^1/2``.
-    The form is closed: a Laplace posterior with low-rank curvature under such a prior is of this type again, then with
-    negative lam, and so is one with Kronecker-factored curvature, on top of a Kronecker-factored base. Storage k copies
-    of the parameters beside the base, every query O(D k) beside the base's own.
+    S is the root of ``base``, the one behind its ``unwhiten``. :func:`low_rank` makes one on top of a diagonal,
+    ``S = a^1/2``. The form is closed: a Laplace posterior with low-rank curvature under such a prior has this type
+    again, with negative lam, and so does one with Kronecker-factored curvature, on top of a Kronecker-factored base.
+    It stores k copies of the parameters beside the base, and every query takes O(D k) beside the base's own cost.
 
     Attributes:
         base: a Gaussian of any structure, whose mean is the mean.
@@ -109,25 +109,25 @@ class LowRank(Gaussian, kind="low_rank"):
         return dataclasses.replace(self, base=self.base.around(mean))
 
     def rescale(self, c: Any) -> LowRank:
-        """See :meth:`Gaussian.rescale`. Touches the base alone, whose root takes the factors on its left."""
+        """See :meth:`Gaussian.rescale`. Changes only the base, whose root the factors multiply from the left."""
         return dataclasses.replace(self, base=self.base.rescale(c))
 
     def inflate(self, eps: Scalar) -> LowRank:
-        """See :meth:`Gaussian.inflate`. Builds the canonical form anew: O(D k^2)."""
+        """See :meth:`Gaussian.inflate`. Rebuilds the canonical form: O(D k^2)."""
         base, columns = root_of(self.base).inflated(self.columns, eps)
         return LowRank(base, *canonical(columns, jnp.diag(self.eigenvalues)))
 
     def restrict(self, selection: Selection) -> LowRank:
-        """See :meth:`Gaussian.restrict`. Builds the canonical form anew: O(D k^2)."""
+        """See :meth:`Gaussian.restrict`. Rebuilds the canonical form: O(D k^2)."""
         base, columns = root_of(self.base).restricted(self.columns, _tree.as_selection(self.mean, selection))
         return LowRank(base, *canonical(columns, jnp.diag(self.eigenvalues)))
 
     def condition(self, values: Params, selection: Selection) -> LowRank:
         """See :meth:`Gaussian.condition`.
 
-        With R and Z what the columns have inside and outside of the selection, T the root of the base's conditional, r
-        the deviation of the rest, G = Z^T Z and K = Lam (I + G Lam)^-1: mean that of the base's conditional plus
-        ``T R K Z^T S^-1 r``; covariance ``T (I + R K R^T) T^T``.
+        Let R and Z be the parts of the columns inside and outside the selection, T the root of the base's conditional,
+        r the deviation of the rest, G = Z^T Z and K = Lam (I + G Lam)^-1. The mean is that of the base's conditional
+        plus ``T R K Z^T S^-1 r``; the covariance is ``T (I + R K R^T) T^T``.
         """
         part = _tree.as_selection(self.mean, selection)
         rest = _tree.complement(self.mean, part)
@@ -148,8 +148,8 @@ class LowRank(Gaussian, kind="low_rank"):
         """See :meth:`Gaussian.precision_trace`.
 
         ``tr(S^-T S^-1 B) - sum_j lam_j / (1 + lam_j) c_j^T B c_j``, c = S^-T Q. Where B is much larger than the base
-        along Q, the second sum takes away what the first has: in float32 the error is 1e-7 of B over a. The base of a
-        posterior, which is what meets this in a divergence from its prior, is at most that of the prior.
+        along Q, the two sums cancel: in float32 the error is 1e-7 of B over a. In a divergence of a posterior from its
+        prior that does not happen, since the posterior's base is at most as large as the prior's.
         """
         each = jax.vmap(quadratic)(root_of(self.base).precision_columns(self.columns))
         less = jnp.sum(self.eigenvalues / (1 + self.eigenvalues) * each)
@@ -163,8 +163,8 @@ class LowRank(Gaussian, kind="low_rank"):
     def add_diagonal_precision(self, diagonal: Params) -> LowRank:
         """See :meth:`Gaussian.add_diagonal_precision`.
 
-        With T the root of the base after it, columns ``T^T S^-T Q`` and between them ``Lam (I + M Lam)^-1``, M what the
-        precision says along the columns.
+        With T the root of the base with the added precision, the columns are ``T^T S^-T Q``, and the matrix between
+        them is ``Lam (I + M Lam)^-1``, where M is the added precision along the columns.
         """
         base, columns, gram = root_of(self.base).measured(self.columns, diagonal)
         basis, eigenvalues = canonical(columns, _middle(gram, self.eigenvalues))
@@ -202,9 +202,9 @@ class LowRank(Gaussian, kind="low_rank"):
 
 
 def _middle(gram: jax.Array, eigenvalues: jax.Array) -> jax.Array:
-    """``K = Lam (I + G Lam)^-1``, symmetric, with G the Gram matrix of what the columns have lost.
+    """``K = Lam (I + G Lam)^-1``, symmetric, with G the Gram matrix of the parts removed from the columns.
 
-    No difference of large numbers, as with the Gram matrix of what they have kept.
+    The Gram matrix of the parts that remain would need a difference of large numbers.
     """
     middle = jnp.linalg.solve(_inner(gram, eigenvalues), jnp.diag(eigenvalues))
     return 0.5 * (middle + middle.T)
@@ -215,25 +215,24 @@ def _inner(gram: jax.Array, eigenvalues: jax.Array) -> jax.Array:
 
 
 def low_rank(mean: Params, diagonal: Any, factor: Params) -> LowRank:
-    """A Gaussian with covariance ``diag(diagonal) + factor^T factor``, brought to canonical form once, O(D k^2).
+    """A Gaussian with covariance ``diag(diagonal) + factor^T factor``, converted to canonical form once, in O(D k^2).
 
-    Gradients with respect to ``diagonal`` and ``factor`` need distinct eigenvalues, which random factors have and
-    orthogonal rows of equal length have not; those with respect to a scale that multiplies both are always exact.
+    Gradients with respect to ``diagonal`` and ``factor`` need distinct eigenvalues: random factors have them,
+    orthogonal rows of equal length do not. Gradients with respect to a scale that multiplies both are always exact.
 
     Args:
         mean: pytree of floating-point arrays.
         diagonal: variances a > 0 of the diagonal part: one number, or the structure of ``mean`` with leaves that
-            broadcast to its own, as for :func:`diagonal`.
+            broadcast to its leaves, as for :func:`diagonal`.
         factor: in the structure of ``mean``; every leaf has a leading rank axis, (k, *shape), k >= 1.
 
     Raises:
-        ValueError: structures or shapes that differ, rank 0, more rank than parameters, non-finite values, variances
-            that are not positive.
+        ValueError: structures or shapes that differ, rank 0, a rank above the number of parameters, non-finite values,
+            variances that are not positive.
 
     Reference:
-        The form follows from the eigendecomposition of the Gram matrix of ``a^-1/2 factor``; compare Maddox et al.
-        2019, "A Simple Baseline for Bayesian Uncertainty in Deep Learning", section 3.2, for where such factors come
-        from.
+        The form follows from the eigendecomposition of the Gram matrix of ``a^-1/2 factor``. For the origin of such
+        factors see Maddox et al. 2019, "A Simple Baseline for Bayesian Uncertainty in Deep Learning", section 3.2.
 
     Example:
         >>> g = btl.gaussians.low_rank({"w": jnp.zeros(3)}, 1.0, {"w": jnp.ones((1, 3))})
@@ -252,5 +251,5 @@ def low_rank(mean: Params, diagonal: Any, factor: Params) -> LowRank:
     )
     columns = jax.tree.map(lambda f, a: f * jax.lax.rsqrt(a), factor, diagonal)
     basis, eigenvalues = canonical(columns, jnp.eye(rank))
-    # Rounding must not take the eigenvalues of a sum of squares below zero.
+    # Rounding must not make the eigenvalues of a sum of squares negative.
     return LowRank(Diagonal(mean, diagonal), basis, jnp.maximum(eigenvalues, 0))

@@ -1,4 +1,4 @@
-"""Symmetric matrices beside a covariance, by what Gaussians need of them."""
+"""Symmetric matrices that Gaussians are combined with, described by what Gaussians need of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bayestl.gaussians._matrix_layout import MatrixLayout
 
 
 class Dual(NamedTuple):
-    """A symmetric matrix A by the traces that it has with others: the other way to ``tr(A B)``.
+    """A symmetric matrix A given by its traces with other matrices: the other way to compute ``tr(A B)``.
 
     Attributes:
-        trace: ``(diagonal, quadratic) -> tr(A B)`` for a symmetric B known by its diagonal and by
+        trace: ``(diagonal, quadratic) -> tr(A B)`` for a symmetric B given by its diagonal and by
             ``quadratic(v) = v^T B v``.
-        num_directions: how often that asks for ``quadratic``.
+        num_directions: how often ``trace`` calls ``quadratic``.
     """
 
     trace: Callable[[Params, Any], jax.Array]
@@ -29,7 +29,7 @@ class Columns(NamedTuple):
     """``I + Q diag(lam) Q^T``: the low-rank part of a Gaussian, in the coordinates that the rest of it whitens to.
 
     Attributes:
-        basis: Q, leaves (k, *shape), orthonormal columns, or zero ones.
+        basis: Q, leaves (k, *shape); its columns are orthonormal, or zero.
         eigenvalues: lam > -1, (k,).
     """
 
@@ -54,11 +54,11 @@ class KroneckerFactors:
 
 
 class KroneckerPrecision(NamedTuple):
-    """A Kronecker product for every layer, and a diagonal for all other parameters.
+    """A Kronecker product per layer, and a diagonal for all other parameters.
 
     Attributes:
         layers: the factors.
-        diagonal: h of the parameters in no layer, None at all others.
+        diagonal: h of the parameters that belong to no layer, None at all others.
     """
 
     layers: tuple[KroneckerFactors, ...]

@@ -14,14 +14,14 @@ from bayestl._types import Params
 
 
 class MatrixLayout(NamedTuple):
-    """Which parameters are a layer, and how they make a matrix (g, I, O): g groups, I inputs, O outputs.
+    """Which parameters belong to a layer, and how they form a matrix (g, I, O): g groups, I inputs, O outputs.
 
     A bias, the weight of an input that is always 1, is the last row of every group.
 
     Attributes:
-        weights: path of the leaf that holds the weights.
-        rearrangement: from it to (g, I, O), without the bias.
-        bias: path of the leaf that is the last row, None for none.
+        weights: path of the leaf with the weights.
+        rearrangement: from that leaf to (g, I, O), without the bias.
+        bias: path of the leaf that is the last row; None if there is none.
     """
 
     weights: str
@@ -30,11 +30,11 @@ class MatrixLayout(NamedTuple):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Of the leaves."""
+        """The paths of the leaves."""
         return (self.weights,) if self.bias is None else (self.weights, self.bias)
 
     def matrix(self, tree: Params) -> jax.Array:
-        """The matrix of a tree that holds these leaves."""
+        """The matrix from a tree with these leaves."""
         leaves = _tree.by_paths(tree)
         rows = self.rearrangement(leaves[self.weights])
         if self.bias is None:
@@ -53,13 +53,13 @@ class MatrixLayout(NamedTuple):
         return _tree.restructure(leaves, like)
 
     def bias_alone(self, shape: Sequence[int]) -> MatrixLayout:
-        """The layout of the bias, of this shape, without the weights: one input in each group."""
+        """The layout of the bias alone, which has this shape: one input in each group."""
         groups, _, outputs = self.rearrangement.result
         return MatrixLayout(str(self.bias), Rearrangement(tuple(shape), (("reshape", (groups, 1, outputs)),)))
 
 
 def steps_from_json(steps: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """The steps of a rearrangement from lists, as a file has them.
+    """The steps of a rearrangement from lists, as they are in a file.
 
     Raises:
         ValueError: anything else.

@@ -1,4 +1,4 @@
-"""Matrix-normal distributions, one for each leaf."""
+"""Matrix-normal distributions, one per leaf."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bayestl.gaussians._validate import check_real, checked_mean
 def kronecker(mean: Params, rows: Params, columns: Params) -> Blocks:
     """Independent leaves, each with a matrix-normal distribution: ``Sigma = R (x) C``.
 
-    A leaf is a matrix whose columns are its last axis and whose rows are all others together, so that a dense or
-    convolution kernel has one row per input and one column per output: ``Cov(W_io, W_jq) = R_ij C_oq``.
+    A leaf counts as a matrix whose columns are its last axis and whose rows are all its other axes. A dense or
+    convolution kernel then has one row per input and one column per output: ``Cov(W_io, W_jq) = R_ij C_oq``.
 
     Args:
         mean: pytree of floating-point arrays, each with at least one axis.
@@ -63,7 +63,7 @@ def _decomposed(name: str, tree: Params, path: str, size: int, dtype: Any) -> tu
     where = f"{name} at {path!r}"
     if path not in matrices or jnp.shape(matrices[path]) != (size, size):
         have = f"has shape {jnp.shape(matrices[path])}" if path in matrices else "is missing"
-        raise ValueError(f"{where} {have}; a covariance of shape {(size, size)} is wanted for this leaf of mean")
+        raise ValueError(f"{where} {have}; a covariance of shape {(size, size)} is needed for this leaf of mean")
     check_real(name, {path: matrices[path]})
     matrix = jnp.asarray(matrices[path], dtype)
     _tree.check_finite(name, {path: matrix})

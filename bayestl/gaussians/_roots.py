@@ -1,7 +1,7 @@
-"""What low-rank columns become when the Gaussian that they are on top of changes.
+"""How low-rank columns change with the Gaussian that they are on top of.
 
 A low-rank Gaussian is ``S (I + Q diag(lam) Q^T) S^T`` with S the root of its base. A change of the base changes the
-root, and with it the coordinates that the columns are in.
+root, and with it the coordinates of the columns.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bayestl.gaussians._white import squared_mv
 
 
 class Divided(NamedTuple):
-    """Columns as the conditional of a selection sees them.
+    """Columns in the coordinates of a selection's conditional.
 
     Attributes:
         base: the conditional of the base.
-        inside: the columns R as its root sees them.
-        outside: what is left of the columns, Z.
+        inside: R, the columns in the coordinates of its root.
+        outside: Z, the remainder of the columns.
         along: ``Z^T S^-1 r``, r the deviation of the parameters that are given.
     """
 
@@ -36,12 +36,12 @@ class Divided(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Columns after a diagonal precision has come in.
+    """Columns after a diagonal precision has been added.
 
     Attributes:
-        base: with that precision, and of the root T.
+        base: the base with that precision, with root T.
         columns: ``T^T S^-T Q``.
-        gram: M, what the precision says along the columns: I less the Gram matrix of ``columns``.
+        gram: M, the precision along the columns: I minus the Gram matrix of ``columns``.
     """
 
     base: Gaussian
@@ -80,16 +80,16 @@ class Root:
         rows = self.precision_columns(columns)
         inside = squared_mv(rows, 1 / (1 + columns.eigenvalues))
         length = squared_mv(rows, jnp.ones_like(columns.eigenvalues))
-        # What is outside of the columns is a squared length, which rounding may leave below zero.
+        # The part outside the columns is a squared length, which rounding may make negative.
         return jax.tree.map(lambda p, i, s: jnp.maximum(p - s, 0) + i, self.base.precision_diagonal(), inside, length)
 
     def inflated(self, columns: Columns, eps: Scalar) -> tuple[Gaussian, Params]:
-        """The base with ``eps I`` more, and the columns as its root sees them."""
+        """The base with ``eps I`` added, and the columns in the coordinates of its root."""
         base = self.base.inflate(eps)
         return base, jax.vmap(base.whiten)(self.columns(columns))
 
     def restricted(self, columns: Columns, part: Params) -> tuple[Gaussian, Params]:
-        """The marginal of the base, and the columns as its root sees them."""
+        """The marginal of the base, and the columns in the coordinates of its root."""
         base = self.base.restrict(part)
         return base, jax.vmap(base.whiten)(_tree.like_selection(self.columns(columns), part))
 
@@ -116,7 +116,7 @@ class Root:
 
 
 class IndependentRoot(Root):
-    """The root ``S = a^1/2`` of independent parameters, with which columns need no coordinates but their own."""
+    """The root ``S = a^1/2`` of independent parameters, which scales every coordinate of a column by itself."""
 
     def __init__(self, base: Gaussian, variances: Params):
         super().__init__(base)
@@ -138,7 +138,7 @@ class IndependentRoot(Root):
         """See :meth:`Root.precision_diagonal`."""
         inside = squared_mv(columns.basis, 1 / (1 + columns.eigenvalues))
         length = squared_mv(columns.basis, jnp.ones_like(columns.eigenvalues))
-        # 1 - sum q^2 is a squared length, which rounding may leave below zero.
+        # 1 - sum q^2 is a squared length, which rounding may make negative.
         return jax.tree.map(lambda a, i, s: (jnp.maximum(1 - s, 0) + i) / a, self.variances, inside, length)
 
     def inflated(self, columns: Columns, eps: Scalar) -> tuple[Gaussian, Params]:
@@ -157,7 +157,7 @@ class IndependentRoot(Root):
         return Divided(self.base.condition(values, part), inside, outside, _tree.columns_dot(outside, deviation))
 
     def measured(self, columns: Columns, diagonal: Params) -> Measured:
-        """Not by the Woodbury identity for the precision: this form is a sum of positive terms for lam >= 0."""
+        """Unlike the Woodbury identity for the precision, this form is a sum of positive terms for lam >= 0."""
         gained = jax.tree.map(jnp.multiply, diagonal, self.variances)
         along = jax.tree.map(lambda q, x: q * jnp.sqrt(x / (1 + x)), columns.basis, gained)
         rest = jax.tree.map(lambda q, x: q * jax.lax.rsqrt(1 + x), columns.basis, gained)
@@ -165,7 +165,7 @@ class IndependentRoot(Root):
 
 
 def root_of(base: Gaussian) -> Root:
-    """The root of a Gaussian, with what is known of it."""
+    """The root of a Gaussian, specialised to its structure where possible."""
     variances = base.independent_variances()
     return Root(base) if variances is None else IndependentRoot(base, variances)
 

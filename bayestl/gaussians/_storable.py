@@ -1,4 +1,4 @@
-"""What a covariance structure keeps in a file."""
+"""What a covariance structure stores in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Parameter(NamedTuple):
     """One leaf of the mean.
 
     Attributes:
-        keys: the JAX key entries on the way to it.
+        keys: the JAX key entries of its path.
         shape: its shape.
         dtype: the dtype of its mean, ``"float32"`` or ``"float64"``.
     """
@@ -31,11 +31,11 @@ class Parameter(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What shape an array in a file may have.
+    """Which shapes an array in a file may have.
 
     Attributes:
-        shape: this one,
-        broadcasting: or any that broadcasts to it.
+        shape: a shape.
+        broadcasting: whether any shape that broadcasts to it will do.
     """
 
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class Shape(NamedTuple):
 
 
 def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    """Whether an array of ``shape`` stands for one of shape ``to``."""
+    """Whether ``shape`` broadcasts to ``to``."""
     pairs = zip(reversed(shape), reversed(to), strict=False)
     return len(shape) <= len(to) and all(n in (1, m) for n, m in pairs)
 
@@ -68,13 +68,13 @@ class Shapes(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What a file keeps of a Gaussian.
+    """What a file stores of a Gaussian.
 
     Attributes:
-        trees: by field, trees over the parameters: ``mean`` for a structure that is not made of others, and more.
-        arrays: by field, arrays for all of the parameters together.
-        settings: JSON values that are no arrays.
-        parts: the Gaussians that it is made of.
+        trees: by field, trees over the parameters, among them ``mean`` unless the structure consists of others.
+        arrays: by field, arrays for all parameters together.
+        settings: JSON values.
+        parts: the Gaussians that it consists of.
     """
 
     trees: Mapping[str, Params] = {}
@@ -84,17 +84,17 @@ class Stored(NamedTuple):
 
 
 class Storable:
-    """A structure that :func:`~bayestl.gaussians.save` and :func:`~bayestl.gaussians.load` know once it has a ``kind``.
+    """A structure that :func:`~bayestl.gaussians.save` and :func:`~bayestl.gaussians.load` can handle.
 
-    It joins them by ``class Name(Gaussian, kind="name")`` and the four methods below.
+    ``class Name(Gaussian, kind="name")`` registers it; it has to define the four methods below.
     """
 
     kind: ClassVar[str] = ""
-    """The name of the structure in files; empty where it is in none."""
+    """The name of the structure in files; empty if it cannot be saved."""
     kinds: ClassVar[dict[str, type[Storable]]] = {}
-    """The structures that a file may hold, by name."""
+    """The structures that a file may contain, by name."""
     num_parts: ClassVar[int | None] = 0
-    """How many Gaussians the structure is made of. None: any number, at least one."""
+    """How many Gaussians the structure consists of; None for any number, at least one."""
 
     def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -103,32 +103,32 @@ class Storable:
             Storable.kinds[kind] = cls
 
     def stored(self) -> Stored:
-        """What a file keeps of the Gaussian."""
+        """What a file stores of the Gaussian."""
         raise TypeError(f"a {type(self).__name__} cannot be saved: its class has no kind, the name of it in files")
 
     @classmethod
     def stored_shapes(cls, settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> Shapes:
-        """The shapes of the arrays of :meth:`stored`, asked for before any array of a file is read.
+        """The shapes of the arrays of :meth:`stored`, needed before any array of a file is read.
 
         Args:
-            settings: as in :class:`Stored`, but nobody vouches for them.
-            parameters: those that the Gaussian is over.
+            settings: as in :class:`Stored`, but from a file and not to be trusted.
+            parameters: the parameters of the Gaussian.
 
         Raises:
-            ValueError: settings that :meth:`stored` would not have given.
+            ValueError: settings that :meth:`stored` cannot have written.
         """
         raise NotImplementedError(f"{cls.__name__} is in no file")
 
     @classmethod
     def from_stored(cls, stored: Stored) -> Storable:
-        """The Gaussian again, from arrays that have the shapes of :meth:`stored_shapes`.
+        """The Gaussian from arrays that have the shapes of :meth:`stored_shapes`.
 
-        A tree may be in other containers, and so its leaves in another order, than when it was stored.
+        The tree may have other containers than when it was stored, and thus its leaves another order.
         """
         raise NotImplementedError(f"{cls.__name__} is in no file")
 
     def check_values(self) -> None:
-        """Raise a ``ValueError`` for values that no constructor would have let through; parts are checked before."""
+        """Raise a ``ValueError`` for values that every constructor refuses; parts have already been checked."""
         raise NotImplementedError(f"{type(self).__name__} is in no file")
 
 

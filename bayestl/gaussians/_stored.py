@@ -1,4 +1,4 @@
-"""A Gaussian as the header and the arrays of a file, and back: what each structure says of itself, put together."""
+"""A Gaussian as the header and the arrays of a file, and back, assembled from the answers of its structures."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bayestl.gaussians._target import Target
 
 
 class Expected(NamedTuple):
-    """What an array of a file must be.
+    """What an array of a file must look like.
 
     Attributes:
-        shape: the shapes that it may have.
+        shape: the shapes that are allowed.
         dtype: its dtype, or None for any floating-point one.
     """
 
@@ -30,7 +30,7 @@ class Expected(NamedTuple):
 def describe(gaussian: Gaussian) -> tuple[Structure, tuple[Parameter, ...]]:
     """The covariance structure of a Gaussian and its parameters."""
     if not isinstance(gaussian, Gaussian):
-        raise TypeError(f"a {type(gaussian).__name__} cannot be saved; a Gaussian made by bayestl.gaussians is wanted")
+        raise TypeError(f"a {type(gaussian).__name__} cannot be saved; give a Gaussian made by bayestl.gaussians")
     if not _tree.is_concrete(gaussian):
         raise ValueError("the Gaussian holds tracers; save it outside jit, vmap and grad")
     leaves = jax.tree_util.tree_leaves_with_path(gaussian.mean)
@@ -125,7 +125,7 @@ def rebuild(header: Header, tensors: Mapping[str, jax.Array], target: Target) ->
     """The Gaussian from its arrays, over the tree of ``target``.
 
     Raises:
-        ValueError: values that no constructor would have let through.
+        ValueError: values that the constructors refuse.
     """
     positions = {p.path: i for i, p in enumerate(header.parameters)}
 
@@ -148,7 +148,7 @@ def rebuild(header: Header, tensors: Mapping[str, jax.Array], target: Target) ->
 
 
 def check_values(gaussian: Gaussian) -> None:
-    """Raise a ``ValueError`` for values that no constructor would have let through, in any part."""
+    """Raise a ``ValueError`` for values, in any part, that the constructors refuse."""
     for part in gaussian.stored().parts:
         check_values(part)
     gaussian.check_values()

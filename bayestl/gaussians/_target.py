@@ -1,4 +1,4 @@
-"""Where the parameters of a file go: into the containers that it describes, or into those of a given tree."""
+"""Where the parameters of a file go: into the containers that the file describes, or into those of a given tree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def target_stored(header: Header) -> Target:
     """The tree that the file describes.
 
     Raises:
-        ValueError: containers that no file can give back, or that contradict the paths.
+        ValueError: containers that cannot be rebuilt from a file, or that contradict the paths.
     """
     if header.containers == _containers.OTHER:
         raise ValueError(
@@ -38,7 +38,7 @@ def target_stored(header: Header) -> Target:
     try:
         leaves, treedef = jax.tree_util.tree_flatten_with_path(_containers.from_json(header.containers))
     except TypeError as error:
-        raise ValueError(f"containers is no tree: {error}") from error
+        raise ValueError(f"containers is not a tree: {error}") from error
     if [path for path, _ in leaves] != [p.keys for p in header.parameters]:
         raise ValueError("containers and the paths of parameters disagree")
     order = tuple(position for _, position in leaves)
@@ -48,7 +48,7 @@ def target_stored(header: Header) -> Target:
 
 
 def target_like(header: Header, like: Params) -> Target:
-    """The tree of ``like``, whose leaves are found by path.
+    """The tree of ``like``, whose leaves are matched by path.
 
     Raises:
         ValueError: paths or shapes that differ.

@@ -36,7 +36,7 @@ def checked_variances(name: str, value: Any, mean: Params, floor: str) -> Params
 
 
 def check_real(name: str, tree: Params) -> None:
-    """Raise a ``TypeError`` where a leaf holds truth values or complex numbers, which would be converted in silence."""
+    """Raise a ``TypeError`` if a leaf holds truth values or complex numbers, which would be converted silently."""
     for path, leaf in _tree.by_paths(tree).items():
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.complexfloating):
@@ -45,7 +45,7 @@ def check_real(name: str, tree: Params) -> None:
 
 
 def check_added(eps: Any) -> None:
-    """Raise unless ``eps``, where its value is known, may be added to variances."""
+    """Refuse an ``eps`` that cannot be added to variances, if its value is known."""
     check_real("eps", eps)
     if jnp.ndim(eps) != 0:
         raise ValueError(f"eps has shape {jnp.shape(eps)}; inflate adds one number to all variances")
@@ -54,7 +54,7 @@ def check_added(eps: Any) -> None:
 
 
 def check_broadcasting(name: str, value: Params, other: str, mean: Params, fix: str) -> None:
-    """Raise a ``ValueError`` unless ``value`` has the structure of ``mean`` and shapes that broadcast to its own."""
+    """Raise a ``ValueError`` unless ``value`` has the structure of ``mean`` and shapes that broadcast to its shapes."""
     leaves = _tree.by_paths(value)
     for path, leaf in _tree.by_paths(mean).items():
         shape = jnp.shape(leaves[path]) if path in leaves else ()
@@ -110,13 +110,13 @@ def factors(c: Any, like: Params) -> Params:
 
 
 def _check_alone(c: Any, name: str, fix: str) -> None:
-    """Raise for an array where a number is due, of a tree that is not itself one array."""
+    """Refuse an array where a number is needed, unless the tree is itself a single array."""
     if jax.tree.structure(c) == jax.tree.structure(0) and jnp.ndim(c) != 0:
         raise ValueError(f"{name} has shape {jnp.shape(c)}; {fix}")
 
 
 def checked_factor(factor: Params, mean: Params) -> tuple[Params, int]:
-    """The low-rank factor, leaves (k, *shape), and its k."""
+    """The low-rank factor, leaves (k, *shape), and its rank k."""
     _tree.check_floating("factor", factor)
     factor = _tree.at_least_float32(factor)
     ranks = {path: leaf.shape[0] if leaf.ndim else None for path, leaf in _tree.by_paths(factor).items()}

@@ -26,8 +26,8 @@ def along(columns: Columns, v: Params, weights: jax.Array) -> Params:
 def _quadratic(rho: Params, basis: Params, eigenvalues: jax.Array) -> jax.Array:
     """``rho^T (I + Q diag(lam) Q^T)^-1 rho`` as ``|u|^2 + sum lam (Q^T rho / (1 + lam))^2``, u that inverse times rho.
 
-    For lam >= 0 a sum of positive terms: nothing cancels, where Woodbury's ``|rho|^2 - ...`` is off by factors in
-    float32. Two passes over the k columns of Q, which are what the memory has to move, give the gradient too.
+    For lam >= 0 it is a sum of positive terms: nothing cancels, while Woodbury's ``|rho|^2 - ...`` is off by factors in
+    float32. Value and gradient together take two passes over the k columns of Q, which dominate the memory traffic.
     """
     return _quadratic_and_solution(rho, basis, eigenvalues)[0]
 
@@ -45,7 +45,7 @@ def _is_zero(tangent: Any) -> bool:
 
 
 def _quadratic_jvp(primals, tangents):
-    # By hand: reverse mode would pass over the k columns twice more to learn that the gradient is 2 u.
+    # Written by hand: reverse mode would pass over the k columns twice more to find that the gradient is 2 u.
     rho, basis, eigenvalues = primals
     value, inside, u = _quadratic_and_solution(rho, basis, eigenvalues)
     d_rho, d_basis, d_eigenvalues = (_instantiate(t, p) for t, p in zip(tangents, primals, strict=True))
@@ -77,7 +77,7 @@ _quadratic.defjvp(_quadratic_jvp, symbolic_zeros=True)
 def squared_mv(columns: Params, weights: jax.Array) -> Params:
     """``sum_j w_j c_j^2``, (*shape) per leaf.
 
-    A few columns at a time: a product would first store all k squares, and so do, unseen, some CPU kernels for a sum.
+    A few columns at a time: a product would first store all k squares, and some CPU kernels do the same for a sum.
     """
 
     def leaf(c: jax.Array) -> jax.Array:
@@ -92,22 +92,22 @@ def squared_mv(columns: Params, weights: jax.Array) -> Params:
 
 
 def above_minus_one(eigenvalues: jax.Array) -> jax.Array:
-    """Eigenvalues no nearer to -1 than rounding can tell."""
+    """Eigenvalues kept at least a rounding error away from -1."""
     return jnp.maximum(eigenvalues, -1 + jnp.finfo(eigenvalues.dtype).eps)
 
 
 def check_columns(columns: Columns) -> None:
-    """Raise a ``ValueError`` for columns that are not orthonormal, and eigenvalues that no covariance has."""
+    """Raise a ``ValueError`` for columns that are not orthonormal, and eigenvalues that no covariance can have."""
     eigenvalues = columns.eigenvalues
     _tree.check_finite("basis", columns.basis)
     _tree.check_finite("eigenvalues", eigenvalues)
     if not bool(jnp.all(eigenvalues > -1)):
         raise ValueError(f"eigenvalues must be greater than -1; the smallest is {float(jnp.min(eigenvalues)):.9g}")
     gram = _tree.columns_gram(columns.basis, columns.basis)
-    # Half of the digits: far above the rounding of a sum over all parameters, far below any real mistake.
+    # Half of the digits is far above the rounding of a sum over all parameters, and far below any real mistake.
     tolerance = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(columns.basis)) ** 0.5
-    # A zero column goes with a zero eigenvalue, and may have been rotated among such columns: then Q^T Q is a
-    # projection that leaves the eigenvalues alone, instead of the identity.
+    # A zero column belongs to a zero eigenvalue, and may have been rotated among such columns: then Q^T Q is not the
+    # identity but a projection that does not change the eigenvalues.
     projection = float(jnp.max(jnp.abs(gram @ gram - gram)))
     off = float(jnp.max(jnp.abs(gram * eigenvalues - jnp.diag(eigenvalues)) / (1 + jnp.abs(eigenvalues))))
     if max(projection, off) > tolerance:

@@ -76,7 +76,7 @@ def test_an_old_head_under_another_name():
     old = {"body": _source()["body"], "classifier": _source()["head"]}
     source, cov = _low_rank(old)
     priors = {"head/**": gaussians.isotropic({"head": _target()["head"]}, 1.0), "**": source}
-    with pytest.raises(ValueError, match=r"no Gaussian here spans just these paths; pass like=target\.params"):
+    with pytest.raises(ValueError, match=r"no Gaussian here covers exactly these paths; pass like=target\.params"):
         gaussians.by_path(priors)
     prior = gaussians.by_path(priors, like=_target())
     assert jax.tree.structure(prior.mean) == jax.tree.structure(_target())
@@ -193,5 +193,5 @@ def test_a_block_of_another_shape_than_like():
 
 
 def test_something_other_than_a_gaussian():
-    with pytest.raises(TypeError, match=r"by_path\['\*\*'\] is a dict; a Gaussian is wanted"):
+    with pytest.raises(TypeError, match=r"by_path\['\*\*'\] is a dict; give a Gaussian"):
         gaussians.by_path({"**": _target()})

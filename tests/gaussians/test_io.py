@@ -344,7 +344,7 @@ def test_a_file_is_replaced(path):
 
 
 UNWRITABLE = [
-    (lambda: {"w": jnp.ones(2)}, TypeError, "a dict cannot be saved; a Gaussian made by bayestl.gaussians is wanted"),
+    (lambda: {"w": jnp.ones(2)}, TypeError, "a dict cannot be saved; give a Gaussian made by bayestl.gaussians"),
     (lambda: gaussians.isotropic({True: jnp.ones(2)}, 1.0), TypeError, "keys must be text or integers"),
     (
         lambda: gaussians.Diagonal({"w": jnp.ones(2)}, {"w": jnp.array([1.0, -1.0])}),
@@ -477,7 +477,7 @@ HEADERS = {
     "no JSON": (lambda h, t: "{", "its header is not valid"),
     "a list": (lambda h, t: "[1]", "its format is not"),
     "NaN": (_set("notes", float("nan")), "NaN has no place"),
-    "a field twice": (lambda h, t: json.dumps(h)[:-1] + ', "notes": 1}', "a field is given twice"),
+    "a field twice": (lambda h, t: json.dumps(h)[:-1] + ', "notes": 1}', "a field occurs twice"),
     "deep": (lambda h, t: json.dumps(h)[:-1] + ', "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
     "deep containers": (
         lambda h, t: json.dumps(h).replace('"containers": {', '"containers": ' + '{"list": [' * 300 + "{")[:-1]

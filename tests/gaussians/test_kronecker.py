@@ -203,7 +203,7 @@ def test_it_is_found_again_in_other_containers(tmp_path):
         (lambda m: m.update(steps=[["reshape", [4, 6]]]), r"not in \(groups, inputs, outputs\)"),
         (lambda m: m.update(steps=[["sort", [4, 6]]]), "are not the steps to a matrix"),
         (lambda m: m.update(bias=None), "a matrix is of other parameters"),
-        (lambda m: m.update(steps=[["reshape", [1, 8, 3]]]), r"a bias of shape \(6,\) is no row"),
+        (lambda m: m.update(steps=[["reshape", [1, 8, 3]]]), r"a bias of shape \(6,\) is not a row"),
         (lambda m: m.pop("bias"), r"has the settings \['steps', 'weights'\], not"),
     ],
 )
@@ -234,7 +234,7 @@ def test_values_that_no_gaussian_has_are_not_saved(tmp_path):
 def test_bad_covariances_of_rows_and_columns_are_named():
     mean = {"w": jnp.zeros((2, 3))}
     good = {"w": jnp.eye(2)}, {"w": jnp.eye(3)}
-    with pytest.raises(ValueError, match=r"rows at 'w' has shape \(3, 3\); a covariance of shape \(2, 2\) is wanted"):
+    with pytest.raises(ValueError, match=r"rows at 'w' has shape \(3, 3\); a covariance of shape \(2, 2\) is needed"):
         gaussians.kronecker(mean, good[1], good[1])
     with pytest.raises(ValueError, match="columns at 'w' is missing"):
         gaussians.kronecker(mean, good[0], {"v": jnp.eye(3)})

@@ -49,7 +49,7 @@ class Gaussian(Storable, abc.ABC):
 
     @abc.abstractmethod
     def precision_diagonal(self) -> Params:
-        """The diagonal of ``Sigma^-1``, in the structure of ``mean``, in shapes that broadcast to those of its leaves."""
+        """The diagonal of ``Sigma^-1``, in the structure of ``mean``, in shapes that broadcast to its leaves."""
 
     @abc.abstractmethod
     def precision_mv(self, v: Params) -> Params:

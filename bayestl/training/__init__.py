@@ -1,4 +1,4 @@
-"""Training: one loop for one run and for many at once, their checkpoints, and where their arrays lie."""
+"""Training: one loop for single runs and for many at once, their checkpoints, and the placement of their arrays."""
 
 from bayestl._placement import shard_params
 from bayestl.training._checkpoint import Checkpoint

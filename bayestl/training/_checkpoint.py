@@ -1,4 +1,4 @@
-"""Runs that can be killed: state, order of the data and history saved by Orbax between chunks."""
+"""Runs that survive being killed: Orbax saves state, order of the data and history between chunks."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ __all__ = ["Checkpoint", "Saved", "Saver", "describe_run", "opened"]
 
 
 class Checkpoint(NamedTuple):
-    """Where a run is saved, and how often. A run that is started again with the same arguments goes on from there.
+    """Where a run is saved, and how often. A run that is started again with the same arguments continues from there.
 
     The step, the method's state and the history are saved; keys and the order of the data follow from the step. The
-    result has the same bits as that of a run never stopped. Saving goes on in the background; what is written becomes
-    visible all at once, so that a killed run leaves the checkpoint before. A checkpoint that cannot be written is a
-    warning, and the next is tried; one whose numbers are not those that were written is passed over for the one before.
+    result is the same, bit for bit, as that of a run that was never stopped. Saving happens in the background. A
+    checkpoint becomes visible only when it is complete, so a run that is killed leaves the previous one. If a
+    checkpoint cannot be written, that is a warning, and the run tries again at the next. A checkpoint whose numbers are
+    not those that were written is skipped in favour of the one before.
 
-    It belongs to one run: to the key, the data, the start, the numbers of the method and the traced program of its
-    step. Two runs are not in one directory at a time.
+    A checkpoint belongs to one run: to the key, the data, the start, the numbers of the method and the traced program
+    of its step. Only one run at a time can use a directory.
 
     Attributes:
-        directory: a directory of this run's own; made when missing.
-        every: steps between checkpoints, taken at the ends of chunks.
-        keep: how many of the latest checkpoints are kept, >= 1; 2 leaves one to fall back on.
+        directory: a directory for this run alone; created if missing.
+        every: steps between checkpoints, which are saved at the ends of chunks.
+        keep: how many of the latest checkpoints to keep, >= 1; with 2 there is one to fall back on.
     """
 
     directory: str | Path
@@ -43,7 +44,7 @@ class Checkpoint(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What a run goes on from.
+    """What a run continues from.
 
     Attributes:
         step: steps taken.
@@ -57,14 +58,14 @@ class Saved(NamedTuple):
 
 
 class Saver:
-    """One run's checkpoints. A save that fails is a warning, and is tried again at the next.
+    """One run's checkpoints. A save that fails is a warning, and is tried again at the next checkpoint.
 
     Args:
         checkpoint: where and how often.
         run: from :func:`describe_run`.
 
     Raises:
-        ValueError: settings out of range, or a directory that another run is in.
+        ValueError: settings out of range, or a directory that another run is using.
         OSError: a directory that cannot be written.
     """
 
@@ -94,11 +95,11 @@ class Saver:
         return ocp.CheckpointManager(self._directory, options=options)
 
     def restore(self, state: Any, steps: int) -> Saved | None:
-        """The latest checkpoint that can be read, in the structure and on the devices of ``state``; None when new.
+        """The latest readable checkpoint, in the structure and on the devices of ``state``; None for a new run.
 
         Raises:
-            ValueError: a checkpoint of another run, one of more than ``steps`` steps, or none that can be read although
-                there are some.
+            ValueError: a checkpoint of another run, or of more than ``steps`` steps; checkpoints none of which can be
+                read.
         """
         saved_steps = sorted(self._manager.all_steps(), reverse=True)
         for step in saved_steps:
@@ -145,7 +146,7 @@ class Saver:
         (self._directory / str(step)).rename(target)
         warnings.warn(
             f"the checkpoint of step {step} in {self._directory.name} cannot be read ({_first_line(error)}); it was "
-            f"renamed {target.name}, and the run falls back to the one before",
+            f"renamed {target.name}, and the run falls back to the previous one",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -156,10 +157,10 @@ class Saver:
         return step - self._last >= self._every
 
     def save(self, step: int, state: Any, history: dict[str, np.ndarray]) -> None:
-        """Save; returns when the arrays have been copied, the writing goes on.
+        """Save; returns once the arrays have been copied, and writes them in the background.
 
         Warns:
-            RuntimeWarning: this save, or the one before, could not be written.
+            RuntimeWarning: this save, or the previous one, could not be written.
         """
         if step <= self._last:
             return
@@ -182,7 +183,7 @@ class Saver:
         )
 
     def _finish(self) -> None:
-        """Wait for what is being written."""
+        """Wait for the save in progress."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # as above; it comes from the thread that writes
@@ -209,7 +210,7 @@ class Saver:
             self._manager = self._opened()
 
     def close(self) -> None:
-        """Wait for what is still being written; try once more what could not be."""
+        """Wait for the save in progress; try a failed one once more."""
         try:
             self._finish()
             if self._unsaved is not None:
@@ -230,7 +231,7 @@ class Saver:
 
 
 def _check_writable(directory: Path) -> None:
-    """Write and remove a file, so that what cannot be saved is known before the run."""
+    """Write and remove a file, to find out before the run whether it can be saved."""
     probe = directory / f".probe-{uuid.uuid4().hex}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -246,20 +247,20 @@ def _check_writable(directory: Path) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """The kind of an error and the first line of what it says, cut when long."""
+    """The type of an error and the first line of its message, truncated if long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
-    """A filter of the traces that Orbax logs beside what it raises: a warning of ours says what counts."""
+    """A filter for the tracebacks that Orbax logs in addition to raising: one warning of ours says what matters."""
     return "orbax" not in record.pathname
 
 
 @contextlib.contextmanager
 def opened(checkpoint: Checkpoint | None, run: Callable[[], dict[str, Any]]) -> Iterator[Saver | None]:
-    """A saver that is closed at the end, whatever happens; None without a checkpoint. ``run`` makes the description."""
+    """A saver that is always closed at the end; None without a checkpoint. ``run`` makes the description."""
     if checkpoint is None:
         yield None
         return
@@ -274,7 +275,7 @@ def opened(checkpoint: Checkpoint | None, run: Callable[[], dict[str, Any]]) -> 
 
 
 def _digests(arrays: dict[str, Any], history: dict[str, np.ndarray]) -> dict[str, str | None]:
-    """One digest for each array; None for those of which other processes hold a part."""
+    """One digest per array; None for arrays that are partly held by other processes."""
     named = {**{f"state/{i}": x for i, x in arrays.items()}, **{f"history/{name}": x for name, x in history.items()}}
     return {name: digest([x]) if getattr(x, "is_fully_addressable", True) else None for name, x in named.items()}
 
@@ -292,7 +293,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _plain(leaf: Any) -> Any:
-    """A leaf as Orbax can write it: keys as their numbers."""
+    """A leaf in a form that Orbax can write: random keys become their numbers."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 

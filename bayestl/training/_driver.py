@@ -18,17 +18,17 @@ VALIDATION = "validation_nll"
 
 
 class Run(NamedTuple):
-    """What the loop goes over, and how it is reported.
+    """What the loop runs, and how it is reported.
 
     Attributes:
-        advance: ``(state, start, num) -> (state, infos, finite)``, at most ``capacity`` steps in one go; ``finite``
-            says whether the new state is, and is always true where a step that fails is taken back inside.
+        advance: ``(state, start, num) -> (state, infos, finite)``, for at most ``capacity`` steps; ``finite`` says
+            whether the new state is finite. It is always true if the program itself undoes a step that fails.
         record: ``(infos, num) -> History``, on the host.
         progress: ``(step, history of the chunk, state) -> Progress``.
         summary: ``(history of the chunk, state) -> str``, for the progress bar.
-        validate: ``state -> score``, entered in the history as ``VALIDATION``; None for no validation.
+        validate: ``state -> score``, stored in the history under ``VALIDATION``; None for no validation.
         axis: the axis of the history that counts steps.
-        states: what the result holds, in a word: "state", or "states" of many members.
+        states: a word for what the result holds: "state", or "states" of many members.
     """
 
     advance: Callable[[Any, int, int], tuple[Any, Any, Any]]
@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a run is. Replaced as a whole, so that an interrupt finds state, step and history of one moment.
+    """Where a run is. It is replaced as a whole: state, step and history are consistent whenever an interrupt comes.
 
     Attributes:
         state: the method's state.
@@ -66,9 +66,9 @@ class Outcome(NamedTuple):
         state: the last good state.
         step: steps taken.
         history: of these steps.
-        stopped: "finished", "callback", "interrupted", or the words on what went wrong.
+        stopped: "finished", "callback", "interrupted", or a sentence on what went wrong.
         failed: the step that went wrong, or -1.
-        seconds: wall-clock seconds, compilation left out.
+        seconds: wall-clock seconds, without compilation.
         compile_seconds: seconds until the program was ready.
     """
 
@@ -95,20 +95,21 @@ def drive(
 ) -> Outcome:
     """Run ``steps`` steps, in chunks of at most ``capacity``.
 
-    After a chunk come the callbacks, and then the checkpoint: what is saved has been reported. Where a callback fails,
-    the checkpoint is that of the chunk before, so that a run that goes on shows it the same steps again.
+    After a chunk come the callbacks, and then the checkpoint: what is saved has been reported. If a callback fails, the
+    last checkpoint is that of the previous chunk, and a run that continues from it shows the callback the same steps
+    again.
 
     Args:
         run: what is run.
-        start: a list of one state, which is taken out of it. A run holds three states at a time; a caller that held the
-            first one would make that four.
+        start: a list with one state, which is removed from it. A run holds three states at a time; if the caller still
+            held the first one, there would be four.
         steps: how many in all.
         capacity: the most steps of a chunk.
-        every: steps between validations, where a chunk then ends; 0 for no validation.
+        every: steps between validations, each of which ends a chunk; 0 for no validation.
         callbacks: called after every chunk.
-        saver: of the run's checkpoints; None for a run without.
+        saver: saves the run's checkpoints; None for a run without.
         progress: show a progress bar.
-        compile_seconds: what compilation has taken.
+        compile_seconds: how long compilation took.
     """
     now, failed = _first_position(start.pop(), saver, steps), -1
     stopped = "already finished" if now.step == steps else "finished"
@@ -122,7 +123,7 @@ def drive(
                 chunk = run.record(infos, num)
                 if run.validate is not None:
                     chunk[VALIDATION] = np.full(num, np.nan, np.float32)
-                # Members are taken back one by one inside the program.
+                # Members are reverted one by one inside the program.
                 good = num if run.axis else _good_steps(chunk["objective"], bool(finite))
                 if good < num:
                     now, failed, stopped = _recovered(run, before, now, chunk, good)
@@ -154,15 +155,15 @@ def drive(
 
 
 def _first_position(state: Any, saver: Saver | None, steps: int) -> Position:
-    """Where a run begins: at its start, or at the last checkpoint."""
+    """Where a run begins: at its start or at its last checkpoint."""
     saved = None if saver is None else saver.restore(state, steps)
     return Position(state, 0, ()) if saved is None else Position(saved.state, saved.step, (saved.history,))
 
 
 def _good_steps(objective: np.ndarray, finite: bool) -> int:
-    """Steps of a chunk to keep: those before the update that led to the first non-finite objective or state.
+    """How many steps of a chunk are good: those before the update that led to the first non-finite objective or state.
 
-    -1 where that update was the last one of the chunk before.
+    -1 if that update was the last one of the previous chunk.
     """
     bad = np.flatnonzero(~np.isfinite(objective))
     if bad.size:
@@ -171,7 +172,7 @@ def _good_steps(objective: np.ndarray, finite: bool) -> int:
 
 
 def _recovered(run: Run, before: Position, now: Position, chunk: History, good: int) -> tuple[Position, int, str]:
-    """The last good position, the step that failed and the words for it; by replay from a position that was kept."""
+    """The last good position, the step that failed and a sentence on it, found by replay from an earlier position."""
     start = now if good >= 0 else before
     last = max(now.step + good, start.step)
     state, step = _last_finite(run.advance, start.state, start.step, last)
@@ -188,11 +189,11 @@ def _recovered(run: Run, before: Position, now: Position, chunk: History, good: 
 
 
 def _last_finite(advance: Callable, state: Any, start: int, step: int) -> tuple[Any, int]:
-    """The state after ``step`` steps, or the last finite one before, by replay from ``state`` after ``start`` steps."""
+    """The state after ``step`` steps, or the last finite one before, by replay from ``state`` at step ``start``."""
     new_state, _, finite = advance(state, start, step - start)
     if finite:
         return new_state, step
-    # A part of the state that the objective does not see (running statistics) may have failed earlier.
+    # A part of the state that does not enter the objective (running statistics) may have failed earlier.
     good, bad = start, step
     while bad - good > 1:
         middle = (good + bad) // 2

@@ -1,4 +1,4 @@
-"""The one training loop: any method, on a data set on the device or one that streams, on one device or many."""
+"""The one training loop: any method, on data in memory or a stream, on one device or several."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def fit(
     """Run a method for a number of steps.
 
     Steps run in compiled chunks, with batches gathered and transformed inside the program; progress, history and
-    callbacks come between chunks. The result depends on ``key`` and not on ``chunk_size``. Memory: three copies of the
-    method's state, since the starts of this chunk and of the one before are kept to fall back on; see
+    callbacks come between chunks. The result depends on ``key``, not on ``chunk_size``. Memory: three copies of the
+    method's state, since the starts of this chunk and of the previous one are kept to fall back on; see
     :func:`~bayestl.estimate_memory`.
 
     Args:
@@ -54,26 +54,27 @@ def fit(
         params: where to start.
         data: the training data, from ``bayestl.data``.
         steps: number of steps.
-        epochs: in the place of ``steps``, the number of passes over the data, each of ceil(N / batch_size) steps: the
-            last batch of an epoch is filled up from its beginning.
-        batch_size: examples per step, 1 to N; by default 64, or N where that is less.
+        epochs: instead of ``steps``, the number of passes over the data, each of ceil(N / batch_size) steps: the last
+            batch of an epoch is filled up with examples from its beginning.
+        batch_size: examples per step, 1 to N; by default 64, or N if that is less.
         transform: ``(key, batch) -> batch``, augmentation, inside the compiled program.
-        validate: validation data, as ``data``, or a :class:`~bayestl.Batch`, whose weights count. After every ``every``
-            steps their mean negative log likelihood, nats per example, enters ``history["validation_nll"]``, which has
-            an entry for each step and is NaN at the others. What is scored is the network without dropout at one set of
-            parameters: the ``params`` of the method's state (MAP, SWAG's optimizer, the chain of SGLD and SGHMC), or
-            the ``mean`` of its Gaussian (VI, IVON), with the network's state at that step. No posterior is averaged
-            over: to score it, use a callback. ``transform`` is not applied; examples are ``batch_size`` at a time.
-        every: steps between validations, by default an epoch. Chunks end there, so a stream is read anew after each
-            validation where ``chunk_size`` does not divide ``every``.
+        validate: validation data, like ``data``, or a :class:`~bayestl.Batch`, whose weights count. After every
+            ``every`` steps their mean negative log likelihood, in nats per example, is stored in
+            ``history["validation_nll"]``, which has one entry per step and is NaN at all other steps. The score is that
+            of the network without dropout at one set of parameters: the ``params`` of the method's state (MAP, SWAG's
+            optimizer, the chain of SGLD and SGHMC), or the ``mean`` of its Gaussian (VI, IVON), with the network's
+            state at that step. It does not average over the posterior; use a callback to score that. ``transform`` is
+            not applied, and examples are scored ``batch_size`` at a time.
+        every: steps between validations, by default an epoch. Chunks end there. If ``chunk_size`` does not divide
+            ``every``, a stream is therefore reopened after each validation.
         chunk_size: steps between reports.
-        callbacks: functions of :class:`Progress`, called after each chunk; True ends the run. What they remember is
-            their own: a run that goes on from a checkpoint does not call them for the steps before it.
-        checkpoint: save the run as it goes, and go on from the last checkpoint when there is one.
+        callbacks: functions of :class:`Progress`, called after each chunk; a run ends when one returns True. They are
+            not saved: a run that continues from a checkpoint does not call them for the steps before it.
+        checkpoint: save the run as it goes, and continue from the last checkpoint if there is one.
         sharding: how a batch lies on a mesh of Auto axes, ``NamedSharding(mesh, PartitionSpec("data"))``: every device
-            then works on its part of each batch, and the result is that of one device to rounding. Parameters stay as
-            they were placed (:func:`~bayestl.shard_params`), or are replicated; priors and states are laid out alike.
-            Arrays given are the same in every process.
+            then works on its part of each batch, and the result is that of a single device up to rounding. Parameters
+            stay where they were placed (:func:`~bayestl.shard_params`), or are replicated; priors and states are placed
+            likewise. All processes have to give the same arrays.
         progress: show a progress bar.
 
     Raises:
@@ -107,7 +108,7 @@ def fit(
         every = check_every(every, steps, steps_per_epoch(data, batch_size))
         check_validate(inference, params, validate, inputs)
     elif every is not None:
-        raise ValueError(f"every is {every}, but there are no data to validate on; give validate, or leave it out")
+        raise ValueError(f"every is {every}, but there are no data to validate on; give validate, or leave every out")
     keys = split_key(key)
     prepared = prepare(inference.init, inference.step, keys, params, sharding, capacity, batch_size, transform)
 

@@ -1,4 +1,4 @@
-"""Many runs at once: settings and seeds as members of one compiled program."""
+"""Many runs at once: settings and seeds as the members of one compiled program."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def fit_many(
 ) -> ManyResult:
     """Run a method for many settings and seeds in one compiled program, each member as :func:`fit` would run it.
 
-    Settings are traced: learning rates, prior scales, kappa and T vary between members without compiling again, as long
-    as the prior is built from them inside ``make_inference``. A member that becomes non-finite is frozen at the state
-    before the step that failed and reported in ``failed``, while the others go on.
+    Settings are traced: learning rates, prior scales, kappa and T can vary between members without recompilation, as
+    long as the prior is built from them inside ``make_inference``. A member that becomes non-finite is frozen at the
+    state before the step that failed and reported in ``failed``, while the others continue.
 
     Args:
         keys: (M,) keys, one per member.
@@ -59,25 +59,26 @@ def fit_many(
         settings: pytree of arrays with a leading axis M, one entry per member; None where members differ in their keys
             alone.
         params: where to start.
-        data: the training data. Members order data on the device each by its own key. They share the batches of a
-            stream, in the order that the first of ``keys`` gives, since a stream is read once for all of them.
+        data: the training data. If they are in memory, each member orders them by its own key. The batches of a stream
+            are shared, in the order given by the first of ``keys``, since a stream is read once for all members.
         steps: number of steps.
-        epochs: in the place of ``steps``, as :func:`fit`.
-        batch_size: examples per step, 1 to N; by default 64, or N where that is less.
+        epochs: instead of ``steps``, as in :func:`fit`.
+        batch_size: examples per step, 1 to N; by default 64, or N if that is less.
         transform: ``(key, batch) -> batch``, inside the compiled program.
         chunk_size: steps between reports.
         callbacks: functions of :class:`Progress`, called after each chunk; True ends all runs.
-        checkpoint: save all members as they go, and go on from the last checkpoint when there is one, as :func:`fit`.
+        checkpoint: save all members as they go, and continue from the last checkpoint if there is one, as in
+            :func:`fit`.
         progress: show a progress bar.
-        params_axis: 0 when every member has a start of its own, in leaves with a leading axis M; None when shared.
-        data_axis: 0 when every member has data of its own (``data.stack``); None when shared.
-        vectorize: how members share a device: ``jax.vmap`` side by side, :func:`sequentially` one after another. By
-            default side by side; but one after another on CPUs where a network has convolutions, or where the states
-            would leave the cache.
-        devices: devices over which members are spread; by default all that there are.
+        params_axis: 0 if every member has its own start, in leaves with a leading axis M; None if they share one.
+        data_axis: 0 if every member has its own data (``data.stack``); None if they share them.
+        vectorize: how members share a device: ``jax.vmap`` for side by side, :func:`sequentially` for one after
+            another. The default is side by side, except on CPUs if the network has convolutions, or if the states would
+            not fit into the cache.
+        devices: the devices over which members are spread; by default all.
 
     Raises:
-        TypeError: a stream where every member is to have data of its own.
+        TypeError: a stream, if every member is to have its own data.
         ValueError: leading axes that differ, and whatever :func:`fit` raises.
 
     Warns:
@@ -172,7 +173,7 @@ def fit_many(
 
 @contextlib.contextmanager
 def _opened(data: Any, keys: Key, batch_size: int, capacity: int, spread: Spread) -> Iterator[Callable[[int], Any]]:
-    """The function from a step to the data that members share, on their devices; it gives None for None."""
+    """The function from a step to the data that members share, on their devices; it returns None for None."""
     if data is None:
         yield lambda start: None
         return
@@ -217,7 +218,7 @@ def _check_axis(name: str, tree: Any, axis: int | None, num_members: int) -> Non
 
 
 def _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform) -> None:
-    """Build the first member outside the program, so that its own checks see numbers, and check all data against it."""
+    """Build the first member outside the program, where its checks see numbers, and check all data against it."""
     first = make_inference(jax.tree.map(lambda x: x[0], settings))
     warn_of_size(first, data.num_examples, stacklevel=3)
     first = sized(first, data.num_examples)

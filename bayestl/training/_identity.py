@@ -1,4 +1,4 @@
-"""What makes a run the same run: its program, numbers, data, start and settings, as digests that can be compared."""
+"""What identifies a run: its program, numbers, data, start and settings, as digests that can be compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = 2
 
 _SAMPLED_ROWS = 16
 _WHERE = ("version", "jax", "devices")
-# Compared in this order, so that the plainest difference is the one that is named.
+# Compared in this order: the most obvious difference is the one that gets named.
 _COMPARED = (
     ("key", "was started with another key, which orders the data"),
     ("num_examples", "saw another number of examples"),
@@ -50,18 +50,18 @@ def describe_run(
     member_state: Any = None,
     own_data: bool = False,
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on from a checkpoint, in words that JSON can hold.
+    """What must be the same for a run to continue from a checkpoint, as JSON values.
 
     Args:
         make_step: numbers -> the method's step.
         numbers: arrays that the step takes.
         state: the start.
-        key: of the run.
-        data: the data set: all of it counts where it is held, a sample of its rows where it is read.
+        key: the run's key.
+        data: the data set; all of it counts if it is in memory, a sample of its rows if it is a stream.
         batch_size: examples per step.
-        transform: of a batch.
-        member_state: of many members, the method's states, which have a leading axis of members as numbers have.
-        own_data: whether data have such an axis too.
+        transform: the function applied to each batch.
+        member_state: for many members, the method's states, which have a leading member axis, as the numbers do.
+        own_data: whether the data have such an axis too.
     """
     from bayestl import __version__
 
@@ -83,12 +83,12 @@ def describe_run(
 
 
 def compare(saved: dict[str, Any], run: dict[str, Any], where: str) -> None:
-    """Raise :class:`OtherRun` where two descriptions differ; warn where only the surroundings do.
+    """Raise :class:`OtherRun` if two descriptions differ; only warn if just the environment does.
 
     Args:
-        saved: of the checkpoint.
-        run: of the run that asks for it.
-        where: what the checkpoint is called, for messages.
+        saved: the checkpoint's description.
+        run: that of the run that wants to continue from it.
+        where: the checkpoint's name, for messages.
     """
     fix = "give this run a directory of its own, or the arguments of the one that was saved"
     if saved.get("format") != FORMAT:
@@ -112,17 +112,17 @@ def compare(saved: dict[str, Any], run: dict[str, Any], where: str) -> None:
     for name in moved:
         warnings.warn(
             f"{where} was written by {name} {saved[name]}, and this is {run[name]}; the run goes on, but its last bits "
-            "may differ from those of a run never stopped",
+            "may differ from those of an uninterrupted run",
             RuntimeWarning,
             stacklevel=6,
         )
-    # Another version traces the same step to another program.
+    # Another version may trace the same step to another program.
     if not moved and saved["program"] != run["program"]:
         raise OtherRun(f"{where} {_PROGRAM}; {fix}")
 
 
 def digest(leaves: Iterable[Any]) -> str:
-    """Of all numbers of some arrays, with their shapes and dtypes. Arrays that lie elsewhere too are left out."""
+    """A digest of all numbers of some arrays, with their shapes and dtypes, except arrays partly held elsewhere."""
     total = hashlib.blake2b(digest_size=16)
     for leaf in leaves:
         if not _tree.is_concrete(leaf) or not getattr(leaf, "is_fully_addressable", True):
@@ -158,7 +158,7 @@ def _program_digest(
     transform: Callable | None,
     own_data: bool,
 ) -> str:
-    """Of the traced step (of one member), with every constant in it."""
+    """A digest of the traced step (of one member), including every constant in it."""
     lead = 0 if member_state is None else 1
     arrays, static = partition((numbers, member_state if lead else state))
     shapes = [jax.ShapeDtypeStruct(np.shape(x)[lead:], jax.numpy.result_type(x)) for x in arrays]
@@ -179,7 +179,7 @@ def _program_digest(
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:
-    """Arrays that a traced program holds, those of the programs inside it included."""
+    """The arrays that a traced program contains, including those of the programs inside it."""
     yield from getattr(jaxpr, "consts", ())
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         yield from (x.val for x in equation.invars if np.ndim(getattr(x, "val", 0)))

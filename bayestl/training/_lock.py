@@ -16,15 +16,15 @@ NAME = "bayestl.lock"
 
 
 class Lock:
-    """Held from construction to :meth:`release`, or until the process ends, however it ends.
+    """A lock, held from construction to :meth:`release`, or until the process ends in any way.
 
-    Where the system or the file system knows no such locks there is none.
+    If the operating system or the file system has no such locks, nothing is locked.
 
     Args:
-        directory: what is locked; it exists.
+        directory: the directory to lock, which exists.
 
     Raises:
-        ValueError: another run holds it; the message says which process on which host, and since when.
+        ValueError: another run holds the lock; the message says which process on which host, and since when.
     """
 
     def __init__(self, directory: Path):
@@ -55,7 +55,7 @@ class Lock:
         file.flush()
 
     def release(self) -> None:
-        """Let others in. The file stays, since removing it could let in two."""
+        """Release the lock. The file stays, since removing it could let two runs in."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -63,7 +63,7 @@ class Lock:
 
 
 def _owner(file: IO[str]) -> str:
-    """Who holds it, as far as the file says so."""
+    """Who holds the lock, as far as the file says."""
     try:
         file.seek(0)
         fields = json.load(file)

@@ -39,7 +39,7 @@ def split_key(key: Key) -> Keys:
 
 
 class Span(NamedTuple):
-    """Which steps a program runs: from ``start``, ``num`` of them; or the one that is ``num`` steps after ``start``."""
+    """Which steps a program runs: ``num`` steps from ``start`` on; or the single step number ``start + num``."""
 
     start: Any
     num: Any
@@ -49,10 +49,10 @@ class Recipe(NamedTuple):
     """The static part of a run's programs.
 
     Attributes:
-        make_step: what differs between runs of one program -> the method's step.
+        make_step: from what differs between runs of one program to the method's step.
         capacity: the most steps of a chunk.
         batch_size: examples per step.
-        transform: of a batch, or None.
+        transform: the function applied to each batch, or None.
         placement: where batches and state lie on a mesh, or None.
     """
 
@@ -64,10 +64,10 @@ class Recipe(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """What the programs of one run take besides its state, the same at every step.
+    """What the programs of one run take besides its state; the same at every step.
 
     Attributes:
-        numbers: what ``make_step`` takes.
+        numbers: the argument of ``make_step``.
         keys: the streams of randomness.
         data: the data set, or a window of a stream.
     """
@@ -78,7 +78,7 @@ class Arguments(NamedTuple):
 
 
 def rows_of_chunk(recipe: Recipe, arguments: Arguments, start: Any) -> jax.Array:
-    """What the batches of the steps from ``start`` on are gathered from, leading axis ``capacity``."""
+    """What the batches of the steps from ``start`` on are gathered from, with leading axis ``capacity``."""
     _, keys, data = arguments
     rows = data.indices(keys.order, start, recipe.capacity, recipe.batch_size)
     return rows if recipe.placement is None else recipe.placement.rows(rows)
@@ -99,7 +99,7 @@ def one_step(recipe: Recipe, arguments: Arguments, state: Any, rows: jax.Array, 
 def step_into(
     recipe: Recipe, arguments: Arguments, state_and_infos: Any, rows: jax.Array, span: Span
 ) -> tuple[Any, Any]:
-    """:func:`one_step`, its infos written to their row of ``infos``."""
+    """:func:`one_step`, with its infos written to their row of ``infos``."""
     state, infos = state_and_infos
     new_state, info = one_step(recipe, arguments, state, rows, span)
     infos = jax.tree.map(lambda buffer, x: buffer.at[span.num].set(x), infos, info)
@@ -119,10 +119,10 @@ def empty_infos(recipe: Recipe, arguments: Arguments, state: Any) -> Any:
 
 
 def run_chunk(recipe: Recipe, arguments: Arguments, state: Any, span: Span) -> tuple[Any, Any]:
-    """``span.num`` <= ``capacity`` steps of a method as one loop; the new state, and infos of ``capacity`` rows.
+    """``span.num`` <= ``capacity`` steps of a method as one loop; the new state, and infos with ``capacity`` rows.
 
     The number of steps is not part of the program: a full chunk, the remainder at the end and the replay after a
-    failure run the same compiled code.
+    failure all run the same compiled code.
     """
     rows = rows_of_chunk(recipe, arguments, span.start)
     infos = empty_infos(recipe, arguments, state)
@@ -134,7 +134,7 @@ def run_chunk(recipe: Recipe, arguments: Arguments, state: Any, span: Span) -> t
 
 
 def as_seen(examples: Batch, transform: Transform | None) -> tuple[Any, Any]:
-    """Inputs and targets as a step sees them, for a check: shapes where a transform changes them, else values."""
+    """Inputs and targets as a step sees them, for checks: only their shapes if there is a transform, else values."""
     if transform is None:
         return examples.inputs, examples.targets
     transformed = jax.eval_shape(transform, jax.random.key(0), examples)
@@ -148,7 +148,7 @@ def as_seen(examples: Batch, transform: Transform | None) -> tuple[Any, Any]:
 def all_finite(tree: Any) -> jax.Array:
     """Whether every floating-point number in a pytree is finite, a scalar.
 
-    Rings are not looked at: what was added last is elsewhere in the state too, and what was added before was finite.
+    Rings are not checked: the latest entry is elsewhere in the state too, and all earlier ones were finite.
     """
     leaves = [x for x in jax.tree.leaves(tree, is_leaf=is_ring) if not is_ring(x)]
     checks = [jnp.all(jnp.isfinite(x)) for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]

@@ -29,19 +29,19 @@ from bayestl.training._programs import compiled, program, trace
 from bayestl.training._ring import if_else
 
 Vectorize = Callable[[Callable], Callable]
-"""From the function of one member to that of all, as ``jax.vmap``."""
+"""From a function of one member to a function of all, like ``jax.vmap``."""
 
 CACHE_BYTES = 4 * 2**20
-"""States of members side by side on one CPU device that stay in its cache; beyond it they go one after another."""
+"""How large the states of members side by side may be to stay in a CPU's cache; if larger, they run one by one."""
 
 
 def sequentially(member: Callable) -> Callable:
-    """Members one after another, as ``jax.vmap`` runs them side by side: for :func:`fit_many`."""
+    """Runs members one after another, where ``jax.vmap`` runs them side by side; for :func:`fit_many`."""
     return lambda *args: jax.lax.map(lambda xs: member(*xs), args)
 
 
 class Members(NamedTuple):
-    """What differs between members; every leaf has a leading axis M. None where it is shared."""
+    """What differs between members; every leaf has a leading axis M. None for what they share."""
 
     settings: Any
     keys: Any
@@ -50,11 +50,11 @@ class Members(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """A member as it goes.
+    """A member during the run.
 
     Attributes:
-        state: of the method.
-        failed: the step that was not finite, where the member is frozen, or -1.
+        state: the method's state.
+        failed: the step that was not finite, at which the member was frozen; or -1.
         count: steps taken.
     """
 
@@ -74,7 +74,7 @@ class Sized(NamedTuple):
 
 
 class Guarded(NamedTuple):
-    """A member's step, which is taken back where it leads to what is not finite."""
+    """A member's step, which is undone if it leads to something that is not finite."""
 
     make_inference: Callable[[Any], Inference]
 
@@ -92,11 +92,11 @@ class Guarded(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """How members share the devices: each has its part of them, in their order, and maps over it.
+    """How members share the devices: each device has its part of the members, in order, and maps over them.
 
     Attributes:
-        devices: over which members are spread.
-        vectorize: how the members of one device are mapped; None where a device has one.
+        devices: the devices over which members are spread.
+        vectorize: how to map over the members of one device; None if a device has only one.
     """
 
     devices: tuple[Any, ...]
@@ -123,7 +123,7 @@ class Spread(NamedTuple):
         return mapped(sharded, shared)
 
     def place(self, tree: Any, shared: bool = False) -> Any:
-        """Arrays with a leading member axis, or shared ones, where the programs take them."""
+        """Arrays with a leading member axis, or shared ones, placed where the programs expect them."""
         if len(self.devices) == 1:
             return tree if tree is None else jax.device_put(tree, self.devices[0])
         sharding = NamedSharding(self.mesh, PartitionSpec() if shared else PartitionSpec("members"))
@@ -182,7 +182,7 @@ def _step(plural: Plural, members: Members, shared: Any, carry_and_infos: Any, r
 
 
 def _turn(spread: Spread, tree: Any, number: Any) -> Any:
-    """The members whose turn it is, one for each device."""
+    """The members whose turn it is, one per device."""
 
     def local(x: jax.Array, number: Any) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, number, 1)
@@ -191,28 +191,28 @@ def _turn(spread: Spread, tree: Any, number: Any) -> Any:
 
 
 def _all_turns(spread: Spread, trees: list[Any]) -> Any:
-    """Members in their places again."""
+    """Members back in their places."""
     return _on_parts(spread, lambda *trees: jax.tree.map(lambda *xs: jnp.concatenate(xs), *trees), tuple(trees), ())
 
 
 def _on_parts(spread: Spread, function: Callable, sharded: tuple, shared: tuple) -> Any:
-    """``function`` of the part of the members that each device has."""
-    # As a map that leaves the members of a device together.
+    """``function`` of each device's part of the members."""
+    # Written as a map that keeps the members of a device together.
     return Spread(spread.devices, lambda f: f).over(function, sharded, shared)
 
 
 class MemberChunks:
     """Chunks of steps of all members, compiled at construction.
 
-    On CPUs members go one after another, each for a whole chunk, where side by side they would be slow: networks with
-    convolutions, whose kernels then differ between the members, and states that would not stay in the cache.
+    On CPUs members run one after another, each for a whole chunk, if they would be slow side by side: networks with
+    convolutions, whose kernels would then differ between members, and states that would not fit into the cache.
 
     Args:
-        recipe: of one member's programs.
-        vectorize: how members share a device; None to choose.
-        devices: over which members are spread.
+        recipe: that of one member's programs.
+        vectorize: how members share a device; None to choose automatically.
+        devices: the devices over which members are spread.
         members: what differs, placed on the devices.
-        shared: the data that all share, or the first window of a stream; None.
+        shared: the data that all share, or the first window of a stream; None if they share none.
         carry: the start.
     """
 
@@ -270,7 +270,7 @@ class MemberChunks:
         if not self._by_step:
             return self._whole(members, shared, carry, Span(np.int32(start), np.int32(num)))
         rows = self._rows(members, shared, np.int32(start))
-        # The steps overwrite in place what they start from, and the caller goes on to hold it.
+        # The steps overwrite their start in place, but the caller still holds it.
         now = (jax.tree.map(jnp.copy, carry), self._empty(members, shared, carry))
         for i in range(num):
             now = self._step(members, shared, now, rows, Span(np.int32(start), np.int32(i)))

@@ -1,4 +1,4 @@
-"""What a run will take of a device's memory, from the compiler's own plan, before anything is allocated."""
+"""How much of a device's memory a run will take, from the compiler's own plan, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class MemoryEstimate(NamedTuple):
     """Bytes on each device during :func:`~bayestl.fit`. ``print`` shows a table.
 
     Attributes:
-        method: what the method holds on to: prior, likelihood, tempers.
+        method: what the method keeps: prior, likelihood, tempering.
         data: the data set, or three windows of a stream: the last two, and the one being read.
         start: the parameters that the run started from, which the caller holds.
-        states: three copies of the method's state: the one being made, and the starts of this chunk and the one before,
-            to fall back on.
-        scratch: what the compiled program needs for itself: gradients, activations, updates.
+        states: three copies of the method's state: the one being computed, and the starts of this chunk and of the
+            previous one, to fall back on.
+        scratch: what the compiled program itself needs: gradients, activations, updates.
         history: the infos of a chunk.
     """
 
@@ -61,22 +61,21 @@ def estimate_memory(
 
     ``total = method + data + start + 3 state + scratch + history``
 
-    What a run allocates only in
-    between is not in it: the copies of a checkpoint on its way to disk (one state, on the host), the prior's own
-    construction (for rank k a second set of k columns), and the compiler itself.
+    It does not include what a run allocates only temporarily: the copy of a checkpoint on its way to disk (one state,
+    on the host), the construction of the prior (for rank k a second set of k columns), and the compiler itself.
 
     Args:
-        inference: the method. Its arrays are not read: those of a log joint made by ``jax.eval_shape`` will do.
+        inference: the method. Its arrays are not read; a log joint made by ``jax.eval_shape`` will do.
         params: where to start; shapes (``jax.eval_shape``) will do.
         data: the training data.
         batch_size: as for ``fit``.
         transform: as for ``fit``.
         chunk_size: as for ``fit``.
-        sharding: as for ``fit``; the estimate is then for each device, with parameters as they were placed.
+        sharding: as for ``fit``; the estimate is then per device, with parameters where they were placed.
 
     Raises:
         ValueError: a batch size, a chunk size or a sharding that does not fit.
-        NotImplementedError: a backend whose compiler does not tell.
+        NotImplementedError: a backend whose compiler does not report it.
 
     Example:
         >>> net = btl.nets.mlp(jax.random.key(0), (100, 50, 2))
@@ -93,7 +92,7 @@ def estimate_memory(
     arrays, static_init = partition(inference.init)
 
     def init(key: Key, params: Params) -> Any:
-        # Arrays are arguments and not constants, so that shapes will do for them.
+        # Arrays are arguments, not constants, so their shapes are enough.
         return jax.eval_shape(lambda xs, key, params: static_init.combine(xs)(key, params), arrays, key, params)
 
     params = jax.tree.map(_shape, params)
@@ -103,7 +102,7 @@ def estimate_memory(
         first = window(0)
         plan = Chunks(prepared, first).main.memory_analysis()
     if plan is None:
-        raise NotImplementedError(f"the {jax.default_backend()} compiler does not say what memory a program takes")
+        raise NotImplementedError(f"the {jax.default_backend()} compiler does not report a program's memory")
     windows = 1 if isinstance(first, type(data)) else 3
     size = {"data": windows * _bytes(first), "state": _bytes(prepared.state), "method": _bytes(prepared.numbers)}
     return MemoryEstimate(

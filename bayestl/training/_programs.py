@@ -1,7 +1,7 @@
-"""Compiled programs: found again by what they compute, and only the latest of them held.
+"""Compiled programs: looked up by what they compute; only the latest ones are kept.
 
-A method that is made anew, with a fresh ``optax.adam(...)``, holds new functions, so that JAX takes it for another one.
-It is traced again; but where the traced program is the same, letter by letter, the compiled one serves it.
+A new method, with a fresh ``optax.adam(...)``, contains new functions, so JAX takes it for a different one and traces
+it again. But if the traced program is the same, letter for letter, the compiled program is reused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.stages import Compiled, Traced
 from bayestl._dispatch import equations
 
 MAX_PROGRAMS = 16
-"""How many programs are held. A run takes one to three."""
+"""How many programs are kept. A run uses one to three."""
 
 _MAX_CONSTANTS = 2**24
 _compiled: OrderedDict[Any, Compiled] = OrderedDict()
@@ -37,7 +37,7 @@ def trace(function: Callable, static: Any, *args: Any, donate: tuple[int, ...] =
 
     Args:
         function: a function of the module level.
-        static: hashable; what is no array.
+        static: everything that is not an array; hashable.
         args: arrays, or their shapes.
         donate: numbers of arguments, ``static`` not counted, whose memory the program may use for what it returns.
     """
@@ -45,18 +45,18 @@ def trace(function: Callable, static: Any, *args: Any, donate: tuple[int, ...] =
 
 
 def compiled(traced: Traced, *args: Any) -> Compiled:
-    """The program, compiled for these arguments, or one from before that computes the same at the same place."""
+    """The program, compiled for these arguments, or an earlier one that computes the same on the same devices."""
     lowered = traced.lower()
     jaxpr: Any = traced.jaxpr
     constants = _constants(jaxpr)
-    # The text of a program does not tell one function on the host from another.
+    # The text of a program does not distinguish between functions on the host.
     calls_host = any("callback" in equation.primitive.name for equation in equations(jaxpr))
     if calls_host or sum(x.nbytes for x in constants) > _MAX_CONSTANTS:
         return lowered.compile()
     digest = hashlib.sha256(lowered.as_text().encode())
     for constant in constants:
         digest.update(str(constant.dtype).encode() + constant.tobytes())
-    # What the text does not tell: types on JAX's side (kinds of keys, weak types), containers, devices.
+    # What the text does not show: types known only to JAX (kinds of keys, weak types), containers, devices.
     types = tuple(map(repr, (*jaxpr.in_avals, *jaxpr.out_avals)))
     places = tuple(str(getattr(x, "sharding", None)) for x in jax.tree.leaves(args))
     default = str(jax.config.jax_default_device)  # pyright: ignore[reportAttributeAccessIssue]
@@ -76,7 +76,7 @@ def program(function: Callable, static: Any, *args: Any, donate: tuple[int, ...]
 
 
 def _constants(jaxpr: Any) -> list[np.ndarray]:
-    """The arrays that a traced program holds besides its arguments, on the host."""
+    """The arrays that a traced program contains besides its arguments, on the host."""
     arrays = list(jaxpr.consts)
     for equation in equations(jaxpr):
         arrays += [x.val for x in equation.invars if getattr(x, "val", None) is not None and np.ndim(x.val)]

@@ -19,7 +19,7 @@ class Progress(NamedTuple):
         step: steps taken so far.
         history: the method's infos of this chunk's steps, name to array (steps in the chunk, ...).
         state: the method's state; for ``fit_many`` with a leading member axis.
-        posterior: function that gives the posterior so far.
+        posterior: function that returns the posterior so far.
     """
 
     step: int
@@ -33,12 +33,12 @@ Callback = Callable[[Progress], bool | None]
 
 
 def ask(callbacks: Sequence[Callback], event: Progress) -> bool:
-    """Call every callback; whether one of them ends the run."""
+    """Call every callback; returns whether one of them ends the run."""
     return any([callback(event) is True for callback in callbacks])
 
 
 def join(chunks: Sequence[History], axis: int = 0) -> History:
-    """Histories of chunks, one after another; NaN in those that lack a score which others have."""
+    """Histories of chunks, concatenated; NaN where a chunk lacks a score that others have."""
     names = dict.fromkeys(name for chunk in chunks for name in chunk)
     return {name: np.concatenate([_column(chunk, name) for chunk in chunks], axis=axis) for name in names}
 
@@ -48,11 +48,11 @@ def _column(chunk: History, name: str) -> np.ndarray:
 
 
 class EarlyStopping:
-    """A callback that ends a run when a validation score no longer falls, and remembers the best posterior.
+    """A callback that ends a run when a validation score stops falling, and remembers the best posterior.
 
     Args:
         evaluate: posterior -> number, lower is better, on validation data.
-        patience: chunks without improvement that are borne.
+        patience: after how many chunks without improvement the run ends.
 
     Attributes:
         best: the posterior with the lowest score so far.
@@ -68,7 +68,7 @@ class EarlyStopping:
         self.best_score, self.best_step = float("inf"), 0
 
     def __call__(self, event: Progress) -> bool:
-        """Score the posterior so far; True when patience is at an end."""
+        """Score the posterior so far; True once patience is exhausted."""
         posterior = event.posterior()
         score = float(self._evaluate(posterior))
         if score < self.best_score:

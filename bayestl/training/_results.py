@@ -1,4 +1,4 @@
-"""What a run gives back, and what many runs do."""
+"""The results of one run, and of many."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from bayestl.training._progress import History
 
 
 class FitResult(NamedTuple):
-    """What a run gives.
+    """The result of a run.
 
     Attributes:
         posterior: the method's posterior.
         state: the method's last good state.
         history: the method's infos, name to array with one entry per step; for a run with ``validate`` also
             "validation_nll", NaN at steps after which there was no validation.
-        steps: steps taken (of which the results are kept).
-        stopped: why the run ended: "finished", "already finished" (in the checkpoint that was found), "callback",
-            "interrupted", or the words on what went wrong.
-        seconds: wall-clock seconds, compilation left out.
+        steps: steps taken that led to this result.
+        stopped: why the run ended: "finished", "already finished" (in its checkpoint), "callback", "interrupted", or a
+            sentence on what went wrong.
+        seconds: wall-clock seconds, without compilation.
         compile_seconds: seconds until the program was ready.
         failed: the step whose objective or new state was not finite, or -1.
         member: its number among the members of ``fit_many``; None for a run of ``fit``.
@@ -44,7 +44,7 @@ class FitResult(NamedTuple):
 
     @property
     def params(self) -> Params:
-        """The posterior's one set of parameters: the point, or the mean."""
+        """The posterior as one set of parameters: the point, or the mean."""
         return _params(self.posterior)
 
     @property
@@ -56,11 +56,11 @@ class FitResult(NamedTuple):
         """Write the posterior to one file, with the network's state; :func:`~bayestl.load` reads it.
 
         Args:
-            path: where to; an existing file is replaced.
-            settings: any JSON object, beside the run's steps, why it stopped, and its seconds.
+            path: the file; an existing one is replaced.
+            settings: any JSON object, stored with the run's steps, why it stopped, and its seconds.
 
         Raises:
-            TypeError: a posterior of a kind that files do not hold; settings that are no JSON.
+            TypeError: a kind of posterior that cannot be saved; settings that are not JSON.
         """
         run = {name: getattr(self, name) for name in ("steps", "stopped", "seconds", "compile_seconds")}
         save(path, self.posterior, net_state=self.net_state, settings={**run, **(settings or {})})
@@ -74,16 +74,16 @@ class FitResult(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ManyResult:
-    """What many runs give. M is the number of members: ``len(results)``. Iteration goes over the members.
+    """The results of many runs. M is the number of members, ``len(results)``; iteration is over the members.
 
     Attributes:
         posterior: the posterior, leaves with a leading axis M.
         state: the method's states, leaves with a leading axis M.
         history: the method's infos, name to array (M, steps, ...).
-        failed: (M,), the step whose objective or new state was not finite, where the member was frozen; or -1.
+        failed: (M,), the step whose objective or new state was not finite, at which the member was frozen; or -1.
         steps: steps taken.
-        stopped: "finished", "already finished" (in the checkpoint that was found), "callback", or "interrupted".
-        seconds: wall-clock seconds for all members, compilation left out.
+        stopped: "finished", "already finished" (in the checkpoint), "callback", or "interrupted".
+        seconds: wall-clock seconds for all members, without compilation.
         compile_seconds: seconds until the program was ready.
     """
 
@@ -120,12 +120,12 @@ class ManyResult:
         return (self.member(m) for m in range(len(self)))
 
     def member(self, m: int) -> FitResult:
-        """One member's result, as :func:`~bayestl.fit` would have given it; the seconds are those of all members.
+        """One member's result, as :func:`~bayestl.fit` would return it; the seconds are those of all members.
 
-        A member that failed has the state before the step that did, and the history up to it.
+        A member that failed has the state before the step that failed, and the history up to that step.
 
         Args:
-            m: its number, 0 to M - 1; or from the end, -1 to -M.
+            m: its number, 0 to M - 1; or -1 to -M, counted from the end.
 
         Raises:
             IndexError: no such member.
@@ -158,8 +158,8 @@ class ManyResult:
         """The member with the lowest score; its number is ``.member``.
 
         Args:
-            score: posterior -> number, lower is better, on validation data. Members that failed are left out, and so
-                are scores that are NaN.
+            score: posterior -> number, lower is better, on validation data. Members that failed, and scores that are
+                NaN, are left out.
 
         Raises:
             ValueError: no member has a score.

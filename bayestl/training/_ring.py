@@ -1,4 +1,4 @@
-"""The newest of many parameter trees, in a ring on the device."""
+"""The latest of many parameter trees, in a ring buffer on the device."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bayestl._types import Params
 class Ring:
     """The last K of the trees that were added.
 
-    Every operation reads and writes one row, whatever is decided inside the program: a choice between two rings would
-    copy all of their rows at every step.
+    Every operation reads and writes one row only, whatever the program decides at run time. Choosing between two rings
+    would copy all of their rows at every step.
 
     Attributes:
         rows: leaves (K, *shape); tree i lies in row i mod K.
@@ -29,7 +29,7 @@ class Ring:
 
     @staticmethod
     def empty(params: Params, capacity: int) -> Ring:
-        """Nothing yet; ``capacity`` is K, ``params`` gives the shapes."""
+        """An empty ring; ``capacity`` is K, ``params`` gives the shapes."""
         rows = jax.tree.map(lambda x: jnp.zeros((capacity, *jnp.shape(x)), jnp.result_type(x)), params)
         return Ring(rows, jnp.zeros((), jnp.int32))
 
@@ -44,7 +44,7 @@ class Ring:
         return Ring(rows, self.count + jnp.asarray(adds, jnp.int32))
 
     def if_else(self, good: Any, before: Ring) -> Ring:
-        """This ring where ``good``, else ``before``, from which it differs by one :meth:`add` at most."""
+        """This ring if ``good``, else ``before``, from which it differs by one :meth:`add` at most."""
         row = before.count % self.capacity
         old = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, row, keepdims=False), before.rows)
         rows = self._with_row(row, lambda new, old: jnp.where(good, new, old), old)
@@ -66,12 +66,12 @@ class Ring:
 
 
 def is_ring(x: Any) -> bool:
-    """Whether a node of a state is a ring: a leaf for those who must not look at all of its rows."""
+    """Whether a node of a state is a ring: a leaf for functions that must not touch all of its rows."""
     return isinstance(x, Ring)
 
 
 def if_else(good: Any, new: Any, old: Any) -> Any:
-    """``new`` where ``good``, else ``old``, the state a step before: leaf by leaf, of rings one row."""
+    """``new`` if ``good``, else ``old``, the state one step earlier: leaf by leaf, and one row for rings."""
 
     def one(new: Any, old: Any) -> Any:
         return new.if_else(good, old) if is_ring(new) else jnp.where(good, new, old)

@@ -113,12 +113,12 @@ class Chunks:
         return Arguments(self._numbers, self._keys, data)
 
     def __call__(self, data: Any, state: Any, start: int, num: int) -> tuple[Any, Any, jax.Array]:
-        """``num`` steps from ``start`` on: the new state, infos of ``capacity`` rows, whether the state is finite."""
+        """``num`` steps from ``start`` on: the new state, infos with ``capacity`` rows, whether the state is finite."""
         arguments = self._arguments(data)
         if not self._by_step:
             return self.main(arguments, state, Span(np.int32(start), np.int32(num)))
         rows = self._rows(arguments, np.int32(start))
-        # The steps overwrite their state in place, and the caller goes on to hold the one that it gave.
+        # The steps overwrite their state in place, but the caller still holds the one that it gave.
         now = (jax.tree.map(jax.numpy.copy, state), self._empty(arguments, state))
         for i in range(num):
             now = self.main(arguments, now, rows, Span(np.int32(start), np.int32(i)))
@@ -127,7 +127,7 @@ class Chunks:
 
 
 def looped(recipe: Recipe, arguments: Arguments, state: Any, span: Span) -> tuple[Any, Any, jax.Array]:
-    """A chunk as one program, and whether the state that it leads to is finite."""
+    """A chunk as one program, and whether the resulting state is finite."""
     state, infos = run_chunk(recipe, arguments, state, span)
     return state, infos, all_finite(state)
 

@@ -1,4 +1,4 @@
-"""The score of a run on validation data, as it goes."""
+"""The score of a run on validation data during training."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def check_every(every: int | None, steps: int, steps_per_epoch: int) -> int:
 
 
 def check_validate(inference: Inference, params: Params, validate: Data | Batch | Batches, train_inputs: Any) -> None:
-    """Raise where a run cannot be scored on these data.
+    """Refuse a run that cannot be scored on these data.
 
     Args:
         inference: the method.
         params: where the run starts.
         validate: the validation data.
-        train_inputs: inputs as a step of training sees them, or their shapes.
+        train_inputs: inputs as a training step sees them, or their shapes.
 
     Raises:
         ValueError: a method without log likelihoods; data that do not fit the network or the likelihood.
@@ -85,7 +85,7 @@ class Score:
         batch_size: int,
         sharding: NamedSharding | None,
     ):
-        # Passes hold no data that are read, so that somebody has to.
+        # Passes do not keep a stream alive; this object has to.
         self._validate, self._passes = validate, batches(validate, batch_size, sharding=sharding)
         arrays, static = partition(inference.log_likelihoods)
         self._arrays = arrays if sharding is None else replicate(arrays, sharding.mesh)
@@ -94,7 +94,7 @@ class Score:
 
     def __call__(self, state: Any) -> float:
         """The score of ``state``, nats per example, each counted by its weight."""
-        # Batches are dispatched one by one and not looped over in a program: see bayestl._dispatch.
+        # Batches are dispatched one by one, not looped over in a program; see bayestl._dispatch.
         point = _point(state)
         totals = [self._program(self._arrays, *point, batch) for batch in self._passes]
         return float(np.sum([np.asarray(total, np.float64) for total in totals])) / self._weight

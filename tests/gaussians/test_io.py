@@ -476,7 +476,7 @@ HEADERS = {
     "a missing field": (lambda h, t: h.pop("notes"), "its fields are"),
     "no JSON": (lambda h, t: "{", "its header is not valid"),
     "a list": (lambda h, t: "[1]", "its format is not"),
-    "NaN": (_set("notes", float("nan")), "NaN has no place"),
+    "NaN": (_set("notes", float("nan")), "NaN is not allowed"),
     "a field twice": (lambda h, t: json.dumps(h)[:-1] + ', "notes": 1}', "a field occurs twice"),
     "deep": (lambda h, t: json.dumps(h)[:-1] + ', "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
     "deep containers": (

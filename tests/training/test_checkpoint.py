@@ -211,7 +211,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
     expected = _fit(tmp_path / "straight", steps=60)
     _cut_short(tmp_path / "run", 40)
     with pytest.warns(
-        RuntimeWarning, match="checkpoint of step 40 in run cannot be read .* falls back to the one before"
+        RuntimeWarning, match="checkpoint of step 40 in run cannot be read .* falls back to the previous one"
     ):
         again = _fit(tmp_path / "run", steps=60)
     assert np.array_equal(again.params["w"], expected.params["w"])

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "bayestl"
 
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
-    {"_arguments", "_infos", "_types", "_tree", "_rearrangement"},
+    {"_arguments", "_infos", "_limits", "_types", "_tree", "_rearrangement"},
     {"_containers", "_dispatch", "_part", "_safetensors", "_static", "_placement", "layers"},
     {"passes"},
     {

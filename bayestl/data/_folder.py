@@ -8,18 +8,18 @@ import io
 import json
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bayestl.data._class_folders import ClassFolders, class_folders
-from bayestl.data._pictures import GRAY, as_rgb, described, opened
+from bayestl.data._class_folders import ClassFolders, class_folders, in_folder
+from bayestl.data._pictures import MOST_PIXELS
 from bayestl.data._records import Records, records
+from bayestl.data._review import Review, Rules
 
-_FORMAT = 1
+_FORMAT = 2
 _REPORT = "import.json"
-_SHOWN = 8
 
 
 def folder(
@@ -29,12 +29,18 @@ def folder(
     root: str | None = None,
     skip_bad: bool = False,
     gray_to_rgb: bool = False,
+    palette_to_rgb: bool = False,
+    nested: bool = False,
+    max_bytes: int = 2**34,
+    max_pixels: int = MOST_PIXELS,
 ) -> Records:
     """Pictures in class folders, ``<path>/<class>/<picture>``, as records with random access.
 
     The first call looks at every picture and writes all of them into one array_record data set under ``cache``; later
-    calls read that, without opening the folder's files again. A folder or archive that has changed, or other options,
-    make another import beside it. Records keep the encoded bytes::
+    calls read that, without opening the folder's files again. A folder or archive that has changed (the names in it,
+    or a file's size or times, that of its last change on disk included), or other options, make another import beside
+    it. It warns of pictures whose EXIF orientation says that they are to be turned, which :func:`decode_picture` does
+    on request. Records keep the encoded bytes::
 
         {"image": bytes, "label": 0, "name": b"cat/1.jpg"}
 
@@ -42,17 +48,23 @@ def folder(
     :func:`load`, with :func:`decode_picture`.
 
     Args:
-        path: a folder of class folders, or a tar or tar.gz of one (which is read in place, never unpacked).
+        path: a folder of class folders, in which links are followed; or a tar, tar.gz, tar.bz2 or zip of one, which is
+            read in place.
         cache: where imports are kept; it takes about the space of the pictures.
         root: the folder inside ``path`` that holds the class folders, such as ``"train"``; needed where there are
             several.
         skip_bad: leave out pictures that cannot be decoded or that are not RGB; their names are then in ``skipped``.
         gray_to_rgb: store grayscale pictures as RGB ones with three equal channels.
+        palette_to_rgb: store pictures with a palette of opaque colours as RGB ones, pixel by pixel the same.
+        nested: pictures may lie in folders inside the class folders, ``<path>/<class>/<any>/<picture>``.
+        max_bytes: what an archive that is smaller may unpack to.
+        max_pixels: larger pictures are not decoded, and count as bad ones.
 
     Raises:
         FileNotFoundError: no such path.
-        ValueError: pictures that are corrupt or not RGB, named; a class without a picture; files that are not in a
-            class folder; archives with links, or with members that point outside.
+        ValueError: pictures that are corrupt, too large or not RGB, named; a class without a picture; files that are
+            not in a class folder; links that lead nowhere or in a circle, pipes; archives with links, with members that
+            point outside, with two members of one name, or that unpack to more than ``max_bytes``.
 
     Example:
         >>> import pathlib, tempfile
@@ -70,69 +82,64 @@ def folder(
     import tensorflow_datasets as catalogue
 
     path = Path(path)
-    options = {"format": _FORMAT, "root": root, "skip_bad": skip_bad, "gray_to_rgb": gray_to_rgb}
+    rules = Rules(skip_bad, gray_to_rgb, palette_to_rgb, max_pixels)
+    options = {"format": _FORMAT, "root": root, "nested": nested, **rules._asdict()}
     target = Path(cache) / f"{path.name.split('.')[0]}-{_fingerprint(path, options)}"
     if not target.exists():
-        with class_folders(path, root) as folders:
-            _import(folders, target, path.name, skip_bad, gray_to_rgb)
+        with class_folders(path, root, nested, max_bytes) as folders:
+            _import(folders, target, path.name, rules)
     skipped = tuple(json.loads((target / _REPORT).read_text())["skipped"])
     builder = catalogue.builder_from_directory(target / "pictures" / "1.0.0")
     return records(builder, "train", {"image": catalogue.decode.SkipDecoding()}, skipped)
 
 
 def _fingerprint(path: Path, options: dict[str, Any]) -> str:
-    """Short name of an import: another one when files or options change. Looks at sizes and times, not into files."""
+    """Short name of an import: another one when names, files or options change.
+
+    Looks at names, sizes and times, not into files. One of the times is that of the last change on disk, which stays
+    true where a program sets the other one back; and folders count too, since an empty one is a class without pictures.
+    """
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}; give a folder of class folders, or a tar or tar.gz of one")
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+        raise FileNotFoundError(f"there is no {path}; give a folder of class folders, or a tar or zip archive of one")
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file.relative_to(path.parent).as_posix()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    for name in in_folder(path) if path.is_dir() else [""]:
+        digest.update(f"{path.name}/{name}|".encode())
+        if not name.endswith("/"):
+            stat = (path / name).stat()
+            digest.update(f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}\n".encode())
     return digest.hexdigest()[:12]
 
 
-def _import(folders: ClassFolders, target: Path, where: str, skip_bad: bool, gray_to_rgb: bool) -> None:
+def _import(folders: ClassFolders, target: Path, where: str, rules: Rules) -> None:
     """Write the pictures, and which were left out, to ``target``, which appears all at once."""
-    bad = dict(_unusable(folders, gray_to_rgb))
-    if bad and not skip_bad:
-        raise ValueError(_complaint(where, bad, sum(map(len, folders.names.values()))))
-    usable = {label: [name for name in names if name not in bad] for label, names in folders.names.items()}
+    review = Review.of(folders, rules)
+    total = sum(map(len, folders.names.values()))
+    if review.bad and not rules.skip_bad:
+        raise ValueError(review.complaint(where, total))
+    usable = {label: [name for name in names if name not in review.bad] for label, names in folders.names.items()}
     for label, names in usable.items():
         if not names:
             raise ValueError(f"class {label!r} of {where} has no usable picture left; add some, or remove its folder")
     unfinished = target.with_name(f"{target.name}-unfinished-{uuid.uuid4().hex[:8]}")
     try:
-        _write(usable, folders.read, unfinished, gray_to_rgb)
-        (unfinished / _REPORT).write_text(json.dumps({"source": where, "skipped": sorted(bad)}))
+        _write(usable, folders.read, unfinished, review.converted)
+        (unfinished / _REPORT).write_text(json.dumps({"source": where, "skipped": sorted(review.bad)}))
         with contextlib.suppress(OSError):  # another process may have been faster; what it wrote is the same
             unfinished.rename(target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+    if review.turned:
+        warnings.warn(
+            f"{len(review.turned)} of {total} pictures of {where} are to be turned before they are shown, such as "
+            f"{review.turned[0]!r}: their EXIF orientation says so. decode_picture does it with upright=True, and "
+            "otherwise leaves them as they lie in the file",
+            stacklevel=3,
+        )
 
 
-def _unusable(folders: ClassFolders, gray_to_rgb: bool) -> Iterator[tuple[str, str]]:
-    """Names of pictures that cannot be used, and why."""
-    for name in chain.from_iterable(folders.names.values()):
-        try:
-            mode = opened(folders.read(name)).mode
-        except ValueError:
-            yield name, "cannot be decoded"
-            continue
-        if mode != "RGB" and not (gray_to_rgb and mode in GRAY):
-            yield name, f"is {described(mode)}"
-
-
-def _complaint(where: str, bad: dict[str, str], total: int) -> str:
-    listed = ", ".join(f"{name!r} {why}" for name, why in [*bad.items()][:_SHOWN])
-    more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    return (
-        f"{len(bad)} of {total} pictures of {where} cannot be used: {listed}{more}; mend or remove them, leave them "
-        "out with skip_bad=True, or make RGB of grayscale ones with gray_to_rgb=True"
-    )
-
-
-def _write(usable: dict[str, list[str]], read: Callable[[str], bytes], data_dir: Path, gray_to_rgb: bool) -> None:
+def _write(
+    usable: dict[str, list[str]], read: Callable[[str], bytes], data_dir: Path, converted: Callable[[bytes], bytes]
+) -> None:
     """Pictures as they are encoded, their labels and names, as an array_record data set of TFDS."""
     import tensorflow_datasets as catalogue
 
@@ -156,10 +163,7 @@ def _write(usable: dict[str, list[str]], read: Callable[[str], bytes], data_dir:
         def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
             pairs = ((label, name) for label, names in usable.items() for name in names)
             for number, (label, name) in enumerate(pairs):
-                encoded = read(name)
-                if gray_to_rgb and opened(encoded).mode in GRAY:
-                    encoded = as_rgb(encoded)
-                yield number, {"image": encoded, "label": label, "name": name}
+                yield number, {"image": converted(read(name)), "label": label, "name": name}
 
     builder = Pictures(data_dir=data_dir, file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints a message about a download

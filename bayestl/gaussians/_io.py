@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from bayestl import _containers, _safetensors
 from bayestl._types import Params
@@ -93,7 +90,7 @@ def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussia
         [0.25 0.25]
     """
     # The arrays are read immediately, not as part of a program, even if this is called while tracing.
-    with _opened(path) as file, _blamed(path), jax.ensure_compile_time_eval():
+    with _safetensors.opened(path, "gaussians.save") as file, jax.ensure_compile_time_eval():
         header = _header(file)
         _check_tensors(file, header)
         _warn_of_float64(path, file, header)
@@ -117,34 +114,10 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         >>> print(header.source_task, header.structure.kind, header.parameters[0].path)
         digits diagonal w
     """
-    with _opened(path) as file, _blamed(path):
+    with _safetensors.opened(path, "gaussians.save") as file:
         header = _header(file)
         _check_tensors(file, header)
     return header
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; give a file that gaussians.save wrote")
-    try:
-        with safe_open(path, framework="np") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} cannot be read as a safetensors file: it is another kind of file, or was cut short ({error})"
-        ) from error
-
-
-@contextlib.contextmanager
-def _blamed(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Say in every error which file it was."""
-    try:
-        yield
-    except RecursionError as error:
-        raise ValueError(f"{path}: its header is nested too deeply") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _header(file: Any) -> Header:

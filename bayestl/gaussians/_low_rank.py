@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
@@ -20,6 +21,8 @@ from bayestl.gaussians._roots import root_of
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
 from bayestl.gaussians._validate import checked_factor, checked_mean, checked_variances
 from bayestl.gaussians._white import above_minus_one, along, check_columns, quadratic
+
+_MOST_RANK = 4096
 
 
 @final
@@ -186,6 +189,9 @@ class LowRank(Gaussian, kind="low_rank"):
         rank = settings["rank"]
         if type(rank) is not int or rank <= 0:
             raise ValueError(f"rank {rank!r} is not a positive integer")
+        numbers = sum(math.prod(p.shape) for p in parameters)
+        if rank > max(numbers, _MOST_RANK):  # the Gram matrix of such columns takes more memory than the columns
+            raise ValueError(f"rank {rank:,} over {numbers:,} numbers; a Gaussian has no more directions than numbers")
         return Shapes({"basis": {p.path: Shape((rank, *p.shape)) for p in parameters}}, {"eigenvalues": Shape((rank,))})
 
     @classmethod

@@ -14,6 +14,8 @@ from bayestl.gaussians._header import Header, Structure, covered_by
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Storable, Stored
 from bayestl.gaussians._target import Target
 
+_MOST_LETTERS = 1 << 26
+
 
 class Expected(NamedTuple):
     """What an array of a file must look like.
@@ -71,15 +73,19 @@ def expected(header: Header) -> dict[str, Expected]:
     """Name to what is expected of it, for every array of a file.
 
     Raises:
-        ValueError: settings of a structure that are not right.
+        ValueError: settings of a structure that are not right, or names that take too much memory together.
     """
     result: dict[str, Expected] = {}
+    letters = 0  # structures on top of each other repeat the paths of all parameters, and a file may nest hundreds
     dtypes = {p.path: p.dtype for p in header.parameters}
     for structure, place in _walk(header.structure):
         shapes = _shapes(structure, header)
         for field, by_path in shapes.trees.items():
             for path, shape in by_path.items():
                 dtype = dtypes[path] if field == "mean" else None
+                letters += len(path) + len(place)
+                if letters > _MOST_LETTERS:
+                    raise ValueError(f"the names of its arrays take more than {_MOST_LETTERS:,} letters together")
                 result[f"{_prefix(structure, field, place)}/{path}"] = Expected(shape, dtype)
         result |= {f"{field}{place}": Expected(shape, None) for field, shape in shapes.arrays.items()}
     return result

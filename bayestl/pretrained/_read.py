@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from bayestl._limits import check_regular
 from bayestl.pretrained import _flax, _hub, _keras, _npz, _orbax, _safetensors, _shards, _torch
 from bayestl.pretrained._weights import Ask, FileContents, Weights
 from bayestl.pretrained._zip import Archive
@@ -27,9 +28,11 @@ def read(
 
     The first bytes decide which kind of file it is. Nothing in it is trusted or executed: pickles are followed opcode
     by opcode and may name nothing but tensors and plain containers, lengths are checked before memory is taken, links
-    out of a file are refused. torch is not needed for torch's files, nor Keras for Keras'; HDF5 needs h5py. (HDF5 and
-    Orbax folders are parsed by their own libraries, which a damaged or malicious file may hang: prefer safetensors
-    from sources that you do not know.)
+    out of a file are refused, and what is parsed (names, JSON, pickles, lists of members) is limited in size, since it
+    takes many times its size in memory. torch is not needed for torch's files, nor Keras for Keras'; HDF5 needs h5py.
+    HDF5 is read by a process of its own, whose time and (on Linux) memory are limited, since its library can be made to
+    hang, or to unpack a few bytes to any size. (Orbax folders are parsed by Orbax and TensorStore in this process: take
+    those from people whom you know.)
 
     Names are those of the file, levels joined by "/":
 
@@ -50,6 +53,8 @@ def read(
         source: a file, an Orbax folder, or a Hugging Face id ``"organisation/name"``, whose file is taken from the
             cache or downloaded once.
         key: only the arrays below this name, without it in front: ``key="state_dict"``, ``key="params"``. ``""``: all.
+            In a torch file, objects of whatever kind may then lie beside that part; they are left out, and named in
+            ``metadata["skipped"]``.
         filename: the file in the repository, or in the folder ``source``.
         revision: branch, tag or commit of the repository; ``main`` by default.
         max_bytes: what a file that is smaller than its arrays (compressed, broadcast, never written) may expand to.
@@ -111,6 +116,7 @@ def _read_path(path: Path, ask: Ask, beside: Callable[[str], Path] | None) -> Fi
     """``beside`` is None for a part of something else, which cannot have parts itself."""
     if path.is_dir():
         return _orbax.read(path, ask)
+    check_regular(path)
     with open(path, "rb") as file:
         head = file.read(64)
     if not head:

@@ -9,7 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from bayestl.pretrained._weights import Ask, FileContents, mapped, native, num_bytes
+from bayestl._limits import MOST_JSON
+from bayestl.pretrained._weights import Ask, FileContents, is_shape, mapped, native, num_bytes
 
 MAX_HEADER = 100_000_000
 _PLAIN = {
@@ -48,6 +49,8 @@ def read(path: Path, ask: Ask) -> FileContents:
             f"it is cut short or no safetensors file: the header should take {length:,} bytes, "
             f"of which {len(data) - 8:,} are there"
         )
+    if length > MOST_JSON:
+        raise ValueError(f"its header takes {length:,} bytes, more than the {MOST_JSON:,} allowed")
     header = _parsed(bytes(data[8 : 8 + length]))
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
@@ -75,9 +78,10 @@ class _View:
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"its header does not say dtype, shape and data_offsets of {shown!r}") from error
         code = str(code)[:40]
-        numbers = (*shape, start, stop)
-        if not all(type(x) is int and x >= 0 for x in numbers):
-            raise ValueError(f"shape and offsets of {shown!r} in its header are not all integers >= 0")
+        if not (is_shape(shape) and is_shape((start, stop))):
+            raise ValueError(
+                f"shape and offsets of {shown!r} in its header are not all integers >= 0 that an array can have"
+            )
         dtype = _dtype(shown, code)
         if stop - start != num_bytes(shape, dtype):
             raise ValueError(

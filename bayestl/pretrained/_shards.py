@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from bayestl._limits import MOST_JSON
 from bayestl.pretrained._weights import Ask, FileContents
-
-_LARGEST = 100_000_000
 
 
 def read(
@@ -45,8 +44,10 @@ def read(
 
 def _index(path: Path) -> tuple[dict, dict[str, str]]:
     """Metadata of an index, and which array lies in which file."""
-    if path.stat().st_size > _LARGEST:
-        raise ValueError("it begins like JSON, but is too large for an index of weights")
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(
+            f"it begins like JSON, but is too large for an index of weights: more than {MOST_JSON:,} bytes"
+        )
     try:
         index = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

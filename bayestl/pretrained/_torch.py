@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from bayestl.pretrained import _torch_pickle
-from bayestl.pretrained._pickle import interpret
+from bayestl.pretrained._pickle import Opaque, interpret
 from bayestl.pretrained._torch_pickle import Storage, Tensor
 from bayestl.pretrained._weights import Ask, FileContents, flatten, mapped, num_bytes, parts, unique
 from bayestl.pretrained._zip import Archive, View
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_LARGEST_PICKLE = 1 << 26
 
 
 def read_zip(archive: Archive, ask: Ask) -> FileContents:
@@ -25,9 +26,11 @@ def read_zip(archive: Archive, ask: Ask) -> FileContents:
     if f"{folder}constants.pkl" in archive.members:
         raise ValueError("it is a TorchScript program, not a state dict; save model.state_dict() with torch.save")
     most = max(ask.max_bytes, archive.num_bytes)
-    order = bytes(archive.member(f"{folder}byteorder", most)) if f"{folder}byteorder" in archive.members else b"little"
-    file = View(archive.member(pickles[0], most))
-    tree = interpret(file, _torch_pickle.known_names(), _torch_pickle.storage)
+    order = (
+        bytes(archive.text(f"{folder}byteorder", most, 16)) if f"{folder}byteorder" in archive.members else b"little"
+    )
+    file = View(archive.text(pickles[0], most, _LARGEST_PICKLE))
+    tree = interpret(file, _torch_pickle.known_names(), _torch_pickle.storage, _skipped(ask))
 
     def content(storage: Storage) -> memoryview:
         storage_bytes = archive.member(f"{folder}data/{storage.key}", most)
@@ -38,7 +41,10 @@ def read_zip(archive: Archive, ask: Ask) -> FileContents:
             )
         return storage_bytes
 
-    return _found(tree, ask, archive.num_bytes, content, order != b"big", "torch")
+    def is_copy(storage: Storage) -> bool:
+        return archive.is_packed(f"{folder}data/{storage.key}")
+
+    return _found(tree, ask, archive.num_bytes, content, is_copy, order != b"big", "torch")
 
 
 def read_legacy(path: Path, ask: Ask) -> FileContents:
@@ -58,10 +64,23 @@ def read_legacy(path: Path, ask: Ask) -> FileContents:
         item_bytes[storage.key] = storage.dtype.itemsize
         return storage
 
-    tree = interpret(file, known, stored)
+    tree = interpret(file, known, stored, _skipped(ask))
     keys = interpret(file, known, _torch_pickle.storage)
     contents = _legacy_contents(data, file.tell(), keys, item_bytes, "little" if little_endian else "big")
-    return _found(tree, ask, len(data), lambda storage: contents[storage.key], little_endian, "torch-legacy")
+    return _found(
+        tree,
+        ask,
+        len(data),
+        lambda storage: contents[storage.key],
+        lambda storage: False,
+        little_endian,
+        "torch-legacy",
+    )
+
+
+def _skipped(ask: Ask) -> Callable[[str], bool]:
+    """Which objects may be there and are left out: where a part is named, whatever lies beside it."""
+    return _torch_pickle.INERT.__contains__ if ask.key is None else lambda name: True
 
 
 def _legacy_contents(
@@ -84,7 +103,13 @@ def _legacy_contents(
 
 
 def _found(
-    tree: Any, ask: Ask, file_bytes: int, content: Callable[[Storage], memoryview], little_endian: bool, kind: str
+    tree: Any,
+    ask: Ask,
+    file_bytes: int,
+    content: Callable[[Storage], memoryview],
+    is_copy: Callable[[Storage], bool],
+    little_endian: bool,
+    kind: str,
 ) -> FileContents:
     leaves = unique(flatten(tree))
     tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
@@ -92,15 +117,34 @@ def _found(
         ask = Ask(_only_part(tensors), ask.max_bytes)
     sizes = {name: num_bytes(tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     names = ask.choose(sizes, file_bytes)
-    contents: dict[str, memoryview] = {}
-    arrays = {}
-    for name, short in names.items():
-        tensor = tensors[name]
-        if tensor.storage.key not in contents:
-            contents[tensor.storage.key] = content(tensor.storage)
-        arrays[short] = tensor.array(name, contents[tensor.storage.key], little_endian)
+    _check_skipped(leaves, ask.key)
+    by_storage: dict[str, list[str]] = {}
+    for name in names:
+        by_storage.setdefault(tensors[name].storage.key, []).append(name)
+    arrays: dict[str, Any] = dict.fromkeys(names.values())
+    for sharing in by_storage.values():
+        storage = tensors[sharing[0]].storage
+        storage_bytes = content(storage)
+        # An unpacked storage of which little is used is not kept in memory for that.
+        copied = is_copy(storage) and 2 * sum(sizes[name] for name in sharing) < len(storage_bytes)
+        for name in sharing:
+            array = tensors[name].array(name, storage_bytes, little_endian)
+            arrays[names[name]] = array.copy() if copied else array
     other = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str | int | float | bool | None)}
-    return FileContents(arrays, kind, {"key": ask.key, "other": other})
+    skipped = {name: leaf.name for name, leaf in leaves.items() if isinstance(leaf, Opaque)}
+    metadata = {"key": ask.key, "other": other, **({"skipped": skipped} if skipped else {})}
+    return FileContents(arrays, kind, metadata)
+
+
+def _check_skipped(leaves: Mapping[str, Any], key: str | None) -> None:
+    """Raise for an object of unknown kind among the tensors that are asked for, since it may be one of them."""
+    prefix = f"{key}/" if key else ""
+    for name, leaf in leaves.items():
+        if isinstance(leaf, Opaque) and name.startswith(prefix) and leaf.name not in _torch_pickle.INERT:
+            raise ValueError(
+                f"at {name[:200]!r} its pickle names {leaf.name[:200]!r}, which may hold tensors and could run any "
+                "code; nothing was run. Give key= a part without it, or save model.state_dict() alone"
+            )
 
 
 def _only_part(tensors: dict[str, Tensor]) -> str:

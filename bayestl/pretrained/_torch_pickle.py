@@ -31,6 +31,16 @@ _DTYPES = (
     *("uint16", "uint32", "uint64"),
     *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"),
 )
+# Objects that training scripts leave in checkpoints beside the tensors; none of them holds any.
+INERT = frozenset({
+    "argparse.Namespace", "types.SimpleNamespace", "_codecs.encode", "copyreg._reconstructor",
+    "copy_reg._reconstructor",
+    "builtins.object", "__builtin__.object", "builtins.list", "builtins.dict", "builtins.int", "builtins.float",
+    "builtins.slice", "builtins.range", "builtins.complex", "numpy.dtype", "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath",
+    "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "datetime.date", "datetime.datetime", "datetime.timedelta",
+    "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
+})  # fmt: skip
 _UNTYPED = ("torch.storage.UntypedStorage", "torch.UntypedStorage")
 
 
@@ -46,16 +56,18 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A view on a storage, in elements."""
+    """A view on a storage, in elements; with the changes of its numbers that torch puts off until they are used."""
 
     storage: Storage
     dtype: np.dtype
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    conjugated: bool = False
+    negated: bool = False
 
     def array(self, name: str, content: memoryview, little_endian: bool) -> np.ndarray:
-        """The tensor as a view on ``content``, the bytes of the whole storage."""
+        """The tensor as a view on ``content``, the bytes of the whole storage; a copy where its numbers change."""
         dtype = self.dtype.newbyteorder("<" if little_endian else ">")
         if not num_bytes(self.shape, dtype):
             return np.empty(self.shape, self.dtype)
@@ -67,7 +79,9 @@ class Tensor:
             )
         strides = tuple(step * dtype.itemsize for step in self.strides)
         start = self.storage.start + self.offset * dtype.itemsize
-        return native(np.ndarray(self.shape, dtype, content, start, strides))
+        array = native(np.ndarray(self.shape, dtype, content, start, strides))
+        array = np.conjugate(array) if self.conjugated else array
+        return np.negative(array) if self.negated else array
 
 
 def known_names() -> dict[str, Callable[..., Any] | None]:
@@ -81,6 +95,9 @@ def known_names() -> dict[str, Callable[..., Any] | None]:
         "torch.Size": tuple,
         "torch.device": _device,
         "collections.OrderedDict": _ordered_dict,
+        "collections.defaultdict": lambda factory=None, pairs=(): _ordered_dict(
+            pairs.items() if isinstance(pairs, dict) else pairs
+        ),
         "collections.Counter": lambda counts=None: counts if isinstance(counts, dict) else {},
         "builtins.set": list,
         "__builtin__.set": list,
@@ -117,7 +134,15 @@ def _tensor(
     _check_integers(offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > 64:
         raise ValueError(f"a tensor has {len(shape)} axes and {len(strides)} strides")
-    return Tensor(storage, storage.dtype, offset, shape, strides)
+    return Tensor(storage, storage.dtype, offset, shape, strides, **_put_off(metadata))
+
+
+def _put_off(metadata: Any) -> dict[str, bool]:
+    """What torch writes of a tensor that is the conjugate or the negative of the numbers in its storage."""
+    flags = {} if metadata is None else metadata
+    if not isinstance(flags, dict) or not set(flags) <= {"conj", "neg"}:
+        raise ValueError(f"a tensor has metadata {str(metadata)[:80]}, which may change its numbers and is not known")
+    return {"conjugated": bool(flags.get("conj")), "negated": bool(flags.get("neg"))}
 
 
 def _typed_tensor(
@@ -126,7 +151,7 @@ def _typed_tensor(
     """A tensor whose storage is bytes, for dtypes that have no storage class."""
     if not isinstance(dtype, Global) or dtype.name.removeprefix("torch.") not in _DTYPES:
         raise ValueError("a tensor has a dtype that is not read")
-    tensor = _tensor(storage, offset, shape, strides)
+    tensor = _tensor(storage, offset, shape, strides, metadata=metadata)
     return dataclasses.replace(tensor, dtype=_dtype(dtype.name.removeprefix("torch.")))
 
 
@@ -164,5 +189,5 @@ def _dtype(name: str) -> np.dtype:
 
 
 def _check_integers(*numbers: Any) -> None:
-    if not all(type(x) is int and x >= 0 for x in numbers):
+    if not all(type(x) is int and 0 <= x < 2**63 for x in numbers):
         raise ValueError("sizes, strides and offsets are not all integers >= 0")

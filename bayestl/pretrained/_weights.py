@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from bayestl._limits import check_regular
+
 _MOST_NODES = 1_000_000
+_MOST_LETTERS = 1 << 26
 _DEEPEST = 100
+_MOST_AXES = 64
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -102,12 +106,13 @@ def flatten(tree: Any) -> Iterator[tuple[str, Any]]:
     """Leaves of nested dicts, lists and tuples with their names, joined by "/".
 
     Raises:
-        ValueError: nested too deeply (or in itself), too large, or a key that is neither text nor an integer.
+        ValueError: nested too deeply (or in itself), too large, names that take too much memory together, or a key
+            that is neither text nor an integer.
     """
-    num_nodes = 0
+    num_nodes = num_letters = 0
 
     def visit(prefix: str, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
-        nonlocal num_nodes
+        nonlocal num_nodes, num_letters
         num_nodes += 1
         if depth > _DEEPEST or num_nodes > _MOST_NODES:
             raise ValueError(f"its contents are nested deeper than {_DEEPEST} or have more than {_MOST_NODES:,} parts")
@@ -121,7 +126,11 @@ def flatten(tree: Any) -> Iterator[tuple[str, Any]]:
         for key, child in children:
             if isinstance(key, bool) or not isinstance(key, str | int):
                 raise ValueError(f"a key at {prefix[:80]!r} is a {type(key).__name__}; names are text or integers")
-            yield from visit(f"{prefix}/{key}" if prefix else str(key), child, depth + 1)
+            name = str(key)
+            num_letters += len(prefix) + len(name)  # a long key stands in the name of everything below it
+            if num_letters > _MOST_LETTERS:
+                raise ValueError(f"its names take more than {_MOST_LETTERS:,} letters together")
+            yield from visit(f"{prefix}/{name}" if prefix else name, child, depth + 1)
 
     return visit("", tree, 0)
 
@@ -139,6 +148,11 @@ def unique(pairs: Iterator[tuple[str, Any]]) -> dict[str, Any]:
 def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """Bytes of an array, without overflow."""
     return math.prod(shape) * dtype.itemsize
+
+
+def is_shape(numbers: Any) -> bool:
+    """Whether these are the lengths of axes that an array can have; without bounds their product takes for ever."""
+    return len(numbers) <= _MOST_AXES and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
 
 
 def numeric(name: str, dtype: np.dtype) -> np.dtype:
@@ -165,5 +179,6 @@ def native(array: np.ndarray) -> np.ndarray:
 
 def mapped(path: Path) -> memoryview:
     """The bytes of a file that is not empty, paged in when they are used."""
+    check_regular(path)
     with open(path, "rb") as file:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -9,18 +9,22 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from bayestl._limits import check_zip_directory
 from bayestl.pretrained._weights import mapped
 
 _CHUNK = 1 << 24
 _LINE = 1 << 10
+_MOST_DIRECTORY = 1 << 24
 
 
 class Archive:
     """A zip file that is held open only as a map of its bytes."""
 
     def __init__(self, path: Path):
-        self.data = mapped(path)
+        self.path, self.data = path, mapped(path)
+        self._unpacked = 0
         self.members: dict[str, zipfile.ZipInfo] = {}
+        check_zip_directory(path, _MOST_DIRECTORY)
         try:
             with zipfile.ZipFile(path) as opened:
                 infos = opened.infolist()
@@ -42,7 +46,11 @@ class Archive:
         return self._info(name).file_size
 
     def member(self, name: str, most: int) -> memoryview:
-        """The bytes of a member: a view where it is stored uncompressed, else a copy of at most ``most`` bytes.
+        """The bytes of a member: a view where it is stored uncompressed, else a copy.
+
+        Args:
+            name: of the member.
+            most: bytes that all members which are asked for may unpack to, together.
 
         Raises:
             ValueError: there is no such member, it is too large, encrypted, cut short, or its checksum is wrong.
@@ -52,10 +60,12 @@ class Archive:
         if info.compress_type == zipfile.ZIP_STORED:
             content = packed
         elif info.compress_type == zipfile.ZIP_DEFLATED:
-            if info.file_size > most:
+            self._unpacked += info.file_size
+            if self._unpacked > most:
                 raise ValueError(
-                    f"its member {name[:200]!r} unpacks to {info.file_size:,} bytes from {info.compress_size:,}, more "
-                    f"than the {most:,} allowed; if this is as it should be, give a larger max_bytes"
+                    f"its member {name[:200]!r} unpacks to {info.file_size:,} bytes from {info.compress_size:,}, and "
+                    f"with those before it to {self._unpacked:,}, more than the {most:,} allowed; if this is as it "
+                    "should be, give a larger max_bytes"
                 )
             content = memoryview(_inflated(packed, info.file_size, name))
         else:
@@ -67,21 +77,42 @@ class Archive:
             )
         return content
 
+    def text(self, name: str, most: int, largest: int) -> memoryview:
+        """The bytes of a member that is parsed, which takes many times its size.
+
+        Raises:
+            ValueError: it has more than ``largest`` bytes; and as for :meth:`member`.
+        """
+        if self.size(name) > largest:
+            raise ValueError(
+                f"its member {name[:200]!r} takes {self.size(name):,} bytes, where such a one may have {largest:,}"
+            )
+        return self.member(name, most)
+
+    def is_packed(self, name: str) -> bool:
+        """Whether the bytes of a member are a copy, and no view on the file."""
+        return self._info(name).compress_type != zipfile.ZIP_STORED
+
     def _info(self, name: str) -> zipfile.ZipInfo:
         if name not in self.members:
             raise ValueError(f"its member {name[:200]!r} is missing")
         return self.members[name]
 
-    def _packed(self, info: zipfile.ZipInfo) -> memoryview:
-        """The bytes of a member as they lie in the file, found through its local header."""
+    def start(self, name: str) -> int:
+        """Where the bytes of a member start in the file, found through its local header."""
+        info = self._info(name)
         if info.flag_bits & 1:
-            raise ValueError(f"its member {info.filename[:200]!r} is encrypted")
+            raise ValueError(f"its member {name[:200]!r} is encrypted")
         start = info.header_offset
         local = bytes(self.data[start : start + 30]) if start >= 0 else b""
         if len(local) < 30 or local[:4] != b"PK\x03\x04":
-            raise ValueError(f"its member {info.filename[:200]!r} is not where the archive says: the file is damaged")
+            raise ValueError(f"its member {name[:200]!r} is not where the archive says: the file is damaged")
         name_length, extra_length = struct.unpack("<HH", local[26:30])
-        start += 30 + name_length + extra_length
+        return start + 30 + name_length + extra_length
+
+    def _packed(self, info: zipfile.ZipInfo) -> memoryview:
+        """The bytes of a member as they lie in the file."""
+        start = self.start(info.filename)
         if start + info.compress_size > len(self.data):
             raise ValueError(f"its member {info.filename[:200]!r} is cut short")
         return self.data[start : start + info.compress_size]

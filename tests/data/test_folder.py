@@ -243,7 +243,7 @@ def test_paths_that_are_no_data(tmp_path):
     with pytest.raises(ValueError, match="empty holds no files; give a folder of class folders"):
         data.folder(tmp_path / "empty", tmp_path / "cache")
     (tmp_path / "words.txt").write_text("no archive " * 100)
-    with pytest.raises(ValueError, match=r"words\.txt is not a complete tar or tar\.gz archive"):
+    with pytest.raises(ValueError, match=r"words\.txt is not a complete tar, tar\.gz, tar\.bz2 or zip archive"):
         data.folder(tmp_path / "words.txt", tmp_path / "cache")
 
 
@@ -252,7 +252,9 @@ def test_cut_archives(tmp_path, mode, cut):
     archive = pack(tmp_path / "pets.tar", {f"cat/{i}.bmp": encoded(form="BMP", seed=i) for i in range(40)}, mode=mode)
     assert mode == "w:gz" or archive.stat().st_size == 40 * 1024 + 10_240  # members, and zeros at the end
     archive.write_bytes(archive.read_bytes()[:-cut])
-    with pytest.raises(ValueError, match=r"pets\.tar is not a complete tar or tar\.gz archive: .*; copy it again"):
+    with pytest.raises(
+        ValueError, match=r"pets\.tar is not a complete tar, tar\.gz, tar\.bz2 or zip archive: .*; copy it again"
+    ):
         data.folder(archive, tmp_path / "cache")
 
 

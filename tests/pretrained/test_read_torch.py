@@ -292,7 +292,7 @@ def test_pickles_that_are_no_state_dict(tmp_path, body, message):
 
 def test_a_pickle_that_doubles_itself_ends(tmp_path):
     doubled = b"]" + b"".join(b"q\x00]h\x00ah\x00a" for _ in range(60))  # 2^60 lists, or one inside another
-    with pytest.raises(ValueError, match="nested deeper than 100 or have more than 1,000,000 parts"):
+    with pytest.raises(ValueError, match=r"names take more than 67,108,864 letters|more than 1,000,000 parts"):
         read(write_zip(tmp_path / "x.pth", doubled, {}))
     with pytest.raises(ValueError, match="nested deeper than 100"):
         read(write_zip(tmp_path / "y.pth", b"]q\x00h\x00a", {}))  # a list that holds itself

@@ -32,14 +32,13 @@ _DTYPES = (
     *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"),
 )
 # Objects that training scripts leave in checkpoints beside the tensors; none of them holds any.
+_BUILTINS = ("object", "list", "dict", "int", "long", "float", "complex", "slice", "range", "xrange")
 INERT = frozenset({
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS),
     "argparse.Namespace", "types.SimpleNamespace", "_codecs.encode", "copyreg._reconstructor",
-    "copy_reg._reconstructor",
-    "builtins.object", "__builtin__.object", "builtins.list", "builtins.dict", "builtins.int", "builtins.float",
-    "builtins.slice", "builtins.range", "builtins.complex", "numpy.dtype", "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath",
-    "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "datetime.date", "datetime.datetime", "datetime.timedelta",
-    "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
+    "copy_reg._reconstructor", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "pathlib.Path", "pathlib.PosixPath",
+    "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "datetime.date", "datetime.datetime",
+    "datetime.timedelta", "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
 })  # fmt: skip
 _UNTYPED = ("torch.storage.UntypedStorage", "torch.UntypedStorage")
 

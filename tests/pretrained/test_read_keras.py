@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from bayestl.pretrained import _hdf5
 from bayestl.pretrained._read import read
 
 h5py = pytest.importorskip("h5py")
@@ -191,6 +194,36 @@ def test_truncations_are_named(tmp_path, weights_h5):
             path.write_bytes(content[:cut])
             with pytest.raises(ValueError, match=re.escape(f"{path}: ")):
                 read(path)
+
+
+def test_a_file_that_hangs_is_given_up(tmp_path, weights_h5, monkeypatch):
+    hangs = tmp_path / "hangs.py"
+    hangs.write_text("import time\nwhile True: time.sleep(1)\n")
+    monkeypatch.setattr(_hdf5, "_WORKER", hangs)
+    monkeypatch.setattr(_hdf5, "_SECONDS", 0.2)
+    with pytest.raises(ValueError, match=r"x.weights.h5: HDF5 takes too long to read it, so it was given up"):
+        read(weights_h5)
+
+
+def test_a_crash_ends_another_process(tmp_path, weights_h5, monkeypatch):
+    crashes = tmp_path / "crashes.py"
+    crashes.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setattr(_hdf5, "_WORKER", crashes)
+    with pytest.raises(ValueError, match=r"x.weights.h5: it cannot be read as HDF5: .*the process .* ended with -11"):
+        read(weights_h5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited where the system can")
+def test_a_chunk_that_unpacks_without_end(tmp_path):
+    packer = zlib.compressobj(1)
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(1800)) + packer.flush()
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("w", (1000,), "f4", chunks=(1000,), compression="gzip")
+        dataset.id.write_direct_chunk((0,), packed)
+    assert (tmp_path / "x.h5").stat().st_size < 10_000_000
+    with pytest.raises(ValueError, match=r"x.h5: it (cannot be read as HDF5|takes far more memory)"):
+        read(tmp_path / "x.h5")
 
 
 def test_archives_with_a_damaged_part(tmp_path, weights_h5):

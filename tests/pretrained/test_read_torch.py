@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
 import io
 import os
 import pickle
 import struct
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import ml_dtypes
 import numpy as np
@@ -111,6 +114,71 @@ def test_views_share_one_storage(tmp_path):
     assert arrays["number"] == 5
     assert arrays["empty"].shape == (0, 4)
     assert np.shares_memory(arrays["transposed"], arrays["row"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "values"),
+    [
+        ({}, [1 + 2j, -3j]),
+        ({"conj": True}, [1 - 2j, 3j]),
+        ({"neg": True}, [-1 - 2j, 3j]),
+        ({"conj": True, "neg": True}, [-1 + 2j, -3j]),
+    ],
+)
+def test_what_torch_puts_off_is_done(tmp_path, flags, values):
+    # torch.conj and its kin share the storage and note the change, which torch.save writes as a last argument.
+    noted = pickle.dumps(flags, 2)[2:-1]
+    call = tensor(storage("ComplexFloatStorage", "0", 2), 0, (2,), (1,)).removesuffix(b"tR") + noted + b"tR"
+    content = np.array([1 + 2j, -3j], "<c8").tobytes()
+    np.testing.assert_array_equal(
+        read(write_zip(tmp_path / "x.pth", mapping(w=call), {"0": content})).arrays["w"], values
+    )
+
+
+def test_what_torch_may_put_off_in_future_is_refused(tmp_path):
+    noted = pickle.dumps({"scaled": True}, 2)[2:-1]
+    call = tensor(storage("FloatStorage", "0", 6), 0, (6,), (1,)).removesuffix(b"tR") + noted + b"tR"
+    with pytest.raises(ValueError, match=r"metadata {'scaled': True}, which may change its numbers and is not known"):
+        read(write_zip(tmp_path / "x.pth", mapping(w=call), {"0": SIX.tobytes()}))
+
+
+SCRIPT_OBJECTS = {
+    "args": argparse.Namespace(lr=0.1, layers=[1, 2]),
+    "best": np.float64(0.5),
+    "folder": PurePosixPath("a/b"),
+    "when": datetime.datetime(2020, 1, 2),
+    "counts": collections.defaultdict(int, {"a": 1}),
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
+@pytest.mark.parametrize("key", [None, "state_dict"])
+def test_objects_beside_the_tensors_are_left_out(tmp_path, protocol, key):
+    weights = tensor(storage("FloatStorage", "0", 6), 0, (6,), (1,))
+    pickled = pickle.dumps(SCRIPT_OBJECTS, protocol)[:-1].removeprefix(
+        b"\x80" + bytes([protocol]) if protocol > 1 else b""
+    )
+    found = read(
+        write_zip(tmp_path / "x.pth", mapping(state_dict=mapping(w=weights), extra=pickled), {"0": SIX.tobytes()}),
+        key=key,
+    )
+    np.testing.assert_array_equal(found.arrays["w"], SIX)
+    assert set(found.metadata["skipped"]) == {"extra/args", "extra/best", "extra/folder", "extra/when"}
+    assert found.metadata["skipped"]["extra/args"] in ("argparse.Namespace", "copy_reg._reconstructor")
+
+
+def test_objects_of_any_kind_may_lie_beside_the_part_that_is_asked_for(tmp_path):
+    marker = tmp_path / "marker"
+    weights = tensor(storage("FloatStorage", "0", 6), 0, (6,), (1,))
+    for name, code in attacks(marker).items():
+        body = code[2:-1] if code[:1] == b"\x80" else code[:-1]
+        path = write_zip(tmp_path / "x.pth", mapping(model=mapping(w=weights), bad=body), {"0": SIX.tobytes()})
+        found = read(path, key="model")
+        assert list(found.arrays) == ["w"], name
+        assert found.metadata["skipped"]["bad"].endswith(("mkdir", "eval"))
+        with pytest.raises(ValueError, match=r"at 'bad' its pickle names '.*', which may hold tensors"):
+            read(path, key="")
+        assert not marker.exists()
 
 
 @pytest.mark.parametrize(
@@ -296,6 +364,12 @@ def test_a_pickle_that_doubles_itself_ends(tmp_path):
         read(write_zip(tmp_path / "x.pth", doubled, {}))
     with pytest.raises(ValueError, match="nested deeper than 100"):
         read(write_zip(tmp_path / "y.pth", b"]q\x00h\x00a", {}))  # a list that holds itself
+
+
+def test_a_pickle_of_too_many_opcodes_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("bayestl.pretrained._pickle._MOST_OPCODES", 100)
+    with pytest.raises(ValueError, match="its pickle has more than 100 opcodes; save the state dict alone"):
+        read(write_zip(tmp_path / "x.pth", b"}0" * 60 + b"}", {}))
 
 
 @pytest.mark.parametrize(

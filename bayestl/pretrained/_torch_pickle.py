@@ -35,10 +35,11 @@ _DTYPES = (
 _BUILTINS = ("object", "list", "dict", "int", "long", "float", "complex", "slice", "range", "xrange")
 INERT = frozenset({
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS),
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    *(f"datetime.{name}" for name in ("date", "datetime", "timedelta", "timezone")),
     "argparse.Namespace", "types.SimpleNamespace", "_codecs.encode", "copyreg._reconstructor",
-    "copy_reg._reconstructor", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "pathlib.Path", "pathlib.PosixPath",
-    "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "datetime.date", "datetime.datetime",
-    "datetime.timedelta", "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
+    "copy_reg._reconstructor", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+    "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
 })  # fmt: skip
 _UNTYPED = ("torch.storage.UntypedStorage", "torch.UntypedStorage")
 

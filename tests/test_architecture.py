@@ -17,7 +17,7 @@ PACKAGE = ROOT / "bayestl"
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
     {"_arguments", "_infos", "_limits", "_types", "_tree", "_rearrangement"},
-    {"_containers", "_dispatch", "_part", "_safetensors", "_static", "_placement", "layers"},
+    {"_containers", "_convolutions", "_dispatch", "_part", "_safetensors", "_static", "_placement", "layers"},
     {"passes"},
     {
         "posteriors",
@@ -42,6 +42,7 @@ WITHIN = {
     "_tree": {"_types"},
     "_rearrangement": set(),
     "_placement": set(),
+    "_convolutions": {"_dispatch"},
     "layers": set(),
     "posteriors": {"gaussians"},
     "_log_joint": {"gaussians", "likelihoods", "posteriors"},

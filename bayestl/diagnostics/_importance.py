@@ -11,6 +11,7 @@ import numpy as np
 
 from bayestl import _tree
 from bayestl._condition import of_part
+from bayestl._convolutions import loop_map
 from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
@@ -66,7 +67,7 @@ def _log_likelihoods(static: Static, arrays: list[Any], draws: Params, batch: Ba
     """Sums over the batch, (S,)."""
     joint = static.combine(arrays).replace(prior=None, temperature=1.0, kappa=1.0)
     joint = joint.replace(num_data=jnp.sum(jnp.asarray(batch.weights)))
-    return jax.lax.map(lambda params: joint(params, batch), draws)
+    return loop_map(lambda params: joint(params, batch), draws)
 
 
 def _in_float64(distribution: Any, draws: Params) -> np.ndarray:

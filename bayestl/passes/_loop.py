@@ -1,4 +1,4 @@
-"""The loop over batches. No other module chooses how to loop."""
+"""The loop over batches. This is the one place where it is chosen."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from bayestl._convolutions import for_loop, loop_map
 
 
 def total(fn: Callable[[jax.Array, Any], Any], num: int, stored: Any) -> Any:
@@ -17,21 +19,21 @@ def total(fn: Callable[[jax.Array, Any], Any], num: int, stored: Any) -> Any:
         num: how many batches, static.
         stored: pytree of arrays (num, ...), or one without arrays.
     """
-    first = jax.tree.map(lambda x: x[0], stored)
-    shapes = jax.eval_shape(fn, jnp.zeros((), jnp.int32), first)
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stored)
+    term, shapes = for_loop(fn, jax.ShapeDtypeStruct((), jnp.int32), first)
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def add(so_far: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, so_far, fn(*numbered)), None
+        return jax.tree.map(jnp.add, so_far, term(*numbered)), None
 
-    return jax.lax.scan(add, start, (jnp.arange(num), stored))[0]
+    return jax.lax.scan(add, start, (jnp.arange(num, dtype=jnp.int32), stored))[0]
 
 
 def stacked(fn: Callable[[Any], Any], num: int) -> Any:
     """``fn(i)`` for i = 0, ..., num - 1, along a leading axis."""
-    return jax.lax.map(fn, jnp.arange(num))
+    return loop_map(fn, jnp.arange(num))
 
 
 def stacked_over(fn: Callable[[Any], Any], parts: Any) -> Any:
     """``fn`` of every entry along the leading axis of ``parts``, along a leading axis."""
-    return jax.lax.map(fn, parts)
+    return loop_map(fn, parts)

@@ -19,6 +19,7 @@ from jax.lax import Precision
 
 from bayestl import _tree
 from bayestl import layers as network_layers
+from bayestl._convolutions import loop_map
 from bayestl._types import Apply, Inputs, Outputs, Params
 from bayestl.gaussians import Columns, Gaussian, MatrixLayout, Rearrangement
 from bayestl.layers import ProductGradients, RowGradients, TiedGradients, once_per_row, weight_gradients
@@ -232,7 +233,7 @@ def _columns_covariance(
 
         return jax.jvp(outputs, (base.mean,), (base.unwhiten(column),))[1]
 
-    images = jax.lax.map(along, columns.basis)
+    images = loop_map(along, columns.basis)
     return jnp.einsum("k,kbf,kbh->bfh", columns.eigenvalues, images, images, precision=Precision.HIGHEST)
 
 

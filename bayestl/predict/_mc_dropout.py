@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from bayestl import _tree
 from bayestl._arguments import check_key
 from bayestl._condition import for_draws
+from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Inputs, Key, Outputs, Params
 from bayestl.predict._predictive import Predictive
@@ -99,13 +100,10 @@ def _outputs(
         if batch_size is None:
             outputs, moved = jax.vmap(partial(one, key))(inputs)
         else:
-            outputs, moved = jax.lax.map(partial(one, key), inputs, batch_size=batch_size)
+            outputs, moved = loop_map(partial(one, key), inputs, batch_size=batch_size)
         return outputs, jnp.any(moved)
 
-    if sample_chunk == 1:
-        outputs, moved = jax.lax.map(thinned, keys)
-    else:
-        outputs, moved = jax.lax.map(thinned, keys, batch_size=sample_chunk)
+    outputs, moved = loop_map(thinned, keys, batch_size=None if sample_chunk == 1 else sample_chunk)
     return outputs, jnp.any(moved)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from bayestl._arguments import check_key
 from bayestl._condition import for_draws, without_rest
+from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Inputs, Key, Params, Posterior
 from bayestl.passes import scanned
@@ -105,6 +106,4 @@ def _outputs(
     def one(params: Params) -> Any:
         return scanned(lambda x: apply(params, state, x, None)[0], inputs, batch_size)
 
-    if sample_chunk == 1:
-        return jax.lax.map(one, draws)
-    return jax.lax.map(one, draws, batch_size=sample_chunk)
+    return loop_map(one, draws, batch_size=None if sample_chunk == 1 else sample_chunk)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from bayestl._arguments import check_key
 from bayestl._condition import for_draws, without_rest
+from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Params, Posterior
@@ -110,7 +111,7 @@ def _averaged(
                 return kind.sums(weights, jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], draws))))
             return kind.sums(weights, jax.vmap(one)(draws))
 
-        return jax.lax.map(of_batch, batches)
+        return loop_map(of_batch, batches)
 
     def step(total: Any, chunk: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         number, weights = chunk

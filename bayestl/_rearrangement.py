@@ -11,7 +11,8 @@ class Rearrangement(NamedTuple):
 
     Attributes:
         shape: of the array.
-        steps: one after another, ``("transpose", axes)`` or ``("reshape", shape)``.
+        steps: one after another, ``("transpose", axes)``, ``("reshape", shape)`` or ``("reverse", axes)``, which puts
+            the entries along some axes in the opposite order.
 
     Example:
         >>> columns = btl.gaussians.Rearrangement((2, 3), (("transpose", (1, 0)),))
@@ -25,7 +26,10 @@ class Rearrangement(NamedTuple):
     def __call__(self, x: Any) -> Any:
         """An array of ``shape``, of JAX or numpy, rearranged."""
         for name, argument in self.steps:
-            x = x.transpose(argument) if name == "transpose" else x.reshape(argument)
+            if name == "reverse":
+                x = x[tuple(slice(None, None, -1 if axis in argument else 1) for axis in range(x.ndim))]
+            else:
+                x = x.transpose(argument) if name == "transpose" else x.reshape(argument)
         return x
 
     @property
@@ -41,7 +45,7 @@ class Rearrangement(NamedTuple):
                 shape = tuple(shape[axis] for axis in argument)
             elif name == "reshape" and math.prod(argument) == math.prod(shape) and min(argument, default=0) >= 0:
                 shape = tuple(argument)
-            else:
+            elif name != "reverse" or sorted(set(argument) & set(range(len(shape)))) != sorted(argument):
                 raise ValueError(f"an array of shape {shape} has no {name} to {argument}")
         return shape
 
@@ -55,6 +59,8 @@ class Rearrangement(NamedTuple):
             if name == "transpose":
                 undone.append((name, tuple(sorted(range(len(argument)), key=lambda axis, a=argument: a[axis]))))
                 shape = tuple(shape[axis] for axis in argument)
+            elif name == "reverse":
+                undone.append((name, argument))
             else:
                 undone.append((name, shape))
                 shape = argument

@@ -73,7 +73,7 @@ def _is_step(step: Any) -> bool:
     return (
         isinstance(step, list)
         and len(step) == 2
-        and step[0] in ("transpose", "reshape")
+        and step[0] in ("transpose", "reshape", "reverse")
         and isinstance(step[1], list)
         and all(type(n) is int and n >= 0 for n in step[1])
     )

@@ -57,7 +57,7 @@ def _is_row(program: Program, site: Use, form: MatrixForm, moved: Rearrangement,
             return False
         # Outside the scan, its numbers must keep their order.
         outer = moves(program, ops, chain)
-        if outer is None or any(name == "transpose" for name, _ in outer):
+        if outer is None or any(name != "reshape" for name, _ in outer):
             return False
         ops, chain, source = body.ops, bias.scanned.chain, bias.scanned.arguments[0]
     added = spread(program, ops, chain, source)

@@ -156,9 +156,9 @@ def _body(program: Program, use: Use) -> tuple[Op, ...]:
 
 def _of_every_step(steps: Steps, length: int, result: Sequence[int]) -> Steps:
     """The steps for one slice, extended to all slices, whose groups follow one another."""
+    first = {"transpose": (0,), "reverse": (), "reshape": (length,)}
     lifted = tuple(
-        (name, (0, *(axis + 1 for axis in argument)) if name == "transpose" else (length, *argument))
-        for name, argument in steps
+        (name, (*first[name], *(n if name == "reshape" else n + 1 for n in argument))) for name, argument in steps
     )
     groups, inputs, outputs = result
     return (*lifted, ("reshape", (length * groups, inputs, outputs)))

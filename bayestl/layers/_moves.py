@@ -37,6 +37,8 @@ def move(program: Program, op: Op) -> Steps | None:
     before, after = (program.shapes[value] for value in (op.inputs[0], op.outputs[0]))
     if op.name == "transpose":
         return (("transpose", tuple(op.eqn.params["permutation"])),)
+    if op.name == "rev":  # the kernel of a transposed convolution, in Keras and with transpose_kernel=True
+        return (("reverse", tuple(op.eqn.params["dimensions"])),)
     if op.name in _MOVES and before.size == after.size:
         return () if before.shape == after.shape else (("reshape", tuple(after.shape)),)
     return None
@@ -50,6 +52,8 @@ def spread(program: Program, ops: Sequence[Op], chain: Sequence[int], source: in
         shape = program.shapes[op.outputs[0]].shape
         if op.name == "transpose":
             x = x.transpose(op.eqn.params["permutation"])
+        elif op.name == "rev":
+            x = np.flip(x, op.eqn.params["dimensions"])
         elif op.name == "broadcast_in_dim":
             axes = [1] * len(shape)
             for axis, length in zip(op.eqn.params["broadcast_dimensions"], x.shape, strict=True):

@@ -65,7 +65,8 @@ def from_equinox(module: Any, state: Any = None, *, axis_name: str = "batch") ->
     Raises:
         ImportError: Equinox is not installed.
         TypeError: ``module`` is not an Equinox module, or ``state`` not its state.
-        ValueError: a module with state and no ``state``; no parameters, or values that are not finite.
+        ValueError: a module with state and no ``state``; no parameters, or values that are not finite; one array in two
+            places, which would become two parameters.
 
     Example:
         With Equinox installed::
@@ -82,12 +83,26 @@ def from_equinox(module: Any, state: Any = None, *, axis_name: str = "batch") ->
         raise TypeError(f"module is {type(module).__name__}; give an eqx.Module that can be called on one example")
     _check_state(module, state)
     params, static = eqx.partition(module, eqx.is_inexact_array)
+    _check_tied(params)
     takes_key = "key" in inspect.signature(module.__call__).parameters
     return Net(
         checked_params(params),
         () if state is None else jax.tree.map(jnp.asarray, state),
         _EquinoxApply(ComparedByValue(static), takes_key, axis_name),
     )
+
+
+def _check_tied(params: Params) -> None:
+    """Raise when one array lies in two places: gradients and updates would see two parameters, and a prior count both."""
+    places: dict[int, str] = {}
+    for path, leaf in _tree.by_paths(params).items():
+        first = places.setdefault(id(leaf), path)
+        if first != path:
+            raise ValueError(
+                f"module holds one array at {first!r} and {path!r}, as eqx.tree_at leaves it, and these would be two "
+                "parameters; for one parameter in both places use eqx.nn.Shared, for two give one of them a copy: "
+                "jnp.array(x)"
+            )
 
 
 def _check_state(module: Any, state: Any) -> None:

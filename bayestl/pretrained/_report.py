@@ -79,9 +79,10 @@ def _counted(names: Iterable[str]) -> str:
 def cause(report: LoadReport, arrays: Iterable[str], table: Table) -> str:
     """The most likely reason why something is unused, missing or of another shape, and what to do."""
     names = list(arrays)
-    prefix = _common_prefix(names, table)
+    prefix, num = _common_prefix(names, table)
     if prefix:
-        return f"every name begins with {prefix!r}: give rename=lambda name: name.removeprefix({prefix!r})"
+        which = "every name begins" if num == len(names) else f"{num} of {len(names)} names begin"
+        return f"{which} with {prefix!r}: give rename=lambda name: name.removeprefix({prefix!r})"
     if not report.mapped:
         return "no array fits: this is another architecture, or another library's names for it; choose its table"
     troubled = [*report.missing, *(mismatch.path for mismatch in report.mismatched)]
@@ -98,12 +99,15 @@ def cause(report: LoadReport, arrays: Iterable[str], table: Table) -> str:
     return "this is probably another architecture than the checkpoint's, or the wrong table"
 
 
-def _common_prefix(names: list[str], table: Mapping[str, object]) -> str:
-    """What stands before every name, when that is all that keeps the names from being in the table."""
-    if not names or any(name in table for name in names):
-        return ""
-    first = names[0]
-    for end in [n + 1 for n, letter in enumerate(first) if letter in "./"]:
-        if all(name.startswith(first[:end]) for name in names) and any(name[end:] in table for name in names):
-            return first[:end]
-    return ""
+def _common_prefix(names: list[str], table: Mapping[str, object]) -> tuple[str, int]:
+    """What stands before most names, and before how many, when that keeps more of them from the table than are in it."""
+    counts: dict[str, int] = {}
+    for name in names:
+        for end in [n + 1 for n, letter in enumerate(name) if letter in "./"]:
+            if name[end:] in table:
+                counts[name[:end]] = counts.get(name[:end], 0) + 1
+    known = sum(name in table for name in names)
+    prefix = max(counts, key=lambda prefix: counts[prefix], default="")
+    if counts.get(prefix, 0) <= max(known, len(names) // 2):
+        return "", 0
+    return prefix, sum(name.startswith(prefix) for name in names)

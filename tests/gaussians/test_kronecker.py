@@ -41,6 +41,18 @@ def _draw(seed: int, one_scale: bool = False) -> tuple[Any, Any, Ingredients]:
     return mean, params, Ingredients(scale, _rotation(rng, ROWS), _rotation(rng, COLUMNS), spectrum)
 
 
+def test_a_rearrangement_that_reverses():
+    x = np.arange(12).reshape(2, 3, 2)
+    steps = (("reverse", (0, 2)), ("transpose", (1, 0, 2)), ("reshape", (3, 4)))
+    rearrangement = gaussians.Rearrangement(x.shape, steps)
+    np.testing.assert_array_equal(rearrangement(x), np.flip(x, (0, 2)).swapaxes(0, 1).reshape(3, 4))
+    np.testing.assert_array_equal(rearrangement.back(rearrangement(jnp.asarray(x))), x)
+    assert rearrangement.result == (3, 4)
+    for axes in ((3,), (0, 0)):
+        with pytest.raises(ValueError, match="has no reverse to"):
+            _ = gaussians.Rearrangement(x.shape, (("reverse", axes),)).result
+
+
 def _build(mean: Any, x: Ingredients) -> gaussians.Kronecker:
     mean, x = jax.tree.map(jnp.asarray, (mean, x))
     layout = gaussians.MatrixLayout("a/kernel", gaussians.Rearrangement(KERNEL, STEPS), "a/bias")

@@ -41,6 +41,35 @@ def test_layers_of_a_picture_network():
     assert ways["head/bias"] == ("bias", "of 'head/kernel'")
 
 
+def _transposed_convolution() -> networks.Problem:
+    """As Keras has it: the kernel is that of the convolution whose transpose it is, so it is reversed on its way."""
+
+    def apply(params, x):
+        x = lax.conv_transpose(x, params["kernel"], (2, 1), "SAME", transpose_kernel=True)
+        return jnp.tanh(x + params["bias"]).sum((1, 2))
+
+    keys = jax.random.split(KEY, 3)
+    params = {"kernel": jax.random.normal(keys[0], (3, 2, 4, 2)), "bias": jax.random.normal(keys[1], (4,))}
+    return networks.make(btl.nets.from_function(apply, params), jax.random.normal(keys[2], (2, 3, 2, 2)), 4)
+
+
+@pytest.mark.x64
+def test_a_transposed_convolution_with_the_kernel_of_its_forward_one():
+    problem = _transposed_convolution()
+    assert _ways(problem) == {
+        "kernel": ("convolution", "3 x 2, 2 inputs, 4 outputs, 12 positions"),
+        "bias": ("bias", "of 'kernel'"),
+    }
+    joint, inputs = problem.joint, problem.data.inputs
+    jacobian = jax.jacrev(lambda params: joint.outputs(params, inputs)[0])(problem.params)
+    probs = np.asarray(jax.nn.softmax(joint.outputs(problem.params, inputs)[0]))
+    hessian = probs[:, :, None] * np.eye(4) - probs[:, :, None] * probs[:, None, :]
+    built = curvature.diagonal()(KEY, joint, problem.params, problem.data, curvature.ggn, 2).diagonal
+    for name, leaf in built.items():
+        j = np.asarray(jacobian[name]).reshape(2, 4, -1)
+        np.testing.assert_allclose(np.ravel(leaf), np.einsum("nca,ncd,nda->a", j, hessian, j), rtol=1e-9)
+
+
 def test_layers_of_a_linen_network():
     ways = _ways(networks.sequence())
     assert ways["Conv_0/kernel"] == ("convolution", "2, 2 inputs, 3 outputs, 3 positions")

@@ -41,6 +41,23 @@ def test_a_module_without_state():
     assert tree.size(tree.select(net.params, "layers/2/**")) == 8 * 2 + 2
 
 
+class _SharedBias(eqx.Module):
+    shared: eqx.nn.Shared
+
+    def __call__(self, x):
+        return self.shared()(x)
+
+
+def test_one_array_in_two_places_is_refused_and_a_shared_one_counts_once():
+    module, places = perceptron(), (lambda net: net.layers[1].bias, lambda net: net.layers[0].bias)
+    tied = eqx.tree_at(places[0], module, places[1](module))
+    with pytest.raises(ValueError, match=r"one array at 'layers/0/bias' and 'layers/1/bias'.*use eqx\.nn\.Shared"):
+        nets.from_equinox(tied)
+    net = nets.from_equinox(_SharedBias(eqx.nn.Shared(module, *places)))
+    assert tree.size(net.params) == tree.size(nets.from_equinox(module).params) - 8
+    np.testing.assert_allclose(net(net.params, INPUTS), jax.vmap(tied)(INPUTS), rtol=1e-5, atol=1e-6)
+
+
 def test_a_net_made_again_does_not_compile_again():
     traces = []
 

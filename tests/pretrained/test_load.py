@@ -110,6 +110,9 @@ def test_rename(arrays):
     prefixed = {f"module.{name}": array for name, array in arrays.items()}
     with pytest.raises(ValueError, match=r"every name begins with 'module\.': give rename=lambda name: "):
         pretrained.load(make(), prefixed, TABLE)
+    foreign = prefixed | {"ema_decay": np.zeros(1, np.float32)}
+    with pytest.raises(ValueError, match=rf"{len(arrays)} of {len(foreign)} names begin with 'module\.': give rename="):
+        pretrained.load(make(), foreign, TABLE)
     found = pretrained.load(make(), prefixed, TABLE, rename=lambda name: name.removeprefix("module.")).net
     jax.tree.map(np.testing.assert_array_equal, values(found), values(pretrained.load(make(), arrays, TABLE).net))
     with pytest.raises(ValueError, match=r"rename gives 'x' to two arrays, 'module\.conv\.bias' is the second"):

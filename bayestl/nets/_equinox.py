@@ -93,7 +93,7 @@ def from_equinox(module: Any, state: Any = None, *, axis_name: str = "batch") ->
 
 
 def _check_tied(params: Params) -> None:
-    """Raise when one array lies in two places: gradients and updates would see two parameters, and a prior count both."""
+    """Raise when one array lies in two places, since updates would see two parameters and a prior count both."""
     places: dict[int, str] = {}
     for path, leaf in _tree.by_paths(params).items():
         first = places.setdefault(id(leaf), path)

@@ -100,7 +100,7 @@ def cause(report: LoadReport, arrays: Iterable[str], table: Table) -> str:
 
 
 def _common_prefix(names: list[str], table: Mapping[str, object]) -> tuple[str, int]:
-    """What stands before most names, and before how many, when that keeps more of them from the table than are in it."""
+    """What stands before most names, and before how many, when that keeps more names from the table than are in it."""
     counts: dict[str, int] = {}
     for name in names:
         for end in [n + 1 for n, letter in enumerate(name) if letter in "./"]:

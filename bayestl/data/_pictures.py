@@ -67,9 +67,9 @@ def decode_picture(
         >>> picture.shape, picture[0, 0].tolist()
         ((8, 8, 3), [255, 0, 0])
     """
+    picture = opened(encoded, max_pixels)
     from PIL import Image, ImageOps
 
-    picture = opened(encoded, max_pixels)
     if picture.mode != "RGB":
         raise ValueError(f"the picture is {described(picture)}, not RGB; {advice(picture)}, or leave it out")
     if upright:
@@ -86,11 +86,14 @@ def opened(encoded: bytes, max_pixels: int = MOST_PIXELS) -> Any:
     """A picture decoded by PIL.
 
     Raises:
+        ImportError: Pillow is not installed.
         TooLarge: it has more than ``max_pixels`` pixels.
         ValueError: it cannot be decoded, to its end.
     """
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError('pictures are decoded by PIL: pip install "bayestl[data]", or pip install pillow') from error
     Image.init()
     try:
         picture = Image.open(io.BytesIO(encoded), formats=[form for form in FORMATS if form in Image.OPEN])

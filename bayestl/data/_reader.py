@@ -137,7 +137,10 @@ class _Reading(NamedTuple):
 
 def _batches(steps: Steps, num_threads: int, num_workers: int) -> Any:
     """Batches of a stream in order, decoded by threads, in this process or in others."""
-    import grain
+    try:
+        import grain
+    except ImportError as error:
+        raise ImportError('streams are read by grain: pip install "bayestl[data]", or pip install grain') from error
     from absl import flags
 
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)

@@ -158,6 +158,7 @@ def stream(
         window_bytes: size of a window on the device; the batches in it are at least 1.
 
     Raises:
+        ImportError: from a run, where grain is not installed.
         TypeError: a source without random access, an example that is not a pair or not numeric.
         ValueError: no records, examples of different shapes, NaN or infinite values; checked here on the first 64
             records, and on every other when it is read.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import stat
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -39,6 +41,7 @@ def names_in(path: Path, root: str | None = None, nested: bool = False) -> dict[
         return folders.names
 
 
+PICTURE = encoded()
 CONTENT = b"not looked into here"
 NESTED = {
     f"{label}s/{label}s{k}/{i}.jpg": CONTENT for label in ("negative", "positive") for k in (1, 7) for i in (0, 1)
@@ -200,6 +203,19 @@ def test_large_pictures_are_bad_ones_until_they_are_allowed():
     assert data.decode_picture(encoded(), max_pixels=15).shape == (3, 5, 3)
     with pytest.raises(ValueError, match=r"the picture has 5 x 3 pixels, more than the 14 allowed; make it smaller"):
         data.decode_picture(encoded(), max_pixels=14)
+
+
+def test_libraries_of_the_extra_for_data(monkeypatch):
+    for library in ("PIL", "grain"):
+        monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=r'pictures are decoded by PIL: pip install "bayestl\[data\]"'):
+        data.decode_picture(PICTURE)
+    stream = data.stream([(0.0, 1.0)] * 4, lambda record: record)
+    with (
+        stream.open(jax.random.key(0), 2, 1) as window,
+        pytest.raises(ImportError, match=r"read by grain: pip install"),
+    ):
+        window(0)
 
 
 # ---------------------------------------------------------------- changes after an import

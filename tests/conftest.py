@@ -13,6 +13,31 @@ import pytest
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "x64: run with 64-bit floats, for comparisons with float64 oracles")
     config.addinivalue_line("markers", "slow: takes minutes, or repeats a law over an exhaustive grid: `make test-all`")
+    config.addinivalue_line(
+        "markers", "representative(*cases): of a parametrised test `make test` runs these cases; the others are slow"
+    )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Of a grid that ``representative`` marks, all cases but those named are slow."""
+    mark, grid = item.get_closest_marker("representative"), getattr(item, "callspec", None)
+    if mark is not None and grid is not None and grid.id not in mark.args:
+        item.add_marker("slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A case that a mark names and its grid does not have is an error: it would never run in `make test`."""
+    if any("::" in argument for argument in config.args):
+        return  # single cases were asked for, which say nothing about the others
+    cases: dict[tuple[str, str], set[str]] = {}
+    for item in items:
+        mark, grid = item.get_closest_marker("representative"), getattr(item, "callspec", None)
+        if mark is not None and grid is not None:
+            place = (str(item.path), getattr(item, "originalname", item.name))
+            cases.setdefault(place, set(mark.args)).discard(grid.id)
+    missing = {place: left for place, left in cases.items() if left}
+    if missing:
+        raise pytest.UsageError(f"marks name cases that their grids do not have: {missing}")
 
 
 @pytest.fixture(autouse=True)

@@ -81,6 +81,7 @@ ALL_BUT_ONE = partial(autoguide.AutoLowRankMultivariateNormal, rank=SIZE - 1)
 
 
 @pytest.mark.x64
+@pytest.mark.representative("full, fixture", "low rank, blocks")
 @pytest.mark.parametrize(
     ("problem", "guide", "kind"),
     [

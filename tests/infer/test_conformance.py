@@ -155,7 +155,16 @@ IN_BFLOAT16 = ("map_estimate, sgd", "map_estimate, adam", "proximal_map", "mean_
 EVERY_PRIOR_HERE = ("proximal_map", "swag", "cyclical_sgld", "cyclical_sghmc")
 assert set((*IN_BFLOAT16, *EVERY_PRIOR_HERE)) <= {method.name for method in METHODS}
 RUNS = [(m, p) for m in METHODS for p in PRECISIONS if p.roundoff == 0 or m.name in IN_BFLOAT16]
-all_runs = pytest.mark.parametrize(("method", "precision"), RUNS, ids=lambda x: x.name)
+_every_run = pytest.mark.parametrize(("method", "precision"), RUNS, ids=lambda x: x.name)
+_runs_here = pytest.mark.representative(
+    *(f"{method.name}-full precision" for method in METHODS), "map_estimate, sgd-bfloat16", "mean_field_vi-bfloat16"
+)
+
+
+def all_runs(test: Callable[..., None]) -> Callable[..., None]:
+    """Every method in every precision; in ``make test`` every method, and two of them in bfloat16."""
+    return _runs_here(_every_run(test))
+
 
 COMPILED: list[str] = []
 
@@ -299,6 +308,10 @@ OTHER_PRIORS = [
 
 
 @pytest.mark.x64
+@pytest.mark.representative(
+    *("map_estimate, adam-kronecker", "proximal_map-dense", "mean_field_vi-kronecker", "low_rank_vi-kronecker"),
+    *("swag-blocks", "sghmc-kronecker", "cyclical_sgld-isotropic", "cyclical_sgld-blocks", "cyclical_sghmc-diagonal"),
+)
 @pytest.mark.parametrize(("method", "structure"), OTHER_PRIORS, ids=lambda x: x.name)
 def test_exact_law_under_every_other_prior(method, structure):
     problem = lg.draw(structure, 6, 40, seed=0)

@@ -53,6 +53,10 @@ def _log_evidence(problem, covariance, kappa=1.0, temperature=1.0):
 
 
 @pytest.mark.x64
+@pytest.mark.representative(
+    *("isotropic-dense", "isotropic-dual", "isotropic-low rank", "diagonal-dual", "dense-dense", "blocks-dual"),
+    *("kronecker-low rank", "low rank-low rank", "low rank-dual", "low rank, negative-dense"),
+)
 @each_builder
 @each_structure
 def test_posterior_and_evidence_are_exact(structure, builder):
@@ -98,6 +102,7 @@ HALVES = [(structure.name, "dual") for structure in lg.STRUCTURES] + [("low rank
 
 
 @pytest.mark.x64
+@pytest.mark.representative("isotropic-dual", "blocks-dual", "low rank-dense")
 @pytest.mark.parametrize(("name", "builder"), HALVES)
 def test_the_posterior_of_one_half_is_the_prior_of_the_other(name, builder):
     structure, builder = lg.BY_NAME[name], BUILDERS[builder]

@@ -43,6 +43,7 @@ def _at(mean, variance):
 
 
 @pytest.mark.x64
+@pytest.mark.representative("1.0-isotropic", "0.3-dense", "1.0-blocks", "0.3-low rank, negative")
 @each_structure
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_at_the_optimum_the_gradient_is_zero_and_the_elbo_the_known_one(structure, temperature):
@@ -71,6 +72,7 @@ def test_at_the_optimum_the_gradient_is_zero_and_the_elbo_the_known_one(structur
 
 
 @pytest.mark.x64
+@pytest.mark.representative("isotropic", "low rank")
 @each_structure
 def test_finds_the_variances_from_afar(structure):
     problem = lg.draw(structure, SIZE, NUM, seed=2)
@@ -90,6 +92,7 @@ def test_finds_the_variances_from_afar(structure):
 
 
 @pytest.mark.x64
+@pytest.mark.representative("diagonal", "blocks")
 @each_structure
 def test_without_data_it_gives_the_projection_of_the_prior(structure):
     problem = lg.draw(structure, SIZE, NUM, seed=3)

@@ -39,6 +39,7 @@ def _check(structure: Any, variant: laws.Variant) -> tuple[np.ndarray, laws.Targ
 
 
 @pytest.mark.x64
+@pytest.mark.representative("blocks", "low rank, negative")
 @each_structure
 def test_law_under_every_prior(structure):
     draws, target = _check(structure, laws.Variant("plain"))
@@ -47,6 +48,7 @@ def test_law_under_every_prior(structure):
 
 
 @pytest.mark.x64
+@pytest.mark.representative("preconditioned", "cold", "no data")
 @each_variant
 def test_law_tempered_and_preconditioned(variant):
     _check(lg.BY_NAME["low rank"], variant)

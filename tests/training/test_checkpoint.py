@@ -73,6 +73,7 @@ def _run(directory: Path | str, kind: str, kill_at: int | None = None) -> str:
     return "killed"
 
 
+@pytest.mark.representative("many")
 @pytest.mark.parametrize("kind", ["vi", "many"])
 def test_killed_at_random_steps_it_gives_the_same_bits(tmp_path, kind):
     expected = _run("none", kind)

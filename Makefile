@@ -13,6 +13,11 @@ PYTEST = -m pytest -q -n auto --maxprocesses 2 --dist loadfile --timeout 600
 COMPILED = JAX_COMPILATION_CACHE_DIR="$(CURDIR)/build/compiled-$(VERSION)" \
   JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
+# A pytest that finds no test to run ends with 5: PYTEST_ARGS may name tests of one kind only.
+# Most test programs run once, and compiling them takes most of the time: XLA compiles them without optimisation. Those
+# marked "optimized" are compiled as a user's programs are. `make test QUICK=` compiles all of them so.
+QUICK ?= --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo digits cats shift posteriors test test-all lint types docs speed gpu clean
@@ -39,7 +44,9 @@ posteriors: $(VENV)/.installed-benchmarks  ## every posterior around one prior, 
 	@$(VENV)/bin/python -m benchmarks.run posteriors
 
 test: $(VENV)/.installed-test  ## every law once, the examples in docstrings and documents among them
-	@$(COMPILED) $(VENV)/bin/python $(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	@$(COMPILED) $(VENV)/bin/python $(PYTEST) -m "optimized and not slow" $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	@$(COMPILED) XLA_FLAGS="$(XLA_FLAGS) $(QUICK)" \
+	  $(VENV)/bin/python $(PYTEST) -m "not optimized and not slow" $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 test-all: $(VENV)/.installed-test  ## all tests, the exhaustive grids and those that take minutes among them
 	@$(COMPILED) $(VENV)/bin/python $(PYTEST) --timeout 3600 $(PYTEST_ARGS)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import bayestl as btl
+
+pytestmark = pytest.mark.optimized  # what XLA makes of these programs is what they are about
 
 
 def test_a_product_and_a_sum_over_its_leading_axis():

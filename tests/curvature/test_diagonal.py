@@ -15,6 +15,8 @@ from jax.flatten_util import ravel_pytree
 import bayestl as btl
 from bayestl import curvature
 
+pytestmark = pytest.mark.optimized  # what XLA makes of these programs is what they are about
+
 KEY = jax.random.key(0)
 NETWORKS = {
     "mlp": networks.mlp,

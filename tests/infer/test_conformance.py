@@ -238,6 +238,7 @@ def test_keeps_the_tree_and_compiles_once(method, precision):
     assert not _equal(again.params, result.params)
 
 
+@pytest.mark.optimized  # bits of two programs: XLA gives them when it optimises both
 @all_runs
 def test_the_key_decides_and_the_chunks_do_not(method, precision):
     joint, params = _joint(precision)

@@ -11,6 +11,8 @@ from replay import assert_replays
 import bayestl as btl
 from bayestl.layers import _fast
 
+pytestmark = pytest.mark.optimized  # what XLA makes of these programs is what they are about
+
 
 @pytest.mark.x64
 @pytest.mark.parametrize("name", ["mlp", "pictures", "sequence", "odd", "tokens", "tied", "scans"])

@@ -105,19 +105,20 @@ def pool(name: str, params: Params, x: jax.Array) -> jax.Array:
         windows, axes = jnp.stack(slices(x, window)), (0,)
     if not is_max:
         return jnp.sum(windows, axes)
-    result = jnp.sum(_first_largest(windows, axes), axes)
-    return jnp.where(jnp.any(jnp.isnan(lax.stop_gradient(windows)), axes), jnp.nan, result)
+    for axis in reversed(axes):
+        windows = _first_largest(windows, axis)
+    return windows.reshape([n for i, n in enumerate(windows.shape) if i not in axes])
 
 
-def _first_largest(windows: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Zeros except at the largest value over ``axes`` (the first, if several tie), which alone has a gradient."""
-    fixed = lax.stop_gradient(windows)
-    order = jnp.zeros((1,) * windows.ndim, jnp.int32)
-    for axis in axes:
-        order = order * windows.shape[axis] + lax.broadcasted_iota(jnp.int32, _only(windows, axis), axis)
-    largest = jnp.max(fixed, axes, keepdims=True)
-    first = jnp.min(jnp.where(fixed == largest, order, jnp.iinfo(jnp.int32).max), axes, keepdims=True)
-    return jnp.where(order == first, windows, 0)
+def _first_largest(windows: jax.Array, axis: int) -> jax.Array:
+    """The largest value along ``axis``, which stays with length 1; the first, if several tie, alone has a gradient.
+
+    Picked by its place. A comparison of each value with the largest is no way to find it: XLA may compute a value anew
+    for each side, rounded in another way, so that none is equal (docs/compilers.md).
+    """
+    place = jnp.argmax(lax.stop_gradient(windows), axis, keepdims=True)
+    order = lax.broadcasted_iota(place.dtype, _only(windows, axis), axis)
+    return jnp.sum(jnp.where(order == place, windows, 0), axis, keepdims=True)
 
 
 def _only(x: jax.Array, axis: int) -> tuple[int, ...]:

@@ -16,7 +16,11 @@ COMPILED = JAX_COMPILATION_CACHE_DIR="$(CURDIR)/build/compiled-$(VERSION)" \
 # A pytest that finds no test to run ends with 5: PYTEST_ARGS may name tests of one kind only.
 # Most test programs run once, and compiling them takes most of the time: XLA compiles them without optimisation. Those
 # marked "optimized" are compiled as a user's programs are. `make test QUICK=` compiles all of them so.
-QUICK ?= --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false
+QUICK ?= --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true $(NO_EMITTERS)
+# A flag that saves most of it, where this jaxlib has it: XLA ends a process that names an unknown one.
+NO_EMITTERS = $(shell XLA_FLAGS=$(EMITTERS)=false $(VENV)/bin/python -c 'import jax; jax.devices()' 2>&1 >/dev/null \
+  | grep -q 'Unknown flag' || echo $(EMITTERS)=false)
+EMITTERS = --xla_cpu_use_fusion_emitters
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

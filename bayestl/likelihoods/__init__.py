@@ -11,12 +11,15 @@ from bayestl.likelihoods._categorical import Categorical, categorical
 from bayestl.likelihoods._check import check
 from bayestl.likelihoods._check_shapes import check_shapes, check_targets_shape
 from bayestl.likelihoods._check_values import TargetCheck, check_real_targets, check_values, target_check
+from bayestl.likelihoods._class_weighted import ClassWeighted, class_weighted
 from bayestl.likelihoods._classes import class_log_probs, class_probs, expected_target
 from bayestl.likelihoods._consistent import check_inherited, check_normalised, check_samples
 from bayestl.likelihoods._distribution import Description, describe, describe_predictive
+from bayestl.likelihoods._focal import Focal, focal
 from bayestl.likelihoods._from_function import FromFunction, from_function
 from bayestl.likelihoods._given import Given, given
 from bayestl.likelihoods._hessian import clipped_share, hessian_root, knows_hessian, negative_and_absolute
+from bayestl.likelihoods._label_smoothed import LabelSmoothed, label_smoothed
 from bayestl.likelihoods._logits import mean_field_moderated, probit_moderated
 from bayestl.likelihoods._methods import (
     GaussianNoise,
@@ -31,10 +34,13 @@ from bayestl.likelihoods._normal import Normal, normal
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "ClassWeighted",
     "Description",
+    "Focal",
     "FromFunction",
     "GaussianNoise",
     "Given",
+    "LabelSmoothed",
     "Normal",
     "TargetCheck",
     "base",
@@ -50,16 +56,19 @@ __all__ = [
     "check_values",
     "class_log_probs",
     "class_probs",
+    "class_weighted",
     "clipped_share",
     "describe",
     "describe_predictive",
     "expected_target",
+    "focal",
     "from_function",
     "gaussian_noise",
     "given",
     "has_logits",
     "hessian_root",
     "knows_hessian",
+    "label_smoothed",
     "mean_field_moderated",
     "negative_and_absolute",
     "normal",

@@ -6,7 +6,8 @@ Where a likelihood has something better than the default, it defines it as a met
 * ``hessian_root(outputs)``: columns s_nj, leaves (K, B, ...), with ``sum_j s_nj s_nj^T`` the expected Hessian of
   ``-log p(y_n | f_n)`` in the outputs; None if it is not known. Default: automatic differentiation.
 * ``moderated(mean, covariance)``: outputs (B, ...) whose distribution approximates the average over Gaussian outputs
-  with that mean, leaves (B, ...), and covariance, (B, F, F). Default: quadrature, if an example has one output.
+  with that mean, leaves (B, ...), and covariance, (B, F, F); None if there are none. Default: quadrature, if an example
+  has one output.
 * ``gaussian_noise(outputs)``: a :class:`GaussianNoise`, if targets are the outputs plus Gaussian noise.
 * ``target_noise(key, targets, power)``: noise to add to the targets of a randomised ensemble's member, with the
   covariance of the observation noise divided by ``power``.

@@ -35,9 +35,10 @@ def default_link(outputs: GaussianOutputs) -> Any:
     likelihood = outputs.likelihood
     if gaussian_parts(likelihood, outputs.mean) is not None:
         return gaussian_noise(outputs)
-    moderated = likelihoods.own(likelihood, "moderated")
+    method = likelihoods.own(likelihood, "moderated")
+    moderated = None if method is None else jax.vmap(method)(outputs.mean, outputs.covariance)
     if moderated is not None:
-        return Predictive(jax.vmap(moderated)(outputs.mean, outputs.covariance), likelihood, outputs.log_weights)
+        return Predictive(moderated, likelihood, outputs.log_weights)
     if outputs.covariance.shape[-1] == 1:
         return quadrature(outputs)
     raise TypeError(

@@ -70,5 +70,8 @@ CASES = {
     "several labels": Case(lambda: likelihoods.from_function(several_labels), _array(3)),
     "several classes, scaled": Case(lambda: likelihoods.from_function(several_classes), _array(6)),
     "normal from a function": Case(lambda: likelihoods.from_function(own_normal), _array(2)),
+    "class weighted": Case(lambda: likelihoods.class_weighted(likelihoods.categorical(), [1.0, 0.2, 3.0]), _array(3)),
+    "label smoothed": Case(lambda: likelihoods.label_smoothed(likelihoods.categorical(), 0.1), _array(3)),
+    "focal": Case(lambda: likelihoods.focal(likelihoods.categorical(), 2.0), _array(3)),
     "counts from a function": Case(lambda: likelihoods.from_function(counts), _array(), link_error=1e-6),
 }

@@ -94,6 +94,15 @@ def is_concrete(tree: Any) -> bool:
     return not any(isinstance(x, Tracer | jax.ShapeDtypeStruct) for x in jax.tree.leaves(tree))
 
 
+def with_arrays(tree: Any) -> Any:
+    """The leaves as arrays, where they are; a tree of single numbers, as a list of labels is, as one array."""
+    if isinstance(tree, jax.Array | np.ndarray):
+        return tree
+    if all(np.ndim(x) == 0 for x in jax.tree.leaves(tree)):
+        return np.asarray(tree)
+    return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.asarray(x), tree)
+
+
 def columns_dot(columns: Params, x: Params) -> jax.Array:
     """``C^T x`` for ``columns`` with leaves ``(k, *shape)`` and ``x`` with leaves ``(*shape)``: an array (k,)."""
 

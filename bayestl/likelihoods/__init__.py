@@ -7,7 +7,7 @@ them).
 
 from bayestl.likelihoods._base import base
 from bayestl.likelihoods._bernoulli import Bernoulli, bernoulli
-from bayestl.likelihoods._categorical import Categorical, categorical
+from bayestl.likelihoods._categorical import Categorical, at_labels, categorical
 from bayestl.likelihoods._check import check
 from bayestl.likelihoods._check_shapes import check_shapes, check_targets_shape
 from bayestl.likelihoods._check_values import TargetCheck, check_real_targets, check_values, target_check
@@ -43,6 +43,7 @@ __all__ = [
     "LabelSmoothed",
     "Normal",
     "TargetCheck",
+    "at_labels",
     "base",
     "bernoulli",
     "categorical",

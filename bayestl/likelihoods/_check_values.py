@@ -24,8 +24,8 @@ class TargetCheck:
 
     Attributes:
         description: that of the likelihood's distribution.
-        support: the numpyro constraint that says which values are possible, its bounds in numpy; None if it is not
-            known, or depends on the outputs.
+        support: the numpyro constraint that says which numbers in a target are possible, its bounds in numpy; None if it
+            is not known, or depends on the outputs.
     """
 
     description: Description
@@ -43,7 +43,7 @@ class TargetCheck:
         """
         if not is_array(targets) or not _tree.is_concrete((targets, mask)):
             return
-        values = _counted(np.asarray(targets), mask)
+        rows, values = _counted(np.asarray(targets), mask)
         check_targets_shape(values.shape, values.shape[:1] + self.description.event_shape)
         check_targets_dtype(self.description, values)
         if not self.description.is_discrete:
@@ -52,8 +52,9 @@ class TargetCheck:
             return
         # int64: an unsigned or short label must not wrap around when it is compared with the bounds.
         inside = np.asarray(self.support(values.astype(np.int64) if self.description.is_discrete else values))
+        inside = inside.reshape(len(values), -1).all(axis=1)
         if not inside.all():
-            raise ValueError(_support_message(values, inside, self.description, self.support))
+            raise ValueError(_support_message(rows, values, inside, self.description, self.support))
 
 
 def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
@@ -76,15 +77,25 @@ def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
         1 of 2 targets lie outside the support of the likelihood: they go from 0 to 3, valid is 0 to 2
     """
     description = describe(likelihood, outputs_shape)
-    one = jax.tree.map(lambda x: _one_example(x, description.batch_shape), outputs_shape)
+    # Targets that are known may be checked from inside a traced function, where operations would be traced as well.
+    with jax.ensure_compile_time_eval():
+        support = _support(likelihood, jax.tree.map(lambda x: _one_example(x, description.batch_shape), outputs_shape))
+    return TargetCheck(description, support)
+
+
+def _support(likelihood: Likelihood, one: Any) -> Any:
+    """Of the numbers in one target, given outputs of one example; None where it is not known."""
     distribution = likelihood(one)
-    support = None if base(distribution).support is None else distribution.support
+    if base(distribution).support is None:
+        return None
+    support, elsewhere = distribution.support, likelihood(jax.tree.map(lambda x: x + 1, one)).support
     # Bounds that depend on the outputs say nothing about targets until there are outputs.
-    if support is not None and support != likelihood(jax.tree.map(lambda x: x + 1, one)).support:
-        support = None
-    if not _tree.is_concrete(support):
-        support = None
-    return TargetCheck(description, jax.tree.map(np.asarray, support))
+    if not _tree.is_concrete((support, elsewhere)) or support != elsewhere:
+        return None
+    # Independent numbers are looked at one by one: numpyro would gather them by a function of JAX.
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return jax.tree.map(np.asarray, support)
 
 
 def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
@@ -126,18 +137,19 @@ def check_real_targets(like: jax.Array, targets: Targets, mask: Any = None) -> N
         return
     values = np.asarray(targets)
     check_targets_shape(values.shape, values.shape[:1] + tuple(like.shape[1:]))
-    _check_finite(_counted(values, mask))
+    _check_finite(_counted(values, mask)[1])
 
 
-def _counted(values: np.ndarray, mask: Any) -> np.ndarray:
-    """The rows that the mask does not leave out."""
+def _counted(values: np.ndarray, mask: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the rows that the mask leaves in, and these rows."""
     if mask is None:
-        return values
+        return np.arange(len(values)), values
     if np.shape(mask) != values.shape[:1]:
         raise ValueError(
             f"mask has shape {tuple(np.shape(mask))}, but must have {values.shape[:1]}, one number per example"
         )
-    return values[np.asarray(mask) > 0]
+    rows = np.flatnonzero(np.asarray(mask) > 0)
+    return rows, values[rows]
 
 
 def _one_example(leaf: Any, batch_shape: tuple[int, ...]) -> jax.Array:
@@ -154,19 +166,20 @@ def _check_finite(values: np.ndarray) -> None:
         )
 
 
-def _support_message(values: np.ndarray, inside: np.ndarray, description: Description, support: Any) -> str:
+def _support_message(
+    rows: np.ndarray, values: np.ndarray, inside: np.ndarray, description: Description, support: Any
+) -> str:
     fix = "transform the targets or take another distribution"
     if description.is_discrete:
         fix = "number the classes from 0, and give the network one output per class"
     return (
         f"{int(np.sum(~inside))} of {inside.size} targets lie outside the support of the likelihood: they go from "
-        f"{values.min()} to {values.max()}, valid is {_valid_range(support)}; {fix}"
+        f"{values.min()} to {values.max()}, valid is {_valid_range(support)}; the first is in row "
+        f"{rows[np.argmin(inside)]}; {fix}"
     )
 
 
 def _valid_range(support: Any) -> str:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
     low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
     if low is not None and high is not None:
         return f"{low} to {high}"

@@ -107,8 +107,10 @@ def focal(likelihood: Likelihood, power: Any = 2.0) -> Focal:
 
     Example:
         >>> likelihood = btl.likelihoods.focal(btl.likelihoods.bernoulli(), 2.0)
-        >>> print(likelihood(jnp.array([0.0, 3.0])).log_prob(jnp.array([1, 1])).round(5))
-        [-0.17329 -0.00011]
+        >>> for value in likelihood(jnp.array([0.0, 3.0])).log_prob(jnp.array([1, 1])):  # p = 0.5, 0.953
+        ...     print(f"{value:.5f}")
+        -0.17329
+        -0.00011
     """
     power = jnp.asarray(power, jnp.result_type(float))
     if power.ndim or (_tree.is_concrete(power) and not 0 <= float(power) < float("inf")):

@@ -79,8 +79,10 @@ def label_smoothed(likelihood: Likelihood, amount: Any) -> LabelSmoothed:
 
     Example:
         >>> likelihood = btl.likelihoods.label_smoothed(btl.likelihoods.bernoulli(), 0.1)
-        >>> print(likelihood(jnp.array([3.0, 3.0])).log_prob(jnp.array([1, 0])).round(3))  # 0.95, 0.05 of 0.049, 3.049
-        [-0.199 -2.899]
+        >>> for value in likelihood(jnp.array([3.0, 3.0])).log_prob(jnp.array([1, 0])):  # .95 of one, .05 of the other
+        ...     print(f"{value:.3f}")
+        -0.199
+        -2.899
     """
     amount = jnp.asarray(amount, jnp.result_type(float))
     if amount.ndim or (_tree.is_concrete(amount) and not 0 <= float(amount) < 1):

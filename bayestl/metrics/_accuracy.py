@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl._types import Targets
-from bayestl.metrics._examples import Predictive, class_probs, weighted_mean
+from bayestl.metrics._examples import Predictive, class_probs, known_classes, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
@@ -48,7 +48,7 @@ def macro_accuracy(predictive: Predictive, targets: Targets, weights: Any = None
 
 def _is_right(predictive: Predictive, targets: Targets) -> jax.Array:
     probs, labels = class_probs(predictive, targets)
-    return (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
+    return known_classes((jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype), labels, probs.shape[1])
 
 
 def _is_right_and_label(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.Array]:

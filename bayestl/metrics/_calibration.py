@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl._types import Targets
-from bayestl.metrics._examples import Predictive, class_probs
+from bayestl.metrics._examples import Predictive, class_probs, known_classes
 from bayestl.metrics._metric import Metric
 
 
@@ -112,7 +112,8 @@ def _check_num_bins(num_bins: int) -> None:
 def _answers(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.Array]:
     """Confidence and correctness of every example, (B,) each."""
     probs, labels = class_probs(predictive, targets)
-    return jnp.max(probs, axis=-1), (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
+    is_right = (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
+    return jnp.max(probs, axis=-1), known_classes(is_right, labels, probs.shape[1])
 
 
 def _bins_of_equal_width(num_bins: int, answers: tuple[jax.Array, jax.Array], weights: jax.Array) -> ReliabilityBins:
@@ -160,7 +161,7 @@ def _shared_in_ties(confidence: jax.Array, correct: jax.Array, weights: jax.Arra
     starts = jnp.concatenate([jnp.zeros(1, int), (confidence[1:] != confidence[:-1]).astype(int)])
     run = jnp.cumsum(starts)
     num = confidence.shape[0]
-    right = jax.ops.segment_sum(weights * correct, run, num, indices_are_sorted=True)
+    right = jax.ops.segment_sum(jnp.where(weights > 0, weights * correct, 0), run, num, indices_are_sorted=True)
     have = jax.ops.segment_sum(weights, run, num, indices_are_sorted=True)
     return (right / jnp.where(have > 0, have, 1))[run]
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bayestl._types import Batch, Data, Targets
-from bayestl.metrics._examples import Predictive, check_labels
+from bayestl.metrics._examples import Predictive, check_targets
 from bayestl.metrics._metric import Metric
 from bayestl.metrics._report import metrics_of
 from bayestl.passes import Batches, batches
@@ -41,8 +41,8 @@ def evaluate(
         Name to number, as :func:`report` gives.
 
     Raises:
-        ValueError: labels outside the classes, in whichever batch; negative or non-finite weights; an example that
-            cannot be read.
+        ValueError: labels outside the classes, or targets outside the support, in whichever batch; negative or
+            non-finite weights; an example that cannot be read.
         TypeError: data that cannot be passed over; a predictive of all examples together.
 
     Example:
@@ -58,8 +58,8 @@ def evaluate(
     parts = []
     for batch in passes:
         predictive = predict(batch.inputs)
-        chosen = chosen or metrics_of(predictive)
-        check_labels(predictive, batch.targets, batch.weights)
+        chosen = chosen or metrics_of(predictive, batch.targets)
+        check_targets(predictive, *passes.to_host((batch.targets, batch.weights)))
         parts.append(passes.to_host((_each(predictive, batch.targets, chosen), batch.weights)))
     numbers, weights = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
     values = _summaries(numbers, weights, chosen)

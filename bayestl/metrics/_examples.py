@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bayestl import _tree
 from bayestl._types import Targets
@@ -17,6 +16,8 @@ class Predictive(Protocol):
     """The part of :class:`bayestl.predict.Predictive` that metrics use."""
 
     def log_prob(self, targets: Targets) -> jax.Array: ...
+
+    def check_targets(self, targets: Targets, mask: Any = None) -> None: ...
 
     @property
     def mean(self) -> jax.Array: ...
@@ -57,29 +58,25 @@ def mean_over_outputs(values: jax.Array) -> jax.Array:
     return values.reshape(values.shape[0], -1).mean(axis=1)
 
 
-def check_labels(predictive: Predictive, targets: Targets, weights: Any = None) -> None:
-    """Raise on labels outside the classes, which indexing would take for others; traced ones are let through.
+def check_targets(predictive: Predictive, targets: Targets, weights: Any = None) -> None:
+    """Raise on targets that a predictive cannot score: labels outside the classes, which indexing would take for
+    others, values outside the support of its likelihood, non-finite ones. Traced ones are let through.
 
     Examples of weight 0 may hold anything.
 
     Raises:
-        ValueError: labels outside 0, ..., C - 1.
+        ValueError: such targets; negative or non-finite weights, or another number of them.
+        TypeError: float labels.
     """
-    if not predictive.is_classification or not _tree.is_concrete((targets, weights)):
-        return
-    shape = jax.eval_shape(lambda given: given.probs, predictive).shape
-    num_classes = 2 if len(shape) == 1 else shape[1]
-    labels = np.asarray(targets)
-    counts = np.ones(labels.shape, bool) if weights is None else np.asarray(weights) > 0
-    if counts.shape != labels.shape or labels.dtype.kind not in "iub":
-        return  # which the metric refuses in its own words
-    outside = counts & ((labels < 0) | (labels >= num_classes))
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise ValueError(
-            f"{int(outside.sum())} of {int(counts.sum())} targets lie outside the classes 0 to {num_classes - 1}, the "
-            f"first {labels[row]} in row {row}; number the classes from 0, or give such examples the weight 0"
-        )
+    if weights is not None:
+        check_weights(weights, jnp.shape(jax.tree.leaves(targets)[0])[0])
+    if _tree.is_concrete((targets, weights)):
+        predictive.check_targets(targets, weights)
+
+
+def known_classes(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """Numbers (B,), NaN for labels outside the classes: traced ones cannot be refused, and count as no class."""
+    return jnp.where((labels >= 0) & (labels < num_classes), values, jnp.nan)
 
 
 def class_probs(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.Array]:

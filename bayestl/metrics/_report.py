@@ -6,36 +6,37 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from bayestl import _tree
 from bayestl._types import Targets
 from bayestl.metrics._accuracy import ACCURACY, MACRO_ACCURACY
 from bayestl.metrics._calibration import ECE, ECE_EQUAL_MASS
-from bayestl.metrics._examples import Predictive, check_labels
+from bayestl.metrics._examples import Predictive, check_targets
 from bayestl.metrics._metric import Metric
 from bayestl.metrics._regression import COVERAGE, CRPS, RMSE
 from bayestl.metrics._scores import BRIER, NLL
-from bayestl.passes import check_weights
 
 _CLASSIFICATION = (ACCURACY, MACRO_ACCURACY, NLL, BRIER, ECE, ECE_EQUAL_MASS)
 _NORMAL = (NLL, RMSE, CRPS, COVERAGE)
 _MOMENTS = (RMSE,)
 _OTHER = (NLL, RMSE)
+_SEVERAL_HEADS = (NLL,)
 
 
 def report(predictive: Predictive, targets: Targets, weights: Any = None) -> dict[str, float]:
     """The metrics that apply to a predictive, by name, each with its default setting.
 
     Classes: accuracy, macro_accuracy, nll, brier, ece and ece_equal_mass (15 bins). Mixtures of normals: nll, rmse,
-    crps, interval_coverage (level 0.9). Means and variances without a density: rmse. Everything else: nll, rmse.
+    crps, interval_coverage (level 0.9). Means and variances without a density: rmse. Targets of several heads: nll.
+    Everything else: nll, rmse.
 
     Args:
         predictive: of any kind.
-        targets: (B, ...).
+        targets: (B, ...), or a pytree of such arrays.
         weights: None, or (B,), how often each example counts, 0 for padding.
 
     Raises:
-        ValueError: labels outside the classes; negative or non-finite weights.
+        ValueError: labels outside the classes, or targets outside the support; negative or non-finite weights.
         TypeError: a predictive of all examples together.
 
     Example:
@@ -43,16 +44,15 @@ def report(predictive: Predictive, targets: Targets, weights: Any = None) -> dic
         >>> list(btl.metrics.report(given, jnp.array([1, 0])))
         ['accuracy', 'macro_accuracy', 'nll', 'brier', 'ece', 'ece_equal_mass']
     """
-    chosen = metrics_of(predictive)
-    if weights is not None:
-        check_weights(weights, jnp.shape(targets)[0])
-    check_labels(predictive, targets, weights)
+    targets = _tree.with_arrays(targets)
+    chosen = metrics_of(predictive, targets)
+    check_targets(predictive, targets, weights)
     values = _values(predictive, targets, weights, chosen)
     return {metric.name: float(value) for metric, value in zip(chosen, values, strict=True)}
 
 
-def metrics_of(predictive: Predictive) -> tuple[Metric, ...]:
-    """The metrics that apply to a predictive.
+def metrics_of(predictive: Predictive, targets: Targets) -> tuple[Metric, ...]:
+    """The metrics that apply to a predictive of such targets.
 
     Raises:
         TypeError: a predictive of all examples together, which has no score of each.
@@ -62,6 +62,8 @@ def metrics_of(predictive: Predictive) -> tuple[Metric, ...]:
             f"metrics score each example by itself, and a {type(predictive).__name__} is about all of them together; "
             "give what predict.monte_carlo or predict.linearized makes, or a joint predictive's sampled(key, num)"
         )
+    if jax.tree.structure(targets) != jax.tree.structure(0):
+        return _SEVERAL_HEADS
     if predictive.is_classification:
         return _CLASSIFICATION
     if predictive.is_normal:

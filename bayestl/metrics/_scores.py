@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl._types import Targets
-from bayestl.metrics._examples import Predictive, class_probs, weighted_mean
+from bayestl.metrics._examples import Predictive, class_probs, known_classes, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
@@ -20,7 +20,7 @@ def nll(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Ar
 
     Args:
         predictive: of any kind.
-        targets: (B, ...); an example with several outputs counts as one.
+        targets: (B, ...), or a pytree of such arrays; an example with several outputs counts as one.
         weights: None, or (B,), how often each example counts, 0 for padding; NaN comes out when none counts.
 
     Example:
@@ -54,13 +54,13 @@ def brier(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.
 
 
 def _surprise(predictive: Predictive, targets: Targets) -> jax.Array:
-    return -predictive.log_prob(jnp.asarray(targets))
+    return -predictive.log_prob(targets)
 
 
 def _squared_errors(predictive: Predictive, targets: Targets) -> jax.Array:
     probs, labels = class_probs(predictive, targets)
     errors = probs - jax.nn.one_hot(labels, probs.shape[1], dtype=probs.dtype)
-    return jnp.sum(errors**2, axis=-1)
+    return known_classes(jnp.sum(errors**2, axis=-1), labels, probs.shape[1])
 
 
 NLL = Metric("nll", _surprise, weighted_mean)

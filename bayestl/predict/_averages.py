@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bayestl import _tree
 from bayestl._types import Key, Targets
-from bayestl.likelihoods import categorical, check_real_targets, check_targets_shape, check_values
+from bayestl.likelihoods import at_labels, categorical, check_real_targets, check_targets_shape, check_values
 from bayestl.predict._uncertainty import entropy
 
 _KEEP = "averages over samples do not hold it; keep the samples' outputs with predict.monte_carlo"
@@ -34,12 +35,14 @@ class AveragedClasses:
     def log_prob(self, targets: Targets) -> Float[Array, " B"]:
         """Log of the averaged probability of each target, nats; ``targets`` are labels (B,).
 
+        Traced targets, of which there are no values to look at, give NaN where a label is outside the classes.
+
         Raises:
-            ValueError: targets of another shape.
+            ValueError, TypeError: what :meth:`check_targets` raises; targets of another shape.
         """
         check_targets_shape(tuple(jnp.shape(targets)), self.entropies.shape)
-        labels = jnp.asarray(targets).astype(int)
-        return jnp.take_along_axis(self.log_probs, labels[..., None], axis=-1)[..., 0]
+        self.check_targets(targets)
+        return at_labels(self.log_probs, jnp.asarray(targets).astype(int))
 
     def check_targets(self, targets: Targets, mask: Any = None) -> None:
         """Raise on labels (B,) outside the classes; rows with mask 0 may hold anything.
@@ -48,7 +51,7 @@ class AveragedClasses:
             ValueError: labels outside the classes, or of another shape.
             TypeError: float labels.
         """
-        check_values(categorical(), self.log_probs, targets, mask)
+        check_values(categorical(), self.log_probs, _tree.with_arrays(targets), mask)
 
     @property
     def probs(self) -> Float[Array, "B ..."]:
@@ -117,7 +120,7 @@ class AveragedMoments:
         Raises:
             ValueError: in these cases.
         """
-        check_real_targets(self.means, targets, mask)
+        check_real_targets(self.means, _tree.with_arrays(targets), mask)
 
     def function_variance(self) -> Float[Array, "B ..."]:
         """Variance over samples of the expected target, without observation noise, per output: the epistemic part."""

@@ -47,9 +47,10 @@ class GaussianPredictive:
         """``log sum_s w_s N(y_b; f_sb, V_sb + diag(noise_sb))`` in nats; ``targets`` (B, ...).
 
         Raises:
-            ValueError: targets of another shape.
+            ValueError: targets of another shape, or not finite.
         """
         targets = self._checked(targets)
+        self.check_targets(targets)
         each = normal_log_prob(self._rows(targets - self.locations), self._covariances())
         return logsumexp(self.log_weights[:, None] + each, axis=0)
 
@@ -59,7 +60,7 @@ class GaussianPredictive:
         Raises:
             ValueError: in these cases.
         """
-        check_real_targets(self.locations[0], targets, mask)
+        check_real_targets(self.locations[0], _tree.with_arrays(targets), mask)
 
     @property
     def mean(self) -> Float[Array, "B ..."]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from bayestl import _tree
 from bayestl._types import Key, Likelihood, Outputs, Targets
-from bayestl.likelihoods import check_targets_shape, gaussian_noise
+from bayestl.likelihoods import check_real_targets, check_targets_shape, gaussian_noise
 from bayestl.predict._average import average
 from bayestl.predict._gaussian_outputs import flat, unflat
 from bayestl.predict._gaussian_predictive import normal_log_prob, with_diagonal
@@ -45,10 +45,11 @@ class JointPredictive:
 
         Raises:
             TypeError: a likelihood that is not normal; :meth:`sampled` is for all.
-            ValueError: targets of another shape.
+            ValueError: targets of another shape, or not finite.
         """
-        mean = self.mean
-        check_targets_shape(tuple(jnp.shape(targets)), mean.shape)
+        mean, targets = self.mean, jnp.asarray(targets)
+        check_targets_shape(targets.shape, mean.shape)
+        check_real_targets(mean, targets)
         return normal_log_prob((jnp.asarray(targets) - mean).reshape(-1), self.covariance())
 
     @property

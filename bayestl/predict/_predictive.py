@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
-from bayestl import likelihoods
+from bayestl import _tree, likelihoods
 from bayestl._types import Key, Likelihood, Outputs, Scalar, Targets
 from bayestl.likelihoods import base
 from bayestl.predict._average import average
@@ -46,10 +46,12 @@ class Predictive:
     def log_prob(self, targets: Targets) -> Float[Array, " B"]:
         """``log sum_s w_s p(y_b | f_sb)`` in nats; ``targets`` (B, ...).
 
+        Traced targets, of which there are no values to look at, give NaN where a label is outside the classes.
+
         Raises:
-            ValueError: targets of another shape.
+            ValueError, TypeError: what :meth:`check_targets` raises; targets of another shape.
         """
-        self._check_shape(targets)
+        targets = self._checked(targets)
         each = self._each(lambda d: d.log_prob(targets))
         return logsumexp(self.log_weights[:, None] + each, axis=0)
 
@@ -62,7 +64,7 @@ class Predictive:
             ValueError: labels outside the classes, values outside the support, non-finite ones; another shape.
             TypeError: float labels.
         """
-        likelihoods.check_values(self._distribution, self._outputs_shape, targets, mask)
+        likelihoods.check_values(self._distribution, self._outputs_shape, _tree.with_arrays(targets), mask)
 
     def joint_log_prob(self, targets: Targets) -> Float[Array, ""]:
         """``log sum_s w_s prod_b p(y_b | f_sb)`` in nats, a scalar: of all B targets together.
@@ -71,9 +73,9 @@ class Predictive:
         another. For draws that do share them, as :func:`monte_carlo` and :meth:`JointPredictive.sampled` give.
 
         Raises:
-            ValueError: targets of another shape.
+            ValueError, TypeError: what :meth:`check_targets` raises; targets of another shape.
         """
-        self._check_shape(targets)
+        targets = self._checked(targets)
         each = self._each(lambda d: d.log_prob(targets))
         return logsumexp(self.log_weights + jnp.sum(each, axis=1))
 
@@ -177,6 +179,7 @@ class Predictive:
             ValueError: values of another shape.
         """
         self._check_scalars("cdf")
+        values = _tree.with_arrays(values)
         self._check_shape(values)
         return self._average(self._each(lambda d: base(d).cdf(values)))
 
@@ -254,8 +257,15 @@ class Predictive:
         self._check_inherited("mean")
         return self._each(lambda d: d.mean)
 
+    def _checked(self, targets: Targets) -> Any:
+        """Targets as arrays, which the likelihood can give."""
+        targets = _tree.with_arrays(targets)
+        self._check_shape(targets)
+        self.check_targets(targets)
+        return targets
+
     def _check_shape(self, values: Any) -> None:
-        if isinstance(values, dict | tuple):  # targets of several heads, of which the distribution knows the shapes
+        if isinstance(values, dict | tuple | list):  # several heads, of which the distribution knows the shapes
             return
         description = self._description
         shape = description.batch_shape + description.event_shape

@@ -5,7 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
+import scipy.special
+import scipy.stats
 
 import bayestl as btl
 from bayestl import metrics
@@ -91,7 +94,9 @@ def test_a_label_outside_the_classes_is_named_in_whichever_batch():
     targets[30] = -1
     predict = PREDICT["monte_carlo"](JOINTS["classes"])
     for data in (held(targets), streamed(targets)):
-        with pytest.raises(ValueError, match=r"1 of 7 targets lie outside the classes 0 to 3, the first -1 in row 0"):
+        with pytest.raises(
+            ValueError, match=r"1 of 7 targets lie .* from -1 to 3, valid is 0 to 3; .* row 0"
+        ):
             metrics.evaluate(predict, data, batch_size=10)
     left_out = btl.Batch(jnp.asarray(INPUTS), jnp.asarray(targets), jnp.asarray(np.arange(NUM) != 30, jnp.float32))
     assert np.isfinite(metrics.evaluate(predict, left_out)["nll"])
@@ -101,10 +106,15 @@ def test_every_metric_refuses_labels_that_indexing_would_take_for_others():
     given = btl.predict.from_probabilities(jnp.full((2, 3), 1 / 3))
     for metric in (metrics.accuracy, metrics.macro_accuracy, metrics.nll, metrics.brier, metrics.ece, metrics.report):
         for labels in ([0, -1], [3, 1]):
-            with pytest.raises(ValueError, match="1 of 2 targets lie outside the classes 0 to 2"):
-                metric(given, jnp.array(labels))
-        assert metric(given, jnp.array([0, -1]), jnp.array([1.0, 0.0]))
-        with pytest.raises(ValueError, match=r"weights has negative or non-finite values \(1 of 2\)"):
+            for form in (jnp.array(labels), labels):
+                with pytest.raises(
+                    ValueError, match=r"1 of 2 targets lie outside .*, valid is 0 to 2"
+                ):
+                    metric(given, form)
+        weights = jnp.array([1.0, 0.0])
+        assert metric(given, jnp.array([0, -1]), weights) == metric(given, jnp.array([0, 1]), weights)
+        assert np.isnan(jax.tree.leaves(metric(given, [0, -1], np.zeros(2)))).all()
+        with pytest.raises(ValueError, match="weights holds 1 negative or non-finite of 2 values"):
             metric(given, jnp.array([0, 1]), jnp.array([1.0, -1.0]))
 
 
@@ -112,3 +122,66 @@ def test_a_predictive_of_all_examples_together_is_refused():
     predict = btl.predict.linearized_joint(JOINTS["numbers"], SPREAD)
     with pytest.raises(TypeError, match="a JointPredictive is about all of them together"):
         metrics.evaluate(predict, held(TARGETS["numbers"]))  # pyright: ignore[reportArgumentType]
+
+
+def test_every_metric_refuses_targets_outside_the_support():
+    counts = btl.predict.Predictive(
+        jnp.zeros((1, 3)), btl.likelihoods.from_function(lambda f: dist.Poisson(jnp.exp(f))), jnp.zeros(1)
+    )
+    normals = btl.predict.Predictive(jnp.zeros((1, 3)), btl.likelihoods.normal(1.0), jnp.zeros(1))
+    linear = btl.predict.linearized(JOINTS["numbers"], SPREAD)(jnp.asarray(INPUTS[:3]))
+    averages = btl.predict.monte_carlo_average(KEY, JOINTS["numbers"], SPREAD, 2)(jnp.asarray(INPUTS[:3]))
+    rows = np.array([[0.0] * 4, [np.nan] * 4, [1.0] * 4])
+    cases = (
+        (counts, np.array([0, -2, 3]), "1 of 3 targets lie outside .* valid is .*the first is in row 1", metrics.nll),
+        (normals, np.array([0.0, np.inf, 3.0]), "targets hold 1 non-finite of 3 values", metrics.crps),
+        (linear, rows, "targets hold 4 non-finite of 12 values", metrics.interval_coverage),
+        (averages, rows, "targets hold 4 non-finite of 12 values", metrics.rmse),
+    )
+    for given, targets, message, metric in cases:
+        for score in (metric, metrics.report):
+            with pytest.raises(ValueError, match=message):
+                score(given, targets)
+        assert np.isfinite([*metrics.report(given, targets, np.array([1, 0, 1])).values()]).all()
+
+
+def test_traced_labels_outside_the_classes_score_nan():
+    given = btl.predict.from_probabilities(jnp.array([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1]]))
+    for metric in (metrics.accuracy, metrics.macro_accuracy, metrics.nll, metrics.brier, metrics.ece):
+        traced = jax.jit(metric)
+        for label in (-1, 3):
+            assert np.isnan(traced(given, jnp.array([2, label])))
+        assert np.isfinite(traced(given, jnp.array([2, -1]), jnp.array([1.0, 0.0])))
+
+
+class TwoHeads(dist.Distribution):
+    """A class and a number, independent given the outputs."""
+
+    support = None  # pyright: ignore[reportAssignmentType]  numpyro declares a property
+
+    def __init__(self, outputs):
+        self.heads = dist.CategoricalLogits(outputs["kind"]), dist.Normal(outputs["size"], 0.5)
+        super().__init__(batch_shape=jnp.shape(outputs["size"]), validate_args=False)
+
+    def log_prob(self, value):
+        return self.heads[0].log_prob(value["kind"]) + self.heads[1].log_prob(value["size"])
+
+
+def test_targets_of_two_heads():
+    outputs = {"kind": jnp.asarray(INPUTS), "size": jnp.asarray(INPUTS[:, 0])}
+    targets = {"kind": TARGETS["classes"] % 3, "size": TARGETS["numbers"][:, 0]}
+    given = btl.predict.Predictive(
+        jax.tree.map(lambda x: x[None], outputs), btl.likelihoods.from_function(TwoHeads), jnp.zeros(1)
+    )
+    each = scipy.stats.norm.logpdf(targets["size"], INPUTS[:, 0], 0.5)
+    each += scipy.special.log_softmax(INPUTS, axis=1)[np.arange(NUM), targets["kind"]]
+    found = metrics.report(given, targets)
+    assert list(found) == ["nll"]
+    np.testing.assert_allclose(found["nll"], -each.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics.nll(given, targets, WEIGHTS), -np.average(each, weights=WEIGHTS), rtol=1e-5)
+
+    def predict(inputs):
+        outputs = {"kind": inputs, "size": inputs[:, 0]}
+        return btl.predict.Predictive(jax.tree.map(lambda x: x[None], outputs), given.likelihood, jnp.zeros(1))
+
+    np.testing.assert_allclose(metrics.evaluate(predict, held(targets), batch_size=8)["nll"], -each.mean(), rtol=1e-5)

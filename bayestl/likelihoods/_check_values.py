@@ -24,8 +24,8 @@ class TargetCheck:
 
     Attributes:
         description: that of the likelihood's distribution.
-        support: the numpyro constraint that says which numbers in a target are possible, its bounds in numpy; None if it
-            is not known, or depends on the outputs.
+        support: the numpyro constraint that says which numbers in a target are possible, its bounds in numpy; None if
+            it is not known, or depends on the outputs.
     """
 
     description: Description

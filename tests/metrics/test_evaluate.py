@@ -94,9 +94,7 @@ def test_a_label_outside_the_classes_is_named_in_whichever_batch():
     targets[30] = -1
     predict = PREDICT["monte_carlo"](JOINTS["classes"])
     for data in (held(targets), streamed(targets)):
-        with pytest.raises(
-            ValueError, match=r"1 of 7 targets lie .* from -1 to 3, valid is 0 to 3; .* row 0"
-        ):
+        with pytest.raises(ValueError, match=r"1 of 7 targets lie .* from -1 to 3, valid is 0 to 3; .* row 0"):
             metrics.evaluate(predict, data, batch_size=10)
     left_out = btl.Batch(jnp.asarray(INPUTS), jnp.asarray(targets), jnp.asarray(np.arange(NUM) != 30, jnp.float32))
     assert np.isfinite(metrics.evaluate(predict, left_out)["nll"])
@@ -107,14 +105,12 @@ def test_every_metric_refuses_labels_that_indexing_would_take_for_others():
     for metric in (metrics.accuracy, metrics.macro_accuracy, metrics.nll, metrics.brier, metrics.ece, metrics.report):
         for labels in ([0, -1], [3, 1]):
             for form in (jnp.array(labels), labels):
-                with pytest.raises(
-                    ValueError, match=r"1 of 2 targets lie outside .*, valid is 0 to 2"
-                ):
+                with pytest.raises(ValueError, match=r"1 of 2 targets lie outside .*, valid is 0 to 2"):
                     metric(given, form)
         weights = jnp.array([1.0, 0.0])
         assert metric(given, jnp.array([0, -1]), weights) == metric(given, jnp.array([0, 1]), weights)
         assert np.isnan(jax.tree.leaves(metric(given, [0, -1], np.zeros(2)))).all()
-        with pytest.raises(ValueError, match="weights holds 1 negative or non-finite of 2 values"):
+        with pytest.raises(ValueError, match=r"weights has negative or non-finite values \(1 of 2\)"):
             metric(given, jnp.array([0, 1]), jnp.array([1.0, -1.0]))
 
 

@@ -196,7 +196,7 @@ class LogJoint:
         """Raw outputs and the network's new state."""
         return self.apply(params, self.state if state is None else state, inputs, key)
 
-    def check(self, params: Params, inputs: Inputs, targets: Targets, weights: Any = None) -> None:
+    def check(self, params: Params, inputs: Inputs, targets: Targets, weights: Any = None) -> likelihoods.TargetCheck:
         """Check parameters and a whole data set against this log joint, before anything is compiled.
 
         Args:
@@ -204,6 +204,9 @@ class LogJoint:
             inputs: all inputs, leading axis N.
             targets: all targets, leading axis N.
             weights: None, or (N,), how often each example counts.
+
+        Returns:
+            The check of targets alone, for those that are read later.
 
         Raises:
             ValueError: parameters that the prior is not about; outputs whose likelihood has no batch shape (B,);
@@ -218,7 +221,10 @@ class LogJoint:
         if isinstance(self.prior, Part):
             self.prior.log_prob(params)  # which says that there is none
         shapes = jax.eval_shape(lambda p, x: self.outputs(p, x)[0], params, inputs)
-        likelihoods.check(self.likelihood, shapes, targets, weights)
+        likelihoods.check_shapes(self.likelihood, shapes, targets, weights)
+        check = likelihoods.target_check(self.likelihood, shapes)
+        check(targets, weights)
+        return check
 
     def check_paths(self, name: str, params: Params) -> None:
         """Raise a ``ValueError`` when ``params`` are not the parameters that this log joint is about."""

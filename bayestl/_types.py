@@ -153,9 +153,13 @@ class Data(Protocol):
         ...
 
     def open(
-        self, key: Key, batch_size: int, num_steps: int, sharding: Any = None
+        self, key: Key, batch_size: int, num_steps: int, sharding: Any = None, check: Callable[..., None] | None = None
     ) -> AbstractContextManager[Callable[[int], Window]]:
-        """A context that gives the function from a first step to the window that starts there."""
+        """A context that gives the function from a first step to the window that starts there.
+
+        ``check(targets, rows=...)`` raises on targets, numpy (n, ...), that do not fit; data that are read call it for
+        all that they read.
+        """
         ...
 
     def batch(self, key: Key, step: int, batch_size: int) -> Batch:
@@ -174,8 +178,9 @@ class Inference(NamedTuple):
         init: ``(key, params) -> State``; checks its arguments, then starts.
         step: ``(key, state, batch) -> (State, Info)``; ``Info`` holds a scalar ``objective``, which is minimised.
         posterior: ``(state) -> Posterior``.
-        check: ``(params, inputs, targets) -> None``; raises on a start or a data set that does not fit. ``fit`` calls
-            it once, before anything is compiled.
+        check: ``(params, inputs, targets) -> check of further targets, or None``; raises on a start or a data set that
+            does not fit. ``fit`` calls it once, before anything is compiled. What it returns is called with ``(targets,
+            rows=their numbers)`` of every block that a stream reads, in another thread and with numpy arrays.
         log_likelihoods: ``(params, batch, state=the network's) -> (B,)``, nats, for the validation score of ``fit``;
             None for a method that cannot be scored. ``params`` are the ``params`` or the ``mean`` of its state.
     """
@@ -183,5 +188,5 @@ class Inference(NamedTuple):
     init: Callable[[Key, Params], Any]
     step: Callable[[Key, Any, Batch], tuple[Any, Any]]
     posterior: Callable[[Any], Posterior]
-    check: Callable[[Params, Any, Any], None] = _no_check
+    check: Callable[[Params, Any, Any], Any] = _no_check
     log_likelihoods: Callable[..., jax.Array] | None = None

@@ -78,11 +78,17 @@ class ArrayData:
 
     @contextlib.contextmanager
     def open(
-        self, key: Key, batch_size: int, num_steps: int, sharding: NamedSharding | None = None
+        self,
+        key: Key,
+        batch_size: int,
+        num_steps: int,
+        sharding: NamedSharding | None = None,
+        check: Callable[..., None] | None = None,
     ) -> Iterator[Callable[[int], ArrayData]]:
         """For :func:`~bayestl.fit`: the function from a step to this data set, which serves them all.
 
         With a ``sharding``, every device of its mesh holds a copy of all examples, and gathers its part of each batch.
+        ``check`` is for data that are read: here all are checked before a run.
         """
         here = self if sharding is None else replicate(self, sharding.mesh)
         yield lambda start: here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -56,6 +57,7 @@ class Reader:
         sharding: how one batch lies on a mesh, or None.
         num_threads: threads that read and decode, in each process.
         num_workers: processes that read and decode; 0 for this one.
+        check: of the targets of every window, with their rows; see :meth:`StreamData.open`.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class Reader:
         sharding: NamedSharding | None,
         num_threads: int,
         num_workers: int,
+        check: Callable[..., None] | None = None,
     ):
         self._examples, self._order, self._num_steps, self._sharding = examples, order, num_steps, sharding
         self._threads, self._workers = num_threads, num_workers
+        self._check = check
         self._positions = local_positions(sharding, order.batch_size)
         # What the caller set with jax.default_device holds for the caller's thread alone.
         self._device = next(iter(jax.device_put(0).devices()))
@@ -124,6 +128,9 @@ class Reader:
                 raise RuntimeError(_CLOSED)
             read.append(next(reading.batches))
         inputs, targets = self._examples.tree([np.stack(parts) for parts in zip(*read, strict=True)])
+        if self._check is not None:
+            rows = [self._order.rows(step)[self._positions] for step in range(start, start + self._num_steps)]
+            self._check(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), targets), rows=np.concatenate(rows))
         with jax.default_device(self._device):
             return place(inputs, targets, start, self._order.batch_size, self._sharding)
 

@@ -91,7 +91,12 @@ class StreamData:
 
     @contextlib.contextmanager
     def open(
-        self, key: Key, batch_size: int, num_steps: int, sharding: NamedSharding | None = None
+        self,
+        key: Key,
+        batch_size: int,
+        num_steps: int,
+        sharding: NamedSharding | None = None,
+        check: Callable[..., None] | None = None,
     ) -> Iterator[Callable[[int], StreamWindow]]:
         """For :func:`~bayestl.fit`: the function from a step to the window of ``num_steps`` batches that starts there.
 
@@ -102,13 +107,16 @@ class StreamData:
             batch_size: B, of the global batch.
             num_steps: batches in a window, S.
             sharding: how one batch lies on a mesh; each process then reads the examples of its own devices only.
+            check: ``(targets, rows=...)``, raises on targets (n, ...) of the rows (n,) that do not fit; called with
+                every block that is read, in numpy and in another thread, where it must compute nothing with JAX.
 
         Raises:
-            ValueError: ``batch_size`` is not in 1, ..., N; from the function: an example that cannot be read.
+            ValueError: ``batch_size`` is not in 1, ..., N; from the function: an example that cannot be read;
+                whatever ``check`` raises.
         """
         self.check_batch_size(batch_size)
         order = host_order(key, batch_size, self.num_examples)
-        reader = Reader(self._examples, order, num_steps, sharding, self._num_threads, self._num_workers)
+        reader = Reader(self._examples, order, num_steps, sharding, self._num_threads, self._num_workers, check)
         try:
             yield reader.window
         finally:

@@ -67,11 +67,11 @@ def log_evidence(
         -2.2655, and from N(2; 0, 2): -2.2655
     """
     check_key("log_evidence", key)
-    joint, params, passes = checked(joint, params, data, batch_size)
+    joint, params, passes, check = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")
     arrays, static = partition((joint, curvature, kind))
-    return passes.run(_log_evidence, static, arrays, key, params, passes)
+    return passes.run(_log_evidence, static, arrays, key, params, passes, check=check)
 
 
 def total_log_likelihood(joint: LogJoint, params: Params, passes: Batches) -> jax.Array:

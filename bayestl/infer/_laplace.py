@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from bayestl._types import Batch, Data, Key, Params, Selection
 from bayestl.curvature import Builder, Curvature, DenseCurvature, Kind, clipped_share, dense, ggn
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import check_params
+from bayestl.likelihoods import TargetCheck
 from bayestl.passes import Batches, batches
 from bayestl.training import all_finite
 
@@ -106,10 +107,10 @@ def laplace(
             key, conditioned.joint, conditioned.params, data, curvature=curvature, kind=kind, batch_size=batch_size
         )
         return conditioned.whole(part)
-    joint, params, passes = checked(joint, params, data, batch_size)
+    joint, params, passes, check = checked(joint, params, data, batch_size)
     _warn_of_clipping(joint, params, passes, kind)
     arrays, static = partition((joint, curvature, kind))
-    posterior = passes.run(_posterior, static, arrays, key, params, passes)
+    posterior = passes.run(_posterior, static, arrays, key, params, passes, check=check)
     if _tree.is_concrete(posterior) and not bool(all_finite(posterior)):
         structure = passes.run(_curvature, static, arrays, key, params, passes)
         raise ValueError(_failure(joint, structure, params, posterior))
@@ -130,7 +131,16 @@ def _warn_of_clipping(joint: LogJoint, params: Params, passes: Batches, kind: Ki
         )
 
 
-def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) -> tuple[LogJoint, Params, Batches]:
+class Checked(NamedTuple):
+    """What a curvature takes, and the check of targets that are read."""
+
+    joint: LogJoint
+    params: Params
+    passes: Batches
+    check: TargetCheck
+
+
+def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) -> Checked:
     """The log joint, parameters and passes over the data that a curvature takes, checked as far as values are known.
 
     A log joint that was not told how many data there are is told.
@@ -144,11 +154,11 @@ def checked(joint: LogJoint, params: Params, data: Any, batch_size: int | None) 
     passes = batches(data, batch_size)
     warn_of_size(joint, passes.total_weight(), stacklevel=3)
     joint = sized(joint, passes.total_weight())
-    joint.check(params, passes.inputs, passes.targets, passes.weights)
+    check = joint.check(params, passes.inputs, passes.targets, passes.weights)
     params = _tree.at_least_float32(params)
     if _tree.is_concrete((joint, params, passes)):
         _check_apart(joint, params, passes)
-    return joint, params, passes
+    return Checked(joint, params, passes, check)
 
 
 def power(joint: LogJoint, passes: Batches) -> jax.Array:

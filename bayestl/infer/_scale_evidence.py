@@ -98,11 +98,11 @@ def scale_evidence(
         (4,)
     """
     check_key("scale_evidence", key)
-    joint, params, passes = checked(joint, params, data, batch_size)
+    joint, params, passes, check = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")
     arrays, static = partition((joint, dual(), kind))
-    explained, quadratics, grams = passes.run(_ingredients, static, arrays, key, params, passes)
+    explained, quadratics, grams = passes.run(_ingredients, static, arrays, key, params, passes, check=check)
     prior: Any = joint.prior  # a Gaussian: the curvature is whitened by it
     names = tuple(", ".join(_tree.paths(part)) for part, _ in _blocks(prior))
     return ScaleEvidence(prior, explained, quadratics, grams, joint.temperature, names)

@@ -31,10 +31,15 @@ class TargetCheck:
     description: Description
     support: Any
 
-    def __call__(self, targets: Targets, mask: Any = None) -> None:
+    def __call__(self, targets: Targets, mask: Any = None, *, rows: np.ndarray | None = None) -> None:
         """Refuse targets (N, ...) that are impossible under the likelihood; rows with mask 0 may hold anything.
 
         Targets that are traced, or that are not one array, are not checked.
+
+        Args:
+            targets: (N, ...).
+            mask: None or (N,).
+            rows: (N,), which rows of the data set they are, for the message; None for 0, ..., N - 1.
 
         Raises:
             ValueError: targets of another shape per example, non-finite, or outside the support (labels outside the
@@ -43,7 +48,7 @@ class TargetCheck:
         """
         if not is_array(targets) or not _tree.is_concrete((targets, mask)):
             return
-        rows, values = _counted(np.asarray(targets), mask)
+        places, values = _counted(np.asarray(targets), mask)
         check_targets_shape(values.shape, values.shape[:1] + self.description.event_shape)
         check_targets_dtype(self.description, values)
         if not self.description.is_discrete:
@@ -54,7 +59,8 @@ class TargetCheck:
         inside = np.asarray(self.support(values.astype(np.int64) if self.description.is_discrete else values))
         inside = inside.reshape(len(values), -1).all(axis=1)
         if not inside.all():
-            raise ValueError(_support_message(rows, values, inside, self.description, self.support))
+            named = places if rows is None else rows[places]
+            raise ValueError(_support_message(named, values, inside, self.description, self.support))
 
 
 def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:

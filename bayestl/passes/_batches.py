@@ -121,14 +121,17 @@ class Batches:
             return jnp.asarray(self.num_examples, jnp.result_type(float))
         return jnp.sum(jnp.asarray(self.weights, jnp.result_type(float)))
 
-    def run(self, program: Callable[..., Any], *args: Any) -> Any:
+    def run(self, program: Callable[..., Any], *args: Any, check: Callable[..., None] | None = None) -> Any:
         """``program(*args)``, for a program that passes over these data.
+
+        Targets that are read, numpy (n, ...), are given to ``check(targets, rows=...)`` first, which raises on those
+        that do not fit.
 
         If reading fails, this raises the original error, not XLA's, which only quotes its text.
         """
         if self.reader is None:
             return program(*args)
-        self.reader.failure = None
+        self.reader.failure, self.reader.check = None, check
         try:
             return jax.block_until_ready(program(*args))
         except Exception:
@@ -136,6 +139,8 @@ class Batches:
             if failure is None:
                 raise
             raise failure from None
+        finally:
+            self.reader.check = None
 
     def to_host(self, tree: Any) -> Any:
         """A result computed for a batch, leaves (B, ...), as numpy arrays; on a mesh every process gets all of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -30,10 +31,12 @@ class HostReader:
     Attributes:
         num_examples: N.
         failure: the error of the last failed read, which XLA only quotes as text.
+        check: ``(targets, rows=...)`` of what :meth:`traced` reads, raises on targets that do not fit; or None.
     """
 
     def __init__(self, data: Data):
         self.failure: Exception | None = None
+        self.check: Callable[..., None] | None = None
         self._data = weakref.ref(data)
         self.num_examples = data.num_examples
         self._lock = threading.Lock()
@@ -47,6 +50,9 @@ class HostReader:
         def on_host(number: Any) -> Any:
             try:
                 batch = self.read(int(number), batch_size)
+                if self.check is not None:
+                    rows = int(number) * batch_size + np.arange(batch_size)
+                    self.check(batch[1], rows=np.minimum(rows, self.num_examples - 1))
             except Exception as error:
                 self.failure = error
                 raise

@@ -16,7 +16,7 @@ from bayestl._types import Batch, Data, Inference, Key, Params
 from bayestl.passes import Batches, first_examples
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
 from bayestl.training._driver import Run, drive
-from bayestl.training._loop import Transform, as_seen, check_run, split_key, steps_per_epoch
+from bayestl.training._loop import Transform, as_seen, check_of_blocks, check_run, split_key, steps_per_epoch
 from bayestl.training._progress import Callback, History, Progress
 from bayestl.training._results import FitResult
 from bayestl.training._single import Chunks, prepare
@@ -103,11 +103,13 @@ def fit(
     inputs, targets = as_seen(first_examples(data), transform)
     warn_of_size(inference, data.num_examples)
     inference = sized(inference, data.num_examples)
-    inference.check(params, inputs, targets)
+    check = check_of_blocks(inference.check(params, inputs, targets), data, transform)
     if validate is not None:
         every = check_every(every, steps, steps_per_epoch(data, batch_size))
-        check_validate(inference, params, validate, inputs)
-    elif every is not None:
+        check_validation = check_validate(inference, params, validate, inputs)
+    elif every is None:
+        check_validation = None
+    else:
         raise ValueError(f"every is {every}, but there are no data to validate on; give validate, or leave every out")
     keys = split_key(key)
     prepared = prepare(inference.init, inference.step, keys, params, sharding, capacity, batch_size, transform)
@@ -116,10 +118,13 @@ def fit(
         make_step, numbers = prepared.recipe.make_step, prepared.numbers
         return describe_run(make_step, numbers, prepared.state, key, data, batch_size, transform)
 
-    with opened(checkpoint, description) as saver, data.open(keys.order, batch_size, capacity, sharding) as window:
+    reading = data.open(keys.order, batch_size, capacity, sharding, check)
+    with opened(checkpoint, description) as saver, reading as window:
         began = time.perf_counter()
         chunks = Chunks(prepared, window(0))
-        score = None if validate is None else Score(inference, prepared.state, validate, batch_size, sharding)
+        score = None
+        if validate is not None:
+            score = Score(inference, prepared.state, validate, batch_size, sharding, check_validation)
         start, prepared = [prepared.state], prepared._replace(state=None)
         outcome = drive(
             Run(

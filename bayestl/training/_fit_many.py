@@ -20,7 +20,7 @@ from bayestl._types import Data, Inference, Key, Params
 from bayestl.passes import first_examples
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
 from bayestl.training._driver import Run, drive
-from bayestl.training._loop import Recipe, Transform, as_seen, check_run, split_key
+from bayestl.training._loop import Recipe, Transform, as_seen, check_of_blocks, check_run, split_key
 from bayestl.training._members import Guarded, MemberChunks, Members, Sized, Spread, Vectorize, posteriors, start
 from bayestl.training._programs import program
 from bayestl.training._progress import Callback, History, Progress
@@ -92,7 +92,7 @@ def fit_many(
     if data_axis is not None:
         _check_resident(data)
     _check_axis("data", data, data_axis, num_members)
-    _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform)
+    check = _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform)
     make_inference = Sized(make_inference, data.num_examples)
     devices = tuple(jax.devices() if devices is None else devices)[:num_members]
     spread = Spread(devices, jax.vmap)
@@ -129,7 +129,7 @@ def fit_many(
 
     with (
         opened(checkpoint, description) as saver,
-        _opened(data if data_axis is None else None, keys, batch_size, capacity, spread) as window,
+        _opened(data if data_axis is None else None, keys, batch_size, capacity, spread, check) as window,
     ):
         chunks = MemberChunks(recipe, vectorize, devices, members, window(0), carry)
         first, carry = [carry], None
@@ -172,12 +172,14 @@ def fit_many(
 
 
 @contextlib.contextmanager
-def _opened(data: Any, keys: Key, batch_size: int, capacity: int, spread: Spread) -> Iterator[Callable[[int], Any]]:
+def _opened(
+    data: Any, keys: Key, batch_size: int, capacity: int, spread: Spread, check: Any
+) -> Iterator[Callable[[int], Any]]:
     """The function from a step to the data that members share, on their devices; it returns None for None."""
     if data is None:
         yield lambda start: None
         return
-    with data.open(split_key(keys[0]).order, batch_size, capacity) as window:
+    with data.open(split_key(keys[0]).order, batch_size, capacity, check=check) as window:
         if data.resident() is not None:
             resident = spread.place(window(0), shared=True)
             yield lambda start: resident
@@ -217,8 +219,11 @@ def _check_axis(name: str, tree: Any, axis: int | None, num_members: int) -> Non
             )
 
 
-def _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform) -> None:
-    """Build the first member outside the program, where its checks see numbers, and check all data against it."""
+def _check_first(make_inference, settings, keys, params, data, params_axis, data_axis, transform) -> Any:
+    """Build the first member outside the program, where its checks see numbers, and check all data against it.
+
+    Returns what a stream checks its blocks by.
+    """
     first = make_inference(jax.tree.map(lambda x: x[0], settings))
     warn_of_size(first, data.num_examples, stacklevel=3)
     first = sized(first, data.num_examples)
@@ -226,8 +231,9 @@ def _check_first(make_inference, settings, keys, params, data, params_axis, data
     examples = first_examples(data)
     if data_axis == 0:
         examples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), examples)
-    first.check(start, *as_seen(examples, transform))
+    check = check_of_blocks(first.check(start, *as_seen(examples, transform)), data, transform)
     first.init(keys[0], start)
+    return check
 
 
 def _summary(infos: dict[str, np.ndarray], failed: np.ndarray) -> str:

@@ -145,6 +145,29 @@ def as_seen(examples: Batch, transform: Transform | None) -> tuple[Any, Any]:
     return transformed.inputs, examples.targets if same else transformed.targets
 
 
+def check_of_blocks(check: Any, data: Data, transform: Transform | None) -> Any:
+    """What a stream checks the targets of every block by; None where data are held, of which all have been checked, and
+    where a transform makes other targets of those that are read.
+
+    Args:
+        check: what ``Inference.check`` gave.
+        data: what is passed over.
+        transform: of a batch, or None.
+    """
+    if check is None or data.resident() is not None:
+        return None
+    if transform is None:
+        return check
+    same: list[bool] = []
+
+    def compare(key: Key, batch: Batch) -> None:
+        before, after = jax.tree.leaves(batch.targets), jax.tree.leaves(transform(key, batch).targets)
+        same.append(len(before) == len(after) and all(x is y for x, y in zip(before, after, strict=True)))
+
+    jax.eval_shape(compare, jax.random.key(0), data.first(1))
+    return check if same[0] else None
+
+
 def all_finite(tree: Any) -> jax.Array:
     """Whether every floating-point number in a pytree is finite, a scalar.
 

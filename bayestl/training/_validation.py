@@ -32,7 +32,7 @@ def check_every(every: int | None, steps: int, steps_per_epoch: int) -> int:
     return int(every)
 
 
-def check_validate(inference: Inference, params: Params, validate: Data | Batch | Batches, train_inputs: Any) -> None:
+def check_validate(inference: Inference, params: Params, validate: Data | Batch | Batches, train_inputs: Any) -> Any:
     """Refuse a run that cannot be scored on these data.
 
     Args:
@@ -40,6 +40,9 @@ def check_validate(inference: Inference, params: Params, validate: Data | Batch 
         params: where the run starts.
         validate: the validation data.
         train_inputs: inputs as a training step sees them, or their shapes.
+
+    Returns:
+        What ``Inference.check`` gave.
 
     Raises:
         ValueError: a method without log likelihoods; data that do not fit the network or the likelihood.
@@ -58,7 +61,7 @@ def check_validate(inference: Inference, params: Params, validate: Data | Batch 
                 f"{there[path].dtype.name}; transform is not applied to it, so give inputs as the network takes them"
             )
     try:
-        inference.check(params, examples.inputs, examples.targets)
+        return inference.check(params, examples.inputs, examples.targets)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"validate does not fit the method; its inputs are {_shapes(here)} per example, and {_shapes(there)} in "
@@ -75,6 +78,7 @@ class Score:
         validate: the data.
         batch_size: examples at once.
         sharding: how a batch lies on a mesh, or None.
+        check: what :func:`check_validate` gave; of the targets that are read, when they are for the first time.
     """
 
     def __init__(
@@ -84,9 +88,11 @@ class Score:
         validate: Data | Batch | Batches,
         batch_size: int,
         sharding: NamedSharding | None,
+        check: Any = None,
     ):
         # Passes do not keep a stream alive; this object has to.
         self._validate, self._passes = validate, batches(validate, batch_size, sharding=sharding)
+        self._check = None if self._passes.reader is None else check
         arrays, static = partition(inference.log_likelihoods)
         self._arrays = arrays if sharding is None else replicate(arrays, sharding.mesh)
         self._program = program(_total, static, self._arrays, *_point(state), next(iter(self._passes)))
@@ -96,8 +102,17 @@ class Score:
         """The score of ``state``, nats per example, each counted by its weight."""
         # Batches are dispatched one by one, not looped over in a program; see bayestl._dispatch.
         point = _point(state)
-        totals = [self._program(self._arrays, *point, batch) for batch in self._passes]
+        totals = []
+        for number, batch in enumerate(self._passes):
+            if self._check is not None:
+                self._check_batch(number, batch)
+            totals.append(self._program(self._arrays, *point, batch))
+        self._check = None  # rows do not change
         return float(np.sum([np.asarray(total, np.float64) for total in totals])) / self._weight
+
+    def _check_batch(self, number: int, batch: Batch) -> None:
+        targets, weights = self._passes.to_host((batch.targets, batch.weights))
+        self._check(targets, weights, rows=number * self._passes.batch_size + np.arange(len(weights)))
 
 
 def _point(state: Any) -> tuple[Params, Any]:

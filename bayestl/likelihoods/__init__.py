@@ -12,9 +12,10 @@ from bayestl.likelihoods._check import check
 from bayestl.likelihoods._check_shapes import check_shapes, check_targets_shape
 from bayestl.likelihoods._check_values import TargetCheck, check_real_targets, check_values, target_check
 from bayestl.likelihoods._class_weighted import ClassWeighted, class_weighted
-from bayestl.likelihoods._classes import class_log_probs, class_probs, expected_target
+from bayestl.likelihoods._classes import class_log_probs, class_probs
 from bayestl.likelihoods._consistent import check_inherited, check_normalised, check_samples
 from bayestl.likelihoods._distribution import Description, describe, describe_predictive
+from bayestl.likelihoods._expected import expected_target
 from bayestl.likelihoods._focal import Focal, focal
 from bayestl.likelihoods._from_function import FromFunction, from_function
 from bayestl.likelihoods._given import Given, given

@@ -9,12 +9,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from bayestl._types import Likelihood, Outputs
-from bayestl.likelihoods._base import base
 from bayestl.likelihoods._families import family_of, has_density_of
 from bayestl.likelihoods._given import GivenProbabilities
 from bayestl.likelihoods._logits import log_sigmoid, log_softmax
-from bayestl.likelihoods._methods import predictive_distribution
 
 _BINARY = (dist.BernoulliLogits, dist.BernoulliProbs)
 _SEVERAL = (dist.CategoricalLogits, dist.CategoricalProbs, GivenProbabilities)
@@ -58,17 +55,6 @@ def class_log_probs(distribution: Any) -> Float[Array, "B C"]:
     if is_binary(family):
         return log_sigmoid(jnp.stack([-logits, logits], axis=-1))
     return log_softmax(logits)
-
-
-def expected_target(likelihood: Likelihood, outputs: Outputs) -> jax.Array:
-    """The expectation of a target: class probabilities (B, ..., C), that of class 1 (B, ...) if it is binary, or the
-    mean (B, ...)."""
-    distribution = base(predictive_distribution(likelihood, outputs))
-    if is_binary(type(distribution)):
-        return class_probs(distribution)[..., 1]
-    if is_categorical(type(distribution)):
-        return class_probs(distribution)
-    return jnp.asarray(distribution.mean)
 
 
 def _asked(distribution: Any) -> Float[Array, "B C"]:

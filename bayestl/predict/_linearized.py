@@ -25,6 +25,7 @@ from bayestl.predict._jacobian import (
 )
 from bayestl.predict._layered import has_lookups, is_layered, layered_batch_size, layered_moments_of_chunk
 from bayestl.predict._links import Link, default_link
+from bayestl.predict._nan import warn_of_nan
 
 
 def linearized(
@@ -67,6 +68,9 @@ def linearized(
             link.
         ValueError: a batch_size below 1; outputs without a batch axis.
 
+    Warns:
+        RuntimeWarning: at the call, predictions that are NaN.
+
     Reference:
         Immer, Korzepa and Bauer 2021, "Improving predictions of Bayesian neural nets via local linearization", arXiv
         2008.08400.
@@ -86,6 +90,7 @@ def linearized(
     def predict(inputs: Inputs) -> Any:
         each = [output_moments(apply, linear, inputs, batch_size) for linear in linearizations]
         mean, covariance = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
+        warn_of_nan((mean, covariance), inputs, 1)
         return link(GaussianOutputs(mean, covariance, joint.likelihood, log_weights))
 
     return predict

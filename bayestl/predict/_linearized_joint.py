@@ -24,6 +24,7 @@ from bayestl.predict._jacobian import (
     rows_of_chunk,
 )
 from bayestl.predict._joint import JointPredictive
+from bayestl.predict._nan import warn_of_nan
 
 
 def linearized_joint(
@@ -44,6 +45,9 @@ def linearized_joint(
         TypeError: a posterior that is not a Gaussian.
         ValueError: a batch_size below 1; outputs without a batch axis.
 
+    Warns:
+        RuntimeWarning: at the call, predictions that are NaN.
+
     Example:
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), None, num_data=10)
@@ -58,6 +62,7 @@ def linearized_joint(
 
     def predict(inputs: Inputs) -> JointPredictive:
         outputs = linear.outputs(apply, linear.gaussian.mean, inputs)
+        warn_of_nan(outputs, inputs, 0)
         shapes = checked_outputs_shape(apply, linear, inputs)
         size = held_batch_size(linear, shapes) if batch_size is None else batch_size
         return _joint_predictive(outputs, _covariance(apply, linear, inputs, size), joint.likelihood)

@@ -16,6 +16,7 @@ from bayestl._condition import for_draws
 from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Inputs, Key, Outputs, Params
+from bayestl.predict._nan import warn_of_nan
 from bayestl.predict._predictive import Predictive
 
 
@@ -49,6 +50,9 @@ def mc_dropout(
         ValueError: numbers out of range; at the call, a network that gives the same outputs under every key, or whose
             state changes when it is given one.
 
+    Warns:
+        RuntimeWarning: at the call, predictions that are NaN.
+
     Reference:
         Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation" (arXiv 1506.02142).
 
@@ -77,6 +81,7 @@ def mc_dropout(
             params, joint.state, keys, inputs, apply=joint.apply, batch_size=batch_size, sample_chunk=sample_chunk or 1
         )
         _check(outputs, moved)
+        warn_of_nan(outputs, inputs, 1)
         return Predictive(outputs, joint.likelihood, log_weights)
 
     return predict

@@ -17,6 +17,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Inputs, Key, Params, Posterior
 from bayestl.passes import scanned
 from bayestl.posteriors import Point, Samples
+from bayestl.predict._nan import warn_of_nan
 from bayestl.predict._predictive import Predictive
 
 
@@ -48,6 +49,9 @@ def monte_carlo(
     Raises:
         ValueError: a number below 1; ``num_samples`` left out where it is needed.
 
+    Warns:
+        RuntimeWarning: at the call, predictions that are NaN.
+
     Example:
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})
         >>> joint = btl.LogJoint(net, btl.likelihoods.normal(0.1), None, num_data=10)
@@ -65,6 +69,7 @@ def monte_carlo(
 
     def predict(inputs: Inputs) -> Predictive:
         outputs = _outputs(draws, joint.state, inputs, apply=joint.apply, batch_size=batch_size, sample_chunk=chunk)
+        warn_of_nan(outputs, inputs, 1)
         return Predictive(outputs, joint.likelihood, log_weights)
 
     return predict

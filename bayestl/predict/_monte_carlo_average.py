@@ -16,10 +16,11 @@ from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Params, Posterior
-from bayestl.likelihoods import check_normalised, describe_predictive, predictive_distribution
+from bayestl.likelihoods import check_inherited, check_normalised, describe_predictive, predictive_distribution
 from bayestl.passes import num_inputs, split
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
 from bayestl.predict._monte_carlo import check_numbers, num_of_draws
+from bayestl.predict._nan import warn_of_nan
 from bayestl.predict._running import CLASSES, MOMENTS
 
 
@@ -51,6 +52,9 @@ def monte_carlo_average(
     Raises:
         ValueError: a number below 1; ``num_samples`` left out where it is needed.
 
+    Warns:
+        RuntimeWarning: at the call, predictions that are NaN.
+
     Example:
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros((2, 3))})
         >>> joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=10)
@@ -69,7 +73,9 @@ def monte_carlo_average(
     settings = _Settings(static, joint.apply, num, 1 if sample_chunk is None else sample_chunk, batch_size)
 
     def predict(inputs: Inputs) -> AveragedClasses | AveragedMoments:
-        return _averaged(dynamic, joint.likelihood, joint.state, key, inputs, settings=settings)
+        averages = _averaged(dynamic, joint.likelihood, joint.state, key, inputs, settings=settings)
+        warn_of_nan(averages, inputs, 0)
+        return averages
 
     return predict
 
@@ -100,7 +106,11 @@ def _averaged(
     shapes = jax.eval_shape(outputs, params, batch)
     description = describe_predictive(likelihood, shapes)
     check_normalised(likelihood, shapes, "a predictive")
+    if description.is_categorical and not description.is_class:
+        raise TypeError("several class labels per example have no mean; keep their outputs with predict.monte_carlo")
     kind = CLASSES if description.is_class else MOMENTS
+    for name in () if description.is_class else ("mean", "variance"):
+        check_inherited(description.family, name, f"a predictive's {name}")
 
     def sums(draws: Params, weights: jax.Array) -> Any:
         def of_batch(batch: Batch) -> Any:

@@ -145,6 +145,22 @@ def test_a_predictive_wants_a_normalised_density():
         shifted.sample(KEY, 2)
 
 
+def test_averages_and_expected_targets_want_moments_of_the_density():
+    shifted = likelihoods.from_function(lambda f: Shifted(f, 1.0))
+    with pytest.raises(TypeError, match=r"an expected target needs .* inherits 'mean' from Normal"):
+        likelihoods.expected_target(shifted, jnp.zeros(2))
+    with pytest.raises(TypeError, match=r"an expected target needs .* of the Weighted sum to"):
+        likelihoods.expected_target(likelihoods.from_function(Weighted), jnp.asarray(LOGITS))
+    net = btl.nets.from_function(lambda p, x: x @ p["w"], {"w": jnp.zeros(2)})
+    point = btl.Point(net.params)
+    joint = btl.LogJoint(net, shifted, None, num_data=3)
+    with pytest.raises(TypeError, match=r"a predictive's mean needs .* inherits 'mean' from Normal"):
+        btl.predict.monte_carlo_average(KEY, joint, point)(jnp.ones((3, 2)))
+    labels = likelihoods.from_function(lambda f: dist.CategoricalLogits(jnp.stack([f, -f], -1)[:, None]).to_event(1))
+    with pytest.raises(TypeError, match="several class labels per example have no mean"):
+        btl.predict.monte_carlo_average(KEY, joint.replace(likelihood=labels), point)(jnp.ones((3, 2)))
+
+
 def test_links_do_not_take_an_overridden_density_for_logits():
     assert likelihoods.has_logits(likelihoods.categorical())
     assert not likelihoods.has_logits(WeightedCategorical())

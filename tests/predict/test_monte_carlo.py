@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import jax
@@ -252,3 +253,27 @@ def test_bad_numbers_for_averages():
         monte_carlo_average(jax.random.key(0), JOINT, POSTERIOR)
     with pytest.raises(ValueError, match="sample_chunk is 0; it must be at least 1"):
         monte_carlo_average(jax.random.key(0), JOINT, POSTERIOR, 3, sample_chunk=0)
+
+
+def test_predictions_that_are_nan_are_named():
+    key = jax.random.key(0)
+    net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.ones((2, 3))})
+    posterior = btl.gaussians.isotropic(net.params, 0.5)
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=5)
+    inputs = jnp.ones((5, 2)).at[3, 1].set(jnp.nan)
+    predicts = (
+        btl.predict.monte_carlo(key, joint, posterior, 2),
+        btl.predict.monte_carlo_average(key, joint, posterior, 2),
+        btl.predict.linearized(joint, posterior),
+        btl.predict.linearized_joint(joint, posterior),
+    )
+    for predict in predicts:
+        with pytest.warns(RuntimeWarning, match="for 1 of 5 inputs are NaN, the first in row 3: this input") as told:
+            predict(inputs)
+        assert [warning.filename for warning in told] == [__file__]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            predict(jnp.ones((5, 2)))
+    broken = btl.Point({"w": jnp.full((2, 3), jnp.nan)})
+    with pytest.warns(RuntimeWarning, match="for 5 of 5 inputs are NaN, the first in row 0: the network"):
+        btl.predict.monte_carlo(key, joint, broken)(jnp.ones((5, 2)))

@@ -180,8 +180,8 @@ def _support_message(
         fix = "number the classes from 0, and give the network one output per class"
     return (
         f"{int(np.sum(~inside))} of {inside.size} targets lie outside the support of the likelihood: they go from "
-        f"{values.min()} to {values.max()}, valid is {_valid_range(support)}; the first is in row "
-        f"{rows[np.argmin(inside)]}; {fix}"
+        f"{values.min()} to {values.max()}, valid is {_valid_range(support)}; {fix} (the first is in row "
+        f"{rows[np.argmin(inside)]})"
     )
 
 

@@ -16,7 +16,7 @@ def shaped(*shape):
     [
         (
             [0, 3, 1, 4],
-            r"2 of 4 targets.*go from 0 to 4, valid is 0 to 2; the first is in row 1; number the classes",
+            r"2 of 4 targets.*go from 0 to 4, valid is 0 to 2; number the classes from 0.*in row 1",
         ),
         ([0, -1, 2], r"1 of 3 targets.*go from -1 to 2, valid is 0 to 2"),
     ],

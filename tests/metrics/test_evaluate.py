@@ -94,7 +94,7 @@ def test_a_label_outside_the_classes_is_named_in_whichever_batch():
     targets[30] = -1
     predict = PREDICT["monte_carlo"](JOINTS["classes"])
     for data in (held(targets), streamed(targets)):
-        with pytest.raises(ValueError, match=r"1 of 7 targets lie .* from -1 to 3, valid is 0 to 3; .* row 0"):
+        with pytest.raises(ValueError, match=r"1 of 7 targets lie .* from -1 to 3, valid is 0 to 3; .* in row 0"):
             metrics.evaluate(predict, data, batch_size=10)
     left_out = btl.Batch(jnp.asarray(INPUTS), jnp.asarray(targets), jnp.asarray(np.arange(NUM) != 30, jnp.float32))
     assert np.isfinite(metrics.evaluate(predict, left_out)["nll"])

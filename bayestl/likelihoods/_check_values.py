@@ -57,7 +57,7 @@ class TargetCheck:
             return
         # int64: an unsigned or short label must not wrap around when it is compared with the bounds.
         inside = np.asarray(self.support(values.astype(np.int64) if self.description.is_discrete else values))
-        inside = inside.reshape(len(values), -1).all(axis=1)
+        inside = np.asarray(np.all(inside.reshape(len(values), -1), axis=1))
         if not inside.all():
             named = places if rows is None else rows[places]
             raise ValueError(_support_message(named, values, inside, self.description, self.support))

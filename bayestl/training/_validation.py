@@ -105,14 +105,11 @@ class Score:
         totals = []
         for number, batch in enumerate(self._passes):
             if self._check is not None:
-                self._check_batch(number, batch)
+                targets, weights = self._passes.to_host((batch.targets, batch.weights))
+                self._check(targets, weights, rows=number * self._passes.batch_size + np.arange(len(weights)))
             totals.append(self._program(self._arrays, *point, batch))
         self._check = None  # rows do not change
         return float(np.sum([np.asarray(total, np.float64) for total in totals])) / self._weight
-
-    def _check_batch(self, number: int, batch: Batch) -> None:
-        targets, weights = self._passes.to_host((batch.targets, batch.weights))
-        self._check(targets, weights, rows=number * self._passes.batch_size + np.arange(len(weights)))
 
 
 def _point(state: Any) -> tuple[Params, Any]:

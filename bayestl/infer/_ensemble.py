@@ -106,7 +106,7 @@ def ensemble(
     problems = Randomized(None)
     if randomize is not None:
         examples, keys = whole(data), jax.random.split(key_randomize, num_members)
-        with_size = sized(joint, data.num_examples)
+        with_size = sized(joint, jax.tree.leaves(examples.inputs)[0].shape[0])
         problems = jax.vmap(lambda key: randomize(key, with_size, examples))(keys)
     if problems.noise is not None:
         data = _with_rows(data)

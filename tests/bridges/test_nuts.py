@@ -178,5 +178,5 @@ def test_other_bad_arguments():
     with pytest.raises(TypeError, match="data is a object, which neither holds its examples nor can be read"):
         btl.bridges.nuts(key, joint, lg.tree(jnp.zeros(3)), object(), **SETTINGS)  # pyright: ignore[reportArgumentType]
     shapes = jax.eval_shape(lambda: btl.Batch(jnp.zeros((4, 3)), jnp.zeros(4)))
-    with pytest.raises(TypeError, match=r"data is a Batch that does not hold .* give bayestl\.data\.arrays"):
+    with pytest.raises(TypeError, match=r"data is a Batch, which does not hold .* give bayestl\.data\.arrays"):
         btl.bridges.nuts(key, joint, lg.tree(jnp.zeros(3)), shapes, **SETTINGS)  # pyright: ignore[reportArgumentType]

@@ -45,6 +45,7 @@ def every_fifth_test_picture(archive: Path, place: list) -> tuple[np.ndarray, np
     return place[0], place[1]
 
 
+@pytest.mark.representative("20-0.8045-0.887")
 @pytest.mark.parametrize(("depth", "accuracy", "nll"), [(20, 0.8045, 0.887), (56, 0.8415, 0.916)])
 def test_published_accuracy_and_nll(data_dir, fifth, depth, accuracy, nll):
     pictures, classes = every_fifth_test_picture(data_dir / "cifar10_jpeg.tar.gz", fifth)

@@ -77,6 +77,7 @@ def test_averaging_of_a_map_that_divides_evenly():
     np.testing.assert_allclose(averaged_to(jnp.asarray(maps), 7), expected, atol=1e-6)  # means of six float32 numbers
 
 
+@pytest.mark.slow
 def test_dropout_between_the_dense_layers_is_drawn_from_the_key():
     rest = pretrained.Backbone({"dense": _small_dense(), "head": nnx.Linear(4096, 2, rngs=nnx.Rngs(0))})
     net = nets.from_nnx(rest)

@@ -191,12 +191,12 @@ def loop(repeats: int) -> list[dict[str, Any]]:
 def many(repeats: int) -> list[dict[str, Any]]:
     """(c) seeds and scales at once against one after another, on as many devices as there are."""
     return [
-        _at_once_against_in_turn(mlp(), jax.vmap, 0.5, repeats),
-        _at_once_against_in_turn(conv_net(), btl.sequentially, None, repeats),
+        _at_once_against_in_turn(mlp(), 1.0, repeats),
+        _at_once_against_in_turn(conv_net(), None, repeats),
     ]
 
 
-def _at_once_against_in_turn(work: Workload, vectorize: Any, target: float | None, repeats: int) -> dict[str, Any]:
+def _at_once_against_in_turn(work: Workload, target: float | None, repeats: int) -> dict[str, Any]:
     joint = btl.LogJoint(work.net, btl.likelihoods.categorical(), None, num_data=work.data.num_examples)
     optimizer = optax.sgd(RATE, momentum=MOMENTUM)
     scales = jnp.geomspace(0.01, 1.0, MEMBERS)
@@ -208,7 +208,7 @@ def _at_once_against_in_turn(work: Workload, vectorize: Any, target: float | Non
         return btl.infer.map_estimate(joint.replace(prior=prior), optimizer)
 
     def at_once() -> float:
-        return btl.fit_many(keys, make, scales, work.net.params, work.data, vectorize=vectorize, **options).seconds
+        return btl.fit_many(keys, make, scales, work.net.params, work.data, **options).seconds
 
     def in_turn() -> float:
         pairs = zip(scales, keys, strict=True)
@@ -321,6 +321,13 @@ def imports(repeats: int) -> list[dict[str, Any]]:
     return [{**row, "loads": loaded}]
 
 
+def python(repeats: int) -> list[dict[str, Any]]:
+    """(p) fit against a Python loop over a jitted step, (q) fit_many against as many loops."""
+    from benchmarks import speed_python
+
+    return speed_python.rows(repeats)
+
+
 def pictures(repeats: int) -> list[dict[str, Any]]:
     """(i) augmentation in the step, (j) a ResNet-50 beside torch's, (k) decoding."""
     from benchmarks import speed_pictures
@@ -338,6 +345,7 @@ def posteriors(repeats: int) -> list[dict[str, Any]]:
 PARTS = {
     "loop": loop,
     "many": many,
+    "python": python,
     "imports": imports,
     "variational": variational,
     "checkpoints": checkpoints,

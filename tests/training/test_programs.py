@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import bayestl as btl
 from bayestl.training import _programs
 
+ROOT = Path(__file__).parent.parent.parent
 X = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
 
 
@@ -59,3 +66,16 @@ def test_few_programs_are_held():
     for scale in range(_programs.MAX_PROGRAMS + 3):
         _fitted(lambda key, batch, scale=scale: batch._replace(targets=(1.0 + scale) * batch.targets))
     assert len(_programs._compiled) == _programs.MAX_PROGRAMS
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what is resident is read from Linux's /proc")
+def test_many_fits_with_fresh_optimizers_stay_in_a_hundred_megabytes():
+    # Compiled anew, without a cache on disk. Blocks above 1 MB go back to the system at once.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = [sys.executable, str(ROOT / "tests" / "training" / "fresh_optimizers.py"), "200"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    used = json.loads(done.stdout.splitlines()[-1])
+    assert used["end"] - used["start"] < 100e6

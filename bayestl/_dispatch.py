@@ -1,4 +1,4 @@
-"""Whether a step belongs inside a compiled loop: the one policy that every loop of the package follows.
+"""Whether a training step belongs inside a compiled loop. Loops over batches and draws: see ``_convolutions``.
 
 XLA on a CPU runs a convolution inside a loop on one thread and with slow code (jax issue 12868): a step of a small
 ConvNet takes some 20 times as long as the same step dispatched from Python.

@@ -18,6 +18,7 @@ from bayestl import (
     predict,
     sources,
     transferability,
+    tune,
 )
 from bayestl._log_joint import LogJoint, LossTerms
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
@@ -84,6 +85,7 @@ __all__ = [
     "sources",
     "transferability",
     "tree",
+    "tune",
 ]
 
 _EDGES = ("data", "nets", "plots", "pretrained")

@@ -1,0 +1,42 @@
+"""How much to trust a source: criteria without validation data, paths over the scales of priors, averages."""
+
+from bayestl.tune._average import Weights, average
+from bayestl.tune._criteria import (
+    Criterion,
+    Evidence,
+    Fitted,
+    KFold,
+    LeaveOut,
+    Validation,
+    evidence,
+    k_fold,
+    leave_out,
+    validation,
+)
+from bayestl.tune._family import Family, isotropic_family
+from bayestl.tune._gram import mean_prior_variance, outputs_gram
+from bayestl.tune._groups import groups_by_class, random_groups
+from bayestl.tune._path import Path, path
+
+__all__ = [
+    "Criterion",
+    "Evidence",
+    "Family",
+    "Fitted",
+    "KFold",
+    "LeaveOut",
+    "Path",
+    "Validation",
+    "Weights",
+    "average",
+    "evidence",
+    "groups_by_class",
+    "isotropic_family",
+    "k_fold",
+    "leave_out",
+    "mean_prior_variance",
+    "outputs_gram",
+    "path",
+    "random_groups",
+    "validation",
+]

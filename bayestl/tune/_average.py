@@ -1,0 +1,101 @@
+"""Weights of candidates from how each predicted held-out examples."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bayestl._arguments import check_key
+from bayestl._types import Key
+
+
+class Weights(NamedTuple):
+    """How far each of M candidates is trusted.
+
+    Attributes:
+        weights: (M,), the mean of the two below; they sum to 1.
+        pseudo_bma: (M,).
+        stacking: (M,).
+        errors: (M,), standard deviations of ``weights`` over which examples there happen to be.
+    """
+
+    weights: np.ndarray
+    pseudo_bma: np.ndarray
+    stacking: np.ndarray
+    errors: np.ndarray
+
+
+def average(
+    key: Key, log_predictive: Any, log_prior: Any = None, *, num_draws: int = 200, num_iterations: int = 300
+) -> Weights:
+    """Weights for a mixture of candidates: half pseudo-BMA+, half stacking.
+
+    Pseudo-BMA+ is what one believes about which single candidate predicts best, ``mean over omega of softmax_k (N
+    sum_i omega_i Q_ki + h_k)`` with omega drawn from Dirichlet(1, ..., 1): the Bayesian bootstrap over the examples.
+    Stacking is the mixture that predicts best, ``argmax_w sum_i log sum_k w_k exp Q_ki``, by EM from ``softmax h``;
+    stopped after ``num_iterations``, so that it stays near h where examples are few. The mean of both does better than
+    either: the first never mixes candidates that complement each other, the second overfits.
+
+    Args:
+        key: of the draws of omega.
+        log_predictive: Q, (M, N): log probabilities in nats of N examples under M candidates that have not seen them.
+        log_prior: h, (M,), up to a constant; None for equal ones.
+        num_draws: of omega.
+        num_iterations: of EM.
+
+    Raises:
+        ValueError: shapes that differ, NaN, an example to which no candidate gives any probability.
+
+    Reference:
+        Yao, Vehtari, Simpson and Gelman 2018, "Using Stacking to Average Bayesian Predictive Distributions",
+        sections 3.1 and 3.4.
+
+    Example:
+        >>> scores = jnp.log(jnp.array([[0.9, 0.1], [0.1, 0.9], [0.4, 0.4]]))
+        >>> print(btl.tune.average(jax.random.key(0), scores).stacking.round(2))
+        [0.5 0.5 0. ]
+    """
+    check_key("tune.average", key)
+    scores, prior = _checked(log_predictive, log_prior)
+    num = scores.shape[1]
+    seed = np.asarray(jax.random.bits(key, (4,), np.uint32))
+    omega = np.random.default_rng(seed).dirichlet(np.ones(num), num_draws)
+    drawn = _softmax(num * omega @ scores.T + prior)
+    stacked = _stacking(scores, prior, np.full((1, num), 1 / num), num_iterations)[0]
+    # The same draws for both, so that their errors are those of one set of examples; fewer, since EM is dearer.
+    few = min(num_draws, 50)
+    each = 0.5 * drawn[:few] + 0.5 * _stacking(scores, prior, omega[:few], num_iterations)
+    pseudo_bma = drawn.mean(0)
+    return Weights(0.5 * (pseudo_bma + stacked), pseudo_bma, stacked, each.std(0))
+
+
+def _stacking(scores: np.ndarray, prior: np.ndarray, omega: np.ndarray, num_iterations: int) -> np.ndarray:
+    """EM for the weights of a mixture, for examples weighted by each row of ``omega``: (rows, M)."""
+    likelihood = np.exp(scores - scores.max(0))  # (M, N)
+    weights = np.broadcast_to(_softmax(prior), (len(omega), len(prior)))
+    for _ in range(num_iterations):
+        share = omega / (weights @ likelihood)  # (rows, N)
+        weights = weights * (share @ likelihood.T)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _checked(log_predictive: Any, log_prior: Any) -> tuple[np.ndarray, np.ndarray]:
+    scores = np.asarray(log_predictive, np.float64)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(f"log_predictive has shape {scores.shape}; give (candidates, examples)")
+    prior = np.zeros(len(scores)) if log_prior is None else np.asarray(log_prior, np.float64)
+    if prior.shape != (len(scores),):
+        raise ValueError(f"log_prior has shape {prior.shape}; give one number for each of the {len(scores)} candidates")
+    if np.isnan(scores).any() or np.isposinf(scores).any() or not np.all(np.isfinite(scores.max(0))):
+        raise ValueError(
+            "log_predictive holds NaN or infinity, or an example to which no candidate gives any probability; leave out "
+            "what diverged"
+        )
+    return scores, prior

@@ -1,0 +1,216 @@
+"""How well each example would have been predicted without it: by closed forms, by fits without it, by other data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl import infer
+from bayestl._log_joint import LogJoint
+from bayestl._types import Batch, Data, Key, Params
+from bayestl.curvature import Builder, dual
+from bayestl.passes import whole
+from bayestl.tune._gram import outputs_gram
+from bayestl.tune._leave_out_algebra import held_out_log_probs
+from bayestl.tune._output_space import output_space
+
+
+class Fitted(NamedTuple):
+    """What a criterion looks at: the fits under one prior.
+
+    Attributes:
+        params: the mode of all the data.
+        parts: the modes of the criterion's subsets, leaves with a leading axis G; of no length where it asks for none.
+    """
+
+    params: Params
+    parts: Params
+
+
+class Criterion(Protocol):
+    """What decides between priors: a score for each example, of predictions made without that example.
+
+    Attributes:
+        groups: (N,) whole numbers where fits without each group are wanted beside that of all data; else None. The
+            path fits them all in one program.
+    """
+
+    @property
+    def groups(self) -> np.ndarray | None: ...
+
+    def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
+        """Log predictive probabilities in nats, (M,), of M examples; under ``joint``, which holds the prior."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaveOut:
+    """Leave-group-out predictions in closed form. Made by :func:`leave_out`."""
+
+    left_out: np.ndarray
+    search: bool
+
+    @property
+    def groups(self) -> None:
+        """No fits beside that of all data."""
+        return None
+
+    def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
+        """(M,) for the M examples that are left out at some time."""
+        prior: Any = joint.prior
+        if np.all(self.left_out == 0):
+            return _log_probs(joint, prior.mean, batch)
+        outputs = joint.outputs(fitted.params, batch.inputs)[0]
+        space = output_space(joint.likelihood, outputs, batch.targets)
+        gram = outputs_gram(joint, prior, fitted.params, batch.inputs)
+        each = held_out_log_probs(space, gram, self.left_out, self.search)
+        return each[self.left_out >= 0]
+
+
+def leave_out(groups: Any, *, search: bool = True) -> LeaveOut:
+    """Predictions of every group of examples without it, in closed form from the mode of all data.
+
+    One Newton step of the loss without the group, in the dual: matrices of N C numbers a side, in float64 on the host.
+    Exact where the network is linear and the likelihood normal. For classes a whole step is always too cautious; so the
+    probabilities after it and after a line search along it are averaged. A group of all examples leaves nothing, and is
+    predicted at the prior's mean, exactly.
+
+    Args:
+        groups: (N,) group numbers, as :func:`groups_by_class` and :func:`random_groups` give; -1 for never left out.
+        search: average with the line search.
+
+    Raises:
+        ValueError: groups that are not (N,) whole numbers, 0 among them.
+
+    Example:
+        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
+        >>> joint = btl.LogJoint(
+        ...     net, btl.likelihoods.normal(1.0), btl.gaussians.isotropic(net.params, scale=1.0), num_data=2
+        ... )
+        >>> batch = btl.Batch(jnp.ones((2, 1)), jnp.array([1.0, 2.0]))
+        >>> criterion = btl.tune.leave_out([0, 1], search=False)
+        >>> mode = {"w": jnp.ones(1)}
+        >>> scores = criterion(jax.random.key(0), joint, btl.tune.Fitted(mode, None), batch)
+        >>> print(scores.round(4), f"{jax.scipy.stats.norm.logpdf(1.0, 1.0, 1.0):.4f}")
+        [-0.9189 -2.0439] -0.9189
+    """
+    return LeaveOut(checked_groups(groups), search)
+
+
+@dataclasses.dataclass(frozen=True)
+class KFold:
+    """Predictions of fits without each group. Made by :func:`k_fold`."""
+
+    left_out: np.ndarray
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The groups that fits are wanted without."""
+        return self.left_out
+
+    def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
+        """(M,) for the M examples that are left out at some time."""
+        prior: Any = joint.prior
+        if np.all(self.left_out == 0):
+            return _log_probs(joint, prior.mean, batch)
+        each = np.asarray(_each_log_probs(joint.replace(prior=None), fitted.parts, batch), np.float64)
+        return each[np.maximum(self.left_out, 0), np.arange(len(self.left_out))][self.left_out >= 0]
+
+
+def k_fold(groups: Any) -> KFold:
+    """Predictions of every group of examples by a fit without it, along the same path as the fit of all data.
+
+    For any network and likelihood, without curvature; the dearest, and the best where there are many examples.
+
+    Args:
+        groups: as for :func:`leave_out`.
+    """
+    return KFold(checked_groups(groups))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The Laplace evidence. Made by :func:`evidence`."""
+
+    curvature: Builder
+    batch_size: int | None
+
+    @property
+    def groups(self) -> None:
+        """No fits beside that of all data."""
+        return None
+
+    def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
+        """One number for all examples together, (1,)."""
+        value = infer.log_evidence(
+            key, joint, fitted.params, batch, curvature=self.curvature, batch_size=self.batch_size
+        )
+        return np.asarray(value, np.float64)[None]
+
+
+def evidence(*, curvature: Builder | None = None, batch_size: int | None = None) -> Evidence:
+    """The log evidence by Laplace's method: one number, as if there were one example.
+
+    A good guide for regression. For classes it is the sum of all predictions one example ahead, whose first ones punish
+    the scale that is best with all data.
+
+    Args:
+        curvature: its structure; None for ``curvature.dual()``, exact for few-shot targets.
+        batch_size: examples seen at once; None for all.
+    """
+    return Evidence(dual() if curvature is None else curvature, batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """Other data. Made by :func:`validation`."""
+
+    batch: Batch
+
+    @property
+    def groups(self) -> None:
+        """No fits beside that of all data."""
+        return None
+
+    def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
+        """(M,) for the M examples of the validation data."""
+        return _log_probs(joint, fitted.params, self.batch)
+
+
+def validation(data: Data | Batch) -> Validation:
+    """Predictions of examples that no fit has used.
+
+    Args:
+        data: in memory.
+    """
+    return Validation(whole(data))
+
+
+def checked_groups(groups: Any) -> np.ndarray:
+    """Groups as whole numbers 0, ..., G - 1, each with an example, and -1.
+
+    Raises:
+        ValueError: anything else.
+    """
+    groups = np.asarray(groups)
+    fits = groups.ndim == 1 and np.issubdtype(groups.dtype, np.integer) and len(groups) > 0 and groups.max() >= 0
+    if not fits or set(np.unique(groups)) - {-1} != set(range(groups.max() + 1)):
+        raise ValueError(
+            f"groups are {groups!r}; give one whole number per example, 0, 1, ... without gaps, and -1 for examples "
+            "that are never left out: tune.groups_by_class(labels) or tune.random_groups(key, num_examples)"
+        )
+    return groups
+
+
+def _log_probs(joint: LogJoint, params: Params, batch: Batch) -> np.ndarray:
+    params = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
+    return np.asarray(_each_log_probs(joint.replace(prior=None), params, batch), np.float64)[0]
+
+
+@jax.jit
+def _each_log_probs(joint: LogJoint, params: Params, batch: Batch) -> jax.Array:
+    return jax.lax.map(lambda one: joint.log_likelihoods(one, batch), params)

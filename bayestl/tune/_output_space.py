@@ -1,0 +1,102 @@
+"""A likelihood at raw outputs, in float64: log densities, gradients, and roots of Hessians with their inverses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl import likelihoods
+from bayestl._static import Static, partition
+from bayestl._types import Likelihood, Outputs, Targets
+
+# Singular values of a Hessian root below this share of its largest one are zero: those of a softmax, whose logits may
+# all rise together. Probabilities down to 1e-14 have others of 1e-7.
+_CUTOFF = 1e-10
+
+
+class OutputSpace(NamedTuple):
+    """N examples at raw outputs of F numbers, with K columns of each Hessian root; float64 on the host.
+
+    Attributes:
+        outputs: z, (N, F).
+        gradients: g, of ``-log p(y | z)`` in z, (N, F).
+        roots: L, (N, F, K), L Lᵀ the Hessian.
+        residuals: e = L⁺ g, (N, K): the gradient in whitened outputs; ``L e = g`` where g lies in the range of L.
+        log_probs: outputs (G, N, F) to ``log p(y | z)``, (G, N).
+        slopes: outputs (G, N, F) to gradients (G, N, F).
+    """
+
+    outputs: np.ndarray
+    gradients: np.ndarray
+    roots: np.ndarray
+    residuals: np.ndarray
+    log_probs: Callable[[np.ndarray], np.ndarray]
+    slopes: Callable[[np.ndarray], np.ndarray]
+
+
+def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> OutputSpace:
+    """A likelihood at these outputs, leaves (N, ...), and targets, (N, ...)."""
+    outputs, likelihood = jax.tree.map(_lifted, (outputs, likelihood))
+    arrays, static = partition(likelihood)
+    flat, unflat = _flattened(outputs)
+    targets = jax.tree.map(np.asarray, targets)
+
+    def evaluated(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with jax.enable_x64(True):
+            results = _densities(static, arrays, jax.vmap(unflat)(jnp.asarray(values)), targets)
+            each, slopes = jax.tree.map(np.asarray, results)
+        leading = np.shape(values)[:2]
+        slopes = [x.reshape(*leading, -1) for x in jax.tree.leaves(slopes)]
+        return np.asarray(each, np.float64), -np.concatenate(slopes, -1)
+
+    with jax.enable_x64(True):
+        columns = jax.tree.map(np.asarray, _root(static, arrays, outputs, targets))
+    parts = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(columns)]
+    roots = np.moveaxis(np.concatenate(parts, -1), 0, -1).astype(np.float64)  # (N, F, K)
+    gradients = evaluated(flat[None])[1][0]
+    residuals = np.einsum("nkf,nf->nk", np.linalg.pinv(roots, rcond=_CUTOFF), gradients)
+    return OutputSpace(
+        flat, gradients, roots, residuals, lambda z: evaluated(z)[0], lambda z: evaluated(z)[1]
+    )
+
+
+def _lifted(x: Any) -> Any:
+    is_number = isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
+    return np.asarray(x, np.float64) if is_number else x
+
+
+def _flattened(outputs: Outputs) -> tuple[np.ndarray, Callable[[jax.Array], Any]]:
+    """Outputs as (N, F), and the way back."""
+    leaves, treedef = jax.tree.flatten(outputs)
+    shapes = [x.shape[1:] for x in leaves]
+    flat = np.concatenate([x.reshape(len(x), -1) for x in leaves], -1)
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+
+    def unflat(values: jax.Array) -> Any:
+        parts = jnp.split(values, ends, -1)
+        return jax.tree.unflatten(treedef, [p.reshape(-1, *s) for p, s in zip(parts, shapes, strict=True)])
+
+    return flat, unflat
+
+
+@partial(jax.jit, static_argnums=0)
+def _root(static: Static, arrays: list[Any], outputs: Outputs, targets: Targets) -> Any:
+    return likelihoods.hessian_root(static.combine(arrays), outputs, targets)
+
+
+@partial(jax.jit, static_argnums=0)
+def _densities(static: Static, arrays: list[Any], outputs: Outputs, targets: Targets) -> tuple[jax.Array, Any]:
+    """Log densities (G, N) and their gradients in the outputs, leaves (G, N, ...)."""
+    likelihood = static.combine(arrays)
+
+    def total(outputs: Outputs) -> tuple[jax.Array, jax.Array]:
+        each = jax.vmap(lambda z: likelihood(z).log_prob(targets))(outputs)
+        return jnp.sum(each), each
+
+    (_, each), slopes = jax.value_and_grad(total, has_aux=True)(outputs)
+    return each, slopes

@@ -21,6 +21,7 @@ from bayestl import (
     tune,
 )
 from bayestl._log_joint import LogJoint, LossTerms
+from bayestl._transfer import TransferResult, Trust, transfer
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
 from bayestl.posteriors import Mixture, Point, Samples, load, save
 from bayestl.training import (
@@ -59,6 +60,8 @@ __all__ = [
     "Prior",
     "Progress",
     "Samples",
+    "TransferResult",
+    "Trust",
     "__version__",
     "bridges",
     "curvature",
@@ -83,6 +86,7 @@ __all__ = [
     "sequentially",
     "shard_params",
     "sources",
+    "transfer",
     "transferability",
     "tree",
     "tune",

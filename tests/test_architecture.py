@@ -34,6 +34,7 @@ LAYERS = (
     {"diagnostics"},
     {"tune"},
     {"transferability"},
+    {"_transfer"},
 )
 # Within a layer only this.
 WITHIN = {

@@ -12,11 +12,11 @@ import numpy as np
 
 from bayestl import _tree, gaussians, posteriors, sources
 from bayestl._log_joint import LogJoint
+from bayestl._transfer._head import find_head, zeroed
 from bayestl._types import Inputs, Key, Net, Params
 from bayestl.gaussians import Gaussian
 from bayestl.sources import Iterates
 from bayestl.tune import Family, isotropic_family
-from bayestl._transfer._head import find_head, zeroed
 
 SOURCE, SCRATCH = "source", "from scratch"
 
@@ -91,7 +91,9 @@ def _as_source(source: Any, net: Net) -> tuple[Params, Gaussian | None]:
     if isinstance(source, str | os.PathLike):
         source = posteriors.load(source).posterior
     if isinstance(source, Iterates):
-        source = sources.from_iterates(source)
+        typical = float(jnp.mean(jnp.stack([jnp.mean(v) for v in jax.tree.leaves(source.variance)])))
+        count = min(int(source.count), source.last.capacity)
+        source = sources.from_iterates(source, rank=count, eps=max(0.1 * typical, 1e-12))
     if isinstance(source, Gaussian):
         return source.mean, source
     # Networks, results of `fit`, points.
@@ -101,11 +103,15 @@ def _as_source(source: Any, net: Net) -> tuple[Params, Gaussian | None]:
 def _spread(gaussian: Gaussian, mean: Params, match: sources.Match) -> Gaussian:
     """A source's Gaussian over the target's parameters; new ones get the mean of its variances."""
     if not match.new:
-        return gaussian.realign(mean).around(mean) if not match.unused else gaussians.by_path({"**": gaussian}, like=mean)
+        return (
+            gaussian.realign(mean).around(mean) if not match.unused else gaussians.by_path({"**": gaussian}, like=mean)
+        )
     variances = jax.tree.leaves(gaussian.variance)
     typical = float(sum(float(jnp.sum(v)) for v in variances) / sum(v.size for v in variances))
     whole = gaussians.isotropic(mean, typical**0.5)
-    return gaussians.by_path({**{path: gaussian for path in match.reused}, **{path: whole for path in match.new}}, like=mean)
+    return gaussians.by_path(
+        {**{path: gaussian for path in match.reused}, **{path: whole for path in match.new}}, like=mean
+    )
 
 
 def _fresh(key: Key, params: Params, reused: Sequence[str], source: Params) -> Params:

@@ -16,7 +16,9 @@ from bayestl.tune._criteria import (
 from bayestl.tune._family import Family, isotropic_family
 from bayestl.tune._gram import mean_prior_variance, outputs_gram
 from bayestl.tune._groups import groups_by_class, random_groups
+from bayestl.tune._output_space import OutputSpace, output_space
 from bayestl.tune._path import Path, path
+from bayestl.tune._scales import scale_prior, scales_around
 
 __all__ = [
     "Criterion",
@@ -25,6 +27,7 @@ __all__ = [
     "Fitted",
     "KFold",
     "LeaveOut",
+    "OutputSpace",
     "Path",
     "Validation",
     "Weights",
@@ -35,8 +38,11 @@ __all__ = [
     "k_fold",
     "leave_out",
     "mean_prior_variance",
+    "output_space",
     "outputs_gram",
     "path",
     "random_groups",
+    "scale_prior",
+    "scales_around",
     "validation",
 ]

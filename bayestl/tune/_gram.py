@@ -35,7 +35,7 @@ def outputs_gram(joint: LogJoint, prior: Gaussian, params: Params, inputs: Input
     if _has_one_variance_per_leaf(prior):
         gram = _layered(joint.replace(prior=None), around, inputs)
     else:
-        gram = linearized_joint(joint, around)(inputs).covariance()
+        gram = linearized_joint(joint, around)(inputs).output_covariance
     return np.asarray(gram, np.float64)
 
 

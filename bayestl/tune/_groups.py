@@ -31,7 +31,7 @@ def groups_by_class(labels: Any, num_groups: int | None = None) -> np.ndarray:
 
     Example:
         >>> print(btl.tune.groups_by_class(jnp.array([0, 0, 0, 1, 1, 1, 2])))
-        [ 0  1  2  1  2  0 -1]
+        [ 0  1  2  0  1  2 -1]
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels):

@@ -11,6 +11,7 @@ import numpy as np
 from bayestl.tune._output_space import OutputSpace
 
 _BISECTIONS = 12
+_ROUNDING = 1e-9
 
 
 def left_out_outputs(space: OutputSpace, gram: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +26,9 @@ def left_out_outputs(space: OutputSpace, gram: np.ndarray, groups: np.ndarray) -
         dz, (G, N, F), and (kappa, |du_R|^2) of each group, (G, 2).
     """
     num, width, columns = space.roots.shape
-    whitened = np.einsum("nfk,nfmh,mhl->nkml", space.roots, gram.reshape(num, width, num, width), space.roots, optimize=True)
+    whitened = np.einsum(
+        "nfk,nfmh,mhl->nkml", space.roots, gram.reshape(num, width, num, width), space.roots, optimize=True
+    )
     size = num * columns
     inverse = np.linalg.inv(np.eye(size) + whitened.reshape(size, size)).reshape(num, columns, num, columns)
     changes, numbers = [], []
@@ -57,7 +60,8 @@ def line_search(space: OutputSpace, changes: np.ndarray, numbers: np.ndarray, gr
         return np.einsum("gn,gnf,gnf->g", rest, slopes, changes) + b + steps * c
 
     low, high = np.zeros(len(changes)), np.ones(len(changes))
-    search = derivative(high) > 0
+    # For a quadratic loss the whole step ends at a derivative of 0, but for rounding.
+    search = derivative(high) > _ROUNDING * np.abs(kappa)
     if not search.any():
         return high
     for _ in range(_BISECTIONS):

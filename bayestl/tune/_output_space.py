@@ -14,9 +14,9 @@ from bayestl import likelihoods
 from bayestl._static import Static, partition
 from bayestl._types import Likelihood, Outputs, Targets
 
-# Singular values of a Hessian root below this share of its largest one are zero: those of a softmax, whose logits may
-# all rise together. Probabilities down to 1e-14 have others of 1e-7.
-_CUTOFF = 1e-10
+# Singular values of a Hessian root below this share of its largest one, or below this number, are zero: those of a
+# softmax, whose logits may all rise together. Probabilities down to 1e-14 have others of 1e-7.
+_SHARE, _SMALLEST = 1e-10, 1e-12
 
 
 class OutputSpace(NamedTuple):
@@ -59,10 +59,10 @@ def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> 
     parts = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(columns)]
     roots = np.moveaxis(np.concatenate(parts, -1), 0, -1).astype(np.float64)  # (N, F, K)
     gradients = evaluated(flat[None])[1][0]
-    residuals = np.einsum("nkf,nf->nk", np.linalg.pinv(roots, rcond=_CUTOFF), gradients)
-    return OutputSpace(
-        flat, gradients, roots, residuals, lambda z: evaluated(z)[0], lambda z: evaluated(z)[1]
-    )
+    largest = np.linalg.norm(roots, 2, axis=(-2, -1))
+    inverses = np.linalg.pinv(roots, rcond=np.maximum(_SHARE, _SMALLEST / np.maximum(largest, _SMALLEST)))
+    residuals = np.einsum("nkf,nf->nk", inverses, gradients)
+    return OutputSpace(flat, gradients, roots, residuals, lambda z: evaluated(z)[0], lambda z: evaluated(z)[1])
 
 
 def _lifted(x: Any) -> Any:

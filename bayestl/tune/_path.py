@@ -128,9 +128,7 @@ def path(
 class _Run:
     """Families of one structure on their way from scale to scale."""
 
-    def __init__(
-        self, key: Key, joint: LogJoint, families: list[Family], batch: Batch, subsets: np.ndarray, rate: Any
-    ):
+    def __init__(self, key: Key, joint: LogJoint, families: list[Family], batch: Batch, subsets: np.ndarray, rate: Any):
         self.key, self.joint, self.batch = key, joint, batch
         self.subsets = jnp.asarray(subsets, jnp.float32)
         self.priors = jax.tree.map(lambda *xs: jnp.stack(xs), *(family.prior for family in families))
@@ -150,8 +148,15 @@ class _Run:
         taken = 0
         for _ in range(_MOST_HALVINGS):
             states = _run_scale(
-                static, arrays, self.priors, jnp.asarray(scales, jnp.float32), self.slowest, self.states, self.subsets,
-                self.batch, steps=steps,
+                static,
+                arrays,
+                self.priors,
+                jnp.asarray(scales, jnp.float32),
+                self.slowest,
+                self.states,
+                self.subsets,
+                self.batch,
+                steps=steps,
             )
             taken += steps * self.subsets.shape[0] * len(scales)
             finite = np.asarray(_finite(states.params))
@@ -251,4 +256,6 @@ def _checked_scales(log_scales: Any, num_families: int) -> np.ndarray:
 
 def _check_groups(groups: np.ndarray | None, num: int) -> None:
     if groups is not None and len(groups) != num:
-        raise ValueError(f"the criterion has {len(groups)} group numbers and the data {num} examples; give one for each")
+        raise ValueError(
+            f"the criterion has {len(groups)} group numbers and the data {num} examples; give one for each"
+        )

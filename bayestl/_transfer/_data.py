@@ -1,0 +1,102 @@
+"""What the target's examples allow: which are left out together, and what is to be said about them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bayestl import likelihoods
+from bayestl._log_joint import LogJoint
+from bayestl._types import Batch, Key, Outputs
+from bayestl.tune import Criterion, groups_by_class, k_fold, leave_out, random_groups
+
+# Numbers a side of the matrices of the closed form: where they are larger, fits without each group are cheaper.
+_MOST_IN_CLOSED_FORM = 500
+# Examples above which 5 groups do, instead of 10.
+_MANY = 200
+
+
+class Plan(NamedTuple):
+    """How a transfer judges its candidates.
+
+    Attributes:
+        criterion: what is asked at every mode.
+        name: in words.
+        notes: about the examples.
+        is_untrained: whether all examples are left out together, so that the prior's mean predicts.
+    """
+
+    criterion: Criterion
+    name: str
+    notes: tuple[str, ...]
+    is_untrained: bool
+
+
+def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch) -> Plan:
+    """Groups by class for classes, random ones else; the closed form where its matrices are small.
+
+    Raises:
+        ValueError: real targets that are all the same, of which nothing can be learned; fewer than 2 examples.
+    """
+    num = len(jax.tree.leaves(batch.inputs)[0])
+    if num < 2:
+        raise ValueError(f"train has {num} example; at least 2 are needed, so that one can be left out")
+    is_class = likelihoods.describe(joint.likelihood, outputs).is_class
+    width = sum(x.size // len(x) for x in jax.tree.leaves(outputs))
+    most = 10 if num <= _MANY else 5
+    if is_class:
+        labels = np.asarray(batch.targets)
+        groups, notes = groups_by_class(labels, most), _about_classes(labels, max(width, 2))
+    else:
+        _check_varied(batch.targets)
+        groups, notes = random_groups(key, num, most), ()
+    size = f"{int(groups.max()) + 1} groups of {'one example of each class' if is_class else 'random examples'}"
+    if np.all(groups == 0):
+        return Plan(leave_out(groups), "Predicted at the prior means: one example of each class", notes, True)
+    if is_class and num * width <= _MOST_IN_CLOSED_FORM:
+        return Plan(leave_out(groups), f"Left out in closed form: {size}", notes, False)
+    return Plan(k_fold(groups), f"Left out and fitted again: {size}", notes, False)
+
+
+def _about_classes(labels: np.ndarray, num_classes: int) -> tuple[str, ...]:
+    """What there is to say about how many examples the classes have."""
+    counts = np.bincount(labels, minlength=num_classes)
+    notes = []
+    absent, single = np.flatnonzero(counts == 0), np.flatnonzero(counts == 1)
+    if len(absent):
+        notes.append(
+            f"there is no example of {_classes(absent)}: what the predictions say of {_it(absent)} comes from the prior "
+            "alone, and no criterion can tell whether it is right; label some, or leave the class out of the network"
+        )
+    if counts.max() == 1:
+        notes.append(
+            "there is one example of each class, so that leaving examples out leaves nothing: the families are weighed "
+            "by what their means predict, and within each family the scale is the usual one, not one that the data chose"
+        )
+    elif len(single):
+        notes.append(
+            f"{_classes(single)} {'has' if len(single) == 1 else 'have'} one example, which is never left out: how well "
+            f"{_it(single)} {'is' if len(single) == 1 else 'are'} predicted is not known"
+        )
+    return tuple(notes)
+
+
+def _classes(numbers: np.ndarray) -> str:
+    shown = ", ".join(str(number) for number in numbers[:8]) + (", ..." if len(numbers) > 8 else "")
+    return f"class {shown}" if len(numbers) == 1 else f"classes {shown}"
+
+
+def _it(numbers: np.ndarray) -> str:
+    return "it" if len(numbers) == 1 else "them"
+
+
+def _check_varied(targets: Any) -> None:
+    for leaf in jax.tree.leaves(targets):
+        values = np.asarray(leaf, np.float64)
+        if np.all(values == values[:1]):
+            raise ValueError(
+                f"the targets of all {len(values)} examples are the same, {values.ravel()[0]:.4g}: nothing can be "
+                "learned from them, neither a noise nor a scale; look at how they were read"
+            )

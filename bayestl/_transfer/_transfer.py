@@ -1,0 +1,234 @@
+"""From a source and a few examples to predictions: how much to trust the source, found without validation data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+
+from bayestl import _tree, likelihoods, transferability, tune
+from bayestl._arguments import check_key
+from bayestl._log_joint import LogJoint
+from bayestl._transfer._data import Plan, plan_for
+from bayestl._transfer._families import SCRATCH, SOURCE, Families, families_of
+from bayestl._transfer._result import TransferResult, Trust
+from bayestl._types import Batch, Data, Key, Likelihood, Net
+from bayestl.passes import whole
+from bayestl.posteriors import Samples
+from bayestl.transferability import Verdict
+from bayestl.tune import Criterion, Path, Weights
+
+# The variance of a classifier's logits where no source says it.
+_TYPICAL_LOGITS = 20.0
+
+
+def transfer(
+    key: Key,
+    net: Net,
+    source: Any,
+    train: Data | Batch,
+    likelihood: Likelihood,
+    new: str | Sequence[str] = (),
+    *,
+    head: str | Sequence[str] | None = None,
+    criterion: Criterion | None = None,
+    num_scales: int = 13,
+    steps: int = 60,
+    learning_rate: float | None = None,
+    keep: int = 8,
+    progress: bool = False,
+) -> TransferResult:
+    """A target's posterior from a source and a few examples, and how far to trust that source; no validation data.
+
+    Three families of priors are held against each other: around the source, around the source with its last layer at
+    zero, and around a fresh network with its last layer at zero, each at ``num_scales`` scales. A path of modes goes
+    through the scales of each; at every mode a criterion says how each example is predicted without it; and the modes
+    predict together, weighted by that: half pseudo-BMA+, half stacking. Every part is public:
+    :func:`bayestl.tune.path`, :func:`bayestl.tune.average`, :func:`bayestl.transferability.verdict`.
+
+    Args:
+        key: all randomness.
+        net: the target's network, freshly initialised. Where its parameters *are* the source's, fresh ones of the same
+            spread are drawn.
+        source: what the source left: a pytree of weights, a network or result that holds one, a Gaussian, iterates of
+            SGD, the path of a file of ``btl.save``; or a list of such.
+        train: the target's examples, in memory.
+        likelihood: outputs to a distribution over targets.
+        new: path patterns of parameters that the source does not have, e.g. ``"head/**"``.
+        head: path patterns of the last layer; None to find it.
+        criterion: None for the closed form where its matrices are small, and fits without each group else.
+        num_scales: per family.
+        steps: gradient steps at each scale.
+        learning_rate: of the loss per datum; None for one from the network's curvature.
+        keep: members of the mixture, the heaviest ones.
+        progress: print a line after every scale.
+
+    Raises:
+        ValueError: a source whose network differs, or that shares nothing; real targets that are all the same; fewer
+            than 2 examples.
+        TypeError: examples that are not in memory.
+
+    Example:
+        >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 3))
+        >>> source = btl.nets.mlp(jax.random.key(1), (4, 8, 3)).params
+        >>> train = btl.Batch(jnp.tile(jnp.eye(3, 4), (2, 1)), jnp.tile(jnp.arange(3), 2))
+        >>> result = btl.transfer(
+        ...     jax.random.key(2), net, source, train, btl.likelihoods.categorical(), num_scales=3, steps=5
+        ... )
+        >>> [row.name for row in result.trust]
+        ['source', 'source, head at zero', 'fresh, head at zero']
+        >>> result.predict(jnp.ones((2, 4))).probs.shape
+        (2, 3)
+    """
+    check_key("transfer", key)
+    began = time.perf_counter()
+    keys = jax.random.split(key, 4)
+    batch = whole(train)
+    joint = LogJoint(net, likelihood, None, num_data=len(jax.tree.leaves(batch.inputs)[0]))
+    joint.check(net.params, batch.inputs, batch.targets, batch.weights)
+    outputs = joint.outputs(net.params, batch.inputs)[0]
+    plan = plan_for(keys[0], joint, outputs, batch)
+    if criterion is not None:
+        plan = Plan(criterion, f"Judged by {type(criterion).__name__}", plan.notes, False)
+    families = families_of(
+        keys[1], joint, net, source, _patterns(new), None if head is None else _patterns(head), batch.inputs
+    )
+    typical = _typical_variance(joint, families, batch)
+    variances = np.array([tune.mean_prior_variance(joint, f.prior, batch.inputs) for f in families.families])
+    scales = tune.scales_around(variances, typical, num_scales)
+    path = tune.path(
+        keys[2],
+        joint,
+        families.families,
+        batch,
+        scales,
+        plan.criterion,
+        steps=steps,
+        learning_rate=learning_rate,
+        report=print if progress else None,
+    )
+    log_prior = tune.scale_prior(scales, variances, typical)
+    weights = tune.average(keys[3], path.scores.reshape(-1, path.scores.shape[-1]), log_prior.ravel())
+    return _result(keys[3], joint, plan, families, path, weights, log_prior, keep, began)
+
+
+def _result(
+    key: Key,
+    joint: LogJoint,
+    plan: Plan,
+    families: Families,
+    path: Path,
+    weights: Weights,
+    log_prior: np.ndarray,
+    keep: int,
+    began: float,
+) -> TransferResult:
+    shape = path.log_scales.shape
+    # One network is asked to predict well by itself, which the heaviest of a mixture need not do.
+    alone = path.scores.sum(-1) + log_prior
+    order = np.argsort(-weights.weights, kind="stable")
+    best = int(np.argmax(alone))
+    heaviest = np.array([best, *order[order != best][: keep - 1]])
+    places = [np.unravel_index(number, shape) for number in heaviest]
+    share = weights.weights[heaviest] / weights.weights[heaviest].sum()
+    draws = jax.tree.map(lambda *xs: jnp.stack(xs), *(path.params[f][k] for f, k in places))
+    members = path.scores[tuple(np.transpose(places))]  # (members, M)
+    mixture = np.asarray(logsumexp(members + np.log(share)[:, None], axis=0), np.float64)
+    notes = [*plan.notes, *_edges(families, weights.weights.reshape(shape), alone)]
+    if families.head is None:
+        notes.append(
+            "no last layer was found whose zero silences the network, so that priors with a head at zero are missing; "
+            "name it with head="
+        )
+    return TransferResult(
+        joint=joint,
+        posterior=Samples(draws, jnp.log(jnp.asarray(share, jnp.float32))),
+        prior=path.prior(int(places[0][0]), int(places[0][1])),
+        trust=_trust(families, path, weights),
+        held_out=float(mixture.mean()),
+        single_cost=float(mixture.mean() - members[0].mean()),
+        verdict=_verdict(key, families, path, log_prior, mixture, plan.is_untrained),
+        notes=tuple(notes),
+        criterion=plan.name,
+        steps=path.steps,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _trust(families: Families, path: Path, weights: Weights) -> tuple[Trust, ...]:
+    shape, count = path.log_scales.shape, max(path.scores.shape[-1], 1)
+    each, errors = weights.weights.reshape(shape), weights.errors.reshape(shape)
+    rows = []
+    for number, (family, kind) in enumerate(zip(families.families, families.kinds, strict=True)):
+        variance = family.prior.variance
+        typical = sum(float(jnp.sum(v)) for v in jax.tree.leaves(variance)) / _tree.size(variance)
+        log_scales, held_out = path.log_scales[number], path.scores[number]
+        spread = held_out.std(-1, ddof=1) if count > 1 else np.zeros(len(held_out))
+        columns = [log_scales, np.sqrt(np.exp(log_scales) * typical), each[number], errors[number]]
+        columns += [held_out.mean(-1), spread / np.sqrt(count)]
+        rows.append(Trust(family.name, kind, *(tuple(map(float, column)) for column in columns)))
+    return tuple(rows)
+
+
+def _verdict(
+    key: Key, families: Families, path: Path, log_prior: np.ndarray, mixture: np.ndarray, is_untrained: bool
+) -> Verdict:
+    """The mixture against a mixture of what knows nothing of the source, and against the source as a start alone.
+
+    Where every group holds all examples, what is predicted without them is predicted by no training at all."""
+    kinds = np.array(families.kinds)
+    scratch = path.scores[kinds == SCRATCH].reshape(-1, path.scores.shape[-1])
+    alone = tune.average(key, scratch, log_prior[kinds == SCRATCH].ravel()).weights
+    candidates = {SCRATCH: np.asarray(logsumexp(scratch + np.log(alone)[:, None], axis=0), np.float64)}
+    if not is_untrained:
+        # The widest prior around the source hardly holds the weights: what is left of the source is the start.
+        candidates["initialisation only"] = path.scores[kinds == SOURCE][0, -1]
+    # What differs by rounding is the same.
+    same = {name: np.where(np.abs(each - mixture) < 1e-5, mixture, each) for name, each in candidates.items()}
+    floor = np.log(1e-14)
+    return transferability.verdict(
+        key, {name: np.maximum(each, floor) for name, each in {**same, "transfer": mixture}.items()}
+    )
+
+
+def _edges(families: Families, weights: np.ndarray, alone: np.ndarray) -> list[str]:
+    """What it means that a family predicts best at the end of its scales."""
+    notes = []
+    for family, each, score in zip(families.families, weights, alone, strict=True):
+        if each.sum() < 0.1:
+            continue
+        best = int(np.argmax(score))
+        if best == 0:
+            notes.append(
+                f"{family.name!r} is best at the smallest scale: it runs to 0, where the data change nothing and the "
+                "prior's mean predicts as it is"
+            )
+        elif best == len(score) - 1:
+            notes.append(
+                f"{family.name!r} is best at the largest scale: it runs to infinity, where the prior holds nothing and "
+                "its mean is a start alone"
+            )
+    return notes
+
+
+def _typical_variance(joint: LogJoint, families: Families, batch: Batch) -> float:
+    """The variance of outputs that one expects: for classes that of the source's centred logits, else of the targets."""
+    outputs = joint.outputs(families.families[0].prior.mean, batch.inputs)[0]
+    if not likelihoods.describe(joint.likelihood, outputs).is_class:
+        targets = [np.asarray(y, np.float64) for y in jax.tree.leaves(batch.targets)]
+        return float(np.mean([np.var(y, axis=0).mean() for y in targets]))
+    if families.reference is None:
+        return _TYPICAL_LOGITS
+    logits = np.asarray(joint.outputs(families.reference, batch.inputs)[0], np.float64)
+    centred = logits - logits.mean(-1, keepdims=True) if logits.ndim > 1 else logits
+    # A source that is hardly trained, or sure beyond measure, says little about the target's logits.
+    return float(np.clip(np.mean(centred**2), 2.0, 200.0))
+
+
+def _patterns(patterns: str | Sequence[str]) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else list(patterns)

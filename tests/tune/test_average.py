@@ -1,0 +1,58 @@
+"""Weights of candidates against optima and integrals computed otherwise."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+
+import bayestl as btl
+
+SCORES = np.log(np.random.default_rng(0).uniform(0.05, 1, (3, 12)))
+
+
+def test_stacking_is_the_best_mixture():
+    """The simplex searched by scipy, in logits."""
+    best = scipy.optimize.minimize(
+        lambda z: -scipy.special.logsumexp(SCORES + scipy.special.log_softmax(z)[:, None], axis=0).sum(), np.zeros(3)
+    )
+    weights = btl.tune.average(jax.random.key(0), SCORES, num_iterations=20_000).stacking
+    np.testing.assert_allclose(weights, scipy.special.softmax(best.x), atol=2e-3)
+
+
+def test_pseudo_bma_is_its_integral():
+    """Two candidates that differ by d nats at one of two examples: omega is uniform, so that the weight is the integral
+    of a logistic function."""
+    scores = np.array([[0.0, -1.0], [-3.0, -1.0]])
+    expected = scipy.integrate.quad(lambda omega: scipy.special.expit(2 * 3.0 * omega + 0.5), 0, 1)[0]
+    weights = btl.tune.average(jax.random.key(0), scores, [0.5, 0.0], num_draws=20_000).pseudo_bma
+    np.testing.assert_allclose(weights[0], expected, atol=4 * 0.2 / np.sqrt(20_000))
+
+
+def test_one_number_is_weighted_by_bayes_rule():
+    evidence, prior = np.array([[-3.0], [-2.0], [-4.0]]), np.array([0.5, 0.0, 1.0])
+    weights = btl.tune.average(jax.random.key(0), evidence, prior)
+    np.testing.assert_allclose(weights.pseudo_bma, scipy.special.softmax(evidence[:, 0] + prior), rtol=1e-12)
+
+
+def test_equal_candidates_keep_the_weights_of_the_prior():
+    prior = np.log([0.2, 0.3, 0.5])
+    weights = btl.tune.average(jax.random.key(0), np.full((3, 4), -1.0), prior)
+    np.testing.assert_allclose(weights.weights, [0.2, 0.3, 0.5], rtol=1e-12)
+    np.testing.assert_allclose(weights.errors, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scores", "prior", "message"),
+    [
+        (np.zeros(3), None, "has shape"),
+        (np.zeros((2, 3)), np.zeros(3), "one number for each of the 2"),
+        (np.full((2, 3), np.nan), None, "NaN"),
+        (np.full((2, 3), -np.inf), None, "no candidate gives any probability"),
+    ],
+)
+def test_scores_that_cannot_be_weighed_are_refused(scores: np.ndarray, prior: object, message: str):
+    with pytest.raises(ValueError, match=message):
+        btl.tune.average(jax.random.key(0), scores, prior)

@@ -1,0 +1,115 @@
+"""Leave-group-out predictions in closed form against fits without the group."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+
+import bayestl as btl
+
+RNG = np.random.default_rng(0)
+
+
+def linear_net(num_inputs: int, num_outputs: int) -> btl.Net:
+    return btl.nets.from_function(
+        lambda params, x: x @ params["w"] + params["b"],
+        {"w": jnp.zeros((num_inputs, num_outputs)), "b": jnp.zeros(num_outputs)},
+    )
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("search", [False, True])
+def test_it_is_exact_for_linear_networks_with_normal_noise(search: bool):
+    """Ridge regression without each group, solved anew in numpy; 2 outputs, groups of unequal sizes, one example kept."""
+    inputs, targets = RNG.normal(size=(9, 3)), RNG.normal(size=(9, 2))
+    groups, noise, scale = np.array([0, 0, 0, 1, 1, 2, 2, 2, -1]), 0.7, 1.3
+    net, mean = linear_net(3, 2), {"w": RNG.normal(size=(3, 2)), "b": RNG.normal(size=2)}
+    design, start = np.hstack([inputs, np.ones((9, 1))]), np.vstack([mean["w"], mean["b"]])
+
+    def ridge(rows: np.ndarray) -> np.ndarray:
+        x, residual = design[rows], targets[rows] - design[rows] @ start
+        return start + np.linalg.solve(x.T @ x + np.eye(4) * noise**2 / scale**2, x.T @ residual)
+
+    prior = btl.gaussians.isotropic(jax.tree.map(jnp.asarray, mean), scale)
+    joint = btl.LogJoint(net, btl.likelihoods.normal(noise), prior, num_data=9)
+    whole = ridge(np.ones(9, bool))
+    fitted = btl.tune.Fitted({"w": jnp.asarray(whole[:3]), "b": jnp.asarray(whole[3])}, None)
+    batch = btl.Batch(jnp.asarray(inputs), jnp.asarray(targets))
+    scores = btl.tune.leave_out(groups, search=search)(jax.random.key(0), joint, fitted, batch)
+    expected = np.array(
+        [
+            scipy.stats.norm.logpdf(targets[i], design[i] @ ridge(groups != groups[i]), noise).sum()
+            for i in range(9)
+            if groups[i] >= 0
+        ]
+    )
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-10)
+
+
+def softmax_mode(design: np.ndarray, labels: np.ndarray, rows: np.ndarray, scale: float) -> np.ndarray:
+    """The mode of softmax regression under N(0, scale^2 I), by scipy."""
+    shape = (design.shape[1], 3)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(shape)
+        logits = design[rows] @ weights
+        log_p = logits - scipy.special.logsumexp(logits, axis=1, keepdims=True)
+        residual = np.exp(log_p) - np.eye(3)[labels[rows]]
+        value = -log_p[np.arange(rows.sum()), labels[rows]].sum() + 0.5 * np.sum(weights**2) / scale**2
+        return value, (design[rows].T @ residual + weights / scale**2).ravel()
+
+    return scipy.optimize.minimize(loss, np.zeros(np.prod(shape)), jac=True, tol=1e-12).x.reshape(shape)
+
+
+@pytest.mark.x64
+def test_for_classes_its_error_is_of_second_order():
+    """Newton's step from the whole mode is off by the square of what the group moves it, which goes with the prior's
+    variance: a quarter of the variance, a sixteenth of the error."""
+    inputs, labels = RNG.normal(size=(12, 2)), np.tile(np.arange(3), 4)
+    design = np.hstack([inputs, np.ones((12, 1))])
+    groups = btl.tune.groups_by_class(labels)
+    net, batch = linear_net(2, 3), btl.Batch(jnp.asarray(inputs), jnp.asarray(labels))
+    errors = []
+    for scale in (0.4, 0.2):
+        mode = softmax_mode(design, labels, np.ones(12, bool), scale)
+        prior = btl.gaussians.isotropic(btl.tree.zeros_like(net.params), scale)
+        joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=12)
+        fitted = btl.tune.Fitted({"w": jnp.asarray(mode[:2]), "b": jnp.asarray(mode[2])}, None)
+        scores = btl.tune.leave_out(groups)(jax.random.key(0), joint, fitted, batch)
+        logits = np.stack([design[i] @ softmax_mode(design, labels, groups != groups[i], scale) for i in range(12)])
+        expected = scipy.special.log_softmax(logits, axis=1)[np.arange(12), labels]
+        errors.append(np.max(np.abs(scores - expected)))
+    assert errors[0] < 0.05
+    assert errors[1] < errors[0] / 8  # the tolerance of scipy's modes takes a little of the sixteenth
+
+
+@pytest.mark.x64
+def test_a_group_of_all_examples_is_predicted_by_the_priors_mean():
+    net, batch = linear_net(2, 3), btl.Batch(jnp.asarray(RNG.normal(size=(3, 2))), jnp.arange(3))
+    mean = {"w": jnp.asarray(RNG.normal(size=(2, 3))), "b": jnp.zeros(3)}
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), btl.gaussians.isotropic(mean, 1.0), num_data=3)
+    criterion = btl.tune.leave_out(btl.tune.groups_by_class(batch.targets))
+    scores = criterion(jax.random.key(0), joint, btl.tune.Fitted(net.params, None), batch)
+    expected = scipy.special.log_softmax(np.asarray(batch.inputs) @ np.asarray(mean["w"]), axis=1).diagonal()
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)
+
+
+@pytest.mark.x64
+def test_sure_predictions_keep_their_digits():
+    """Probabilities of 1e-13 have roots of Hessians with singular values of 3e-7, which are not those that are 0. A
+    root holds 1 - p, of which float64 keeps five digits here."""
+    outputs = jnp.array([[30.0, 0.0, 1.0], [0.0, 29.0, 0.0]])
+    space = btl.tune.output_space(btl.likelihoods.categorical(), outputs, jnp.array([1, 1]))
+    p = scipy.special.softmax(np.asarray(outputs), axis=1)
+    expected = (p - np.eye(3)[[1, 1]]) / np.sqrt(p)
+    np.testing.assert_allclose(space.residuals, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [[0, 2], [0.0, 1.0], [-1, -1], [[0, 1]]])
+def test_groups_that_are_none_are_refused(groups: list):
+    with pytest.raises(ValueError, match="one whole number per example"):
+        btl.tune.leave_out(groups)

@@ -1,0 +1,90 @@
+"""Paths over the scales of priors against closed forms."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import bayestl as btl
+
+RNG = np.random.default_rng(1)
+INPUTS, TARGETS, NOISE = RNG.normal(size=(8, 3)), RNG.normal(size=8), 0.5
+NET = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(3)})
+JOINT = btl.LogJoint(NET, btl.likelihoods.normal(NOISE), None, num_data=8)
+BATCH = btl.Batch(jnp.asarray(INPUTS, jnp.float32), jnp.asarray(TARGETS, jnp.float32))
+MEANS = {"zero": np.zeros(3), "source": np.array([1.0, -1.0, 0.5])}
+FAMILIES = [btl.tune.isotropic_family(name, {"w": jnp.asarray(m, jnp.float32)}) for name, m in MEANS.items()]
+SCALES = np.array([-4.0, -1.0, 1.0])
+
+
+def ridge(mean: np.ndarray, log_scale: float, rows: np.ndarray) -> np.ndarray:
+    x, residual = INPUTS[rows], TARGETS[rows] - INPUTS[rows] @ mean
+    return mean + np.linalg.solve(x.T @ x + np.eye(3) * NOISE**2 / np.exp(log_scale), x.T @ residual)
+
+
+def test_modes_and_folds_are_those_of_ridge_regression():
+    groups = np.array([0, 1, 2, 0, 1, 2, 0, -1])
+    path = btl.tune.path(jax.random.key(0), JOINT, FAMILIES, BATCH, SCALES, btl.tune.k_fold(groups), steps=300)
+    assert path.steps == 2 * 3 * 300 * 4  # two families, three scales, all data and three folds
+    for family, mean in enumerate(MEANS.values()):
+        for number, log_scale in enumerate(SCALES):
+            whole = ridge(mean, log_scale, np.ones(8, bool))
+            np.testing.assert_allclose(path.params[family][number]["w"], whole, atol=2e-4)
+            expected = [
+                scipy.stats.norm.logpdf(TARGETS[i], INPUTS[i] @ ridge(mean, log_scale, groups != groups[i]), NOISE)
+                for i in range(7)
+            ]
+            np.testing.assert_allclose(path.scores[family, number], expected, atol=5e-3)
+
+
+def test_other_data_and_the_evidence_score_the_same_modes():
+    other = btl.Batch(BATCH.inputs[:2] + 1, BATCH.targets[:2])
+    path = btl.tune.path(
+        jax.random.key(0), JOINT, FAMILIES[1:], BATCH, SCALES[1:2], btl.tune.validation(other), steps=300
+    )
+    mode = ridge(MEANS["source"], -1.0, np.ones(8, bool))
+    expected = scipy.stats.norm.logpdf(np.asarray(other.targets), np.asarray(other.inputs) @ mode, NOISE)
+    np.testing.assert_allclose(path.scores[0, 0], expected, atol=2e-3)
+    joint = JOINT.replace(prior=path.prior(0, 0))
+    fitted = btl.tune.Fitted(jax.tree.map(jnp.asarray, path.params[0][0]), None)
+    (value,) = btl.tune.evidence()(jax.random.key(0), joint, fitted, BATCH)
+    covariance = np.exp(-1.0) * INPUTS @ INPUTS.T + NOISE**2 * np.eye(8)
+    assert value == pytest.approx(
+        scipy.stats.multivariate_normal.logpdf(TARGETS, INPUTS @ MEANS["source"], covariance), abs=1e-3
+    )
+
+
+def test_priors_of_other_structure_run_beside():
+    """One variance per parameter instead of one per array: the same prior, in a program of its own."""
+    mean = {"w": jnp.asarray(MEANS["source"], jnp.float32)}
+    wide = btl.tune.Family("per parameter", btl.gaussians.diagonal(mean, {"w": jnp.ones(3)}))
+    criterion = btl.tune.leave_out([0, 1, 2, 0, 1, 2, 0, 1])
+    path = btl.tune.path(jax.random.key(0), JOINT, [FAMILIES[1], wide], BATCH, [-1.0], criterion, steps=100)
+    np.testing.assert_allclose(path.scores[0], path.scores[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("scales", [[1.0, 0.0], [0.0, np.inf], np.zeros((3, 2))])
+def test_scales_that_do_not_ascend_are_refused(scales: object):
+    with pytest.raises(ValueError, match=r"log_scales|broadcast"):
+        btl.tune.path(jax.random.key(0), JOINT, FAMILIES, BATCH, scales, btl.tune.leave_out([0] * 7 + [1]))
+
+
+def test_groups_of_other_examples_are_refused():
+    with pytest.raises(ValueError, match="3 group numbers and the data 8 examples"):
+        btl.tune.path(jax.random.key(0), JOINT, FAMILIES, BATCH, SCALES, btl.tune.k_fold([0, 1, 1]))
+
+
+def test_scales_are_those_of_the_outputs():
+    """h is a normal log density in log v with deviation 2, and the grid is the same in v for every family."""
+    variances, typical = np.array([3.0, 50.0]), 7.0
+    scales = btl.tune.scales_around(variances, typical, 5)
+    v = np.exp(scales) * variances[:, None]
+    np.testing.assert_allclose(v[0], v[1])
+    log_prior = btl.tune.scale_prior(scales, variances, typical)
+    density = scipy.stats.norm.pdf(np.log(v / typical), 0, 2)
+    np.testing.assert_allclose(np.exp(log_prior), density / density.sum(1, keepdims=True))
+    with pytest.raises(ValueError, match="no parameter moves"):
+        btl.tune.scales_around(np.array([0.0]), typical)

@@ -21,7 +21,6 @@ from bayestl import (
     tune,
 )
 from bayestl._log_joint import LogJoint, LossTerms
-from bayestl._transfer import TransferResult, Trust, transfer
 from bayestl._types import Batch, Inference, Net, Posterior, Prior
 from bayestl.posteriors import Mixture, Point, Samples, load, save
 from bayestl.training import (
@@ -37,6 +36,7 @@ from bayestl.training import (
     sequentially,
     shard_params,
 )
+from bayestl.transfers import TransferResult, Trust, transfer
 
 if TYPE_CHECKING:
     from bayestl import data, nets, plots, pretrained

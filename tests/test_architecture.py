@@ -34,7 +34,7 @@ LAYERS = (
     {"diagnostics"},
     {"tune"},
     {"transferability"},
-    {"_transfer"},
+    {"transfers"},
 )
 # Within a layer only this.
 WITHIN = {

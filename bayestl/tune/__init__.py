@@ -18,6 +18,14 @@ from bayestl.tune._gram import mean_prior_variance, outputs_gram
 from bayestl.tune._groups import groups_by_class, random_groups
 from bayestl.tune._output_space import OutputSpace, output_space
 from bayestl.tune._path import Path, path
+from bayestl.tune._regression import (
+    LinearLeaveOneOut,
+    LinearModel,
+    linear_leave_one_out,
+    linear_model,
+    noise_by_evidence,
+    noise_variance,
+)
 from bayestl.tune._scales import scale_prior, scales_around
 
 __all__ = [
@@ -27,6 +35,8 @@ __all__ = [
     "Fitted",
     "KFold",
     "LeaveOut",
+    "LinearLeaveOneOut",
+    "LinearModel",
     "OutputSpace",
     "Path",
     "Validation",
@@ -37,7 +47,11 @@ __all__ = [
     "isotropic_family",
     "k_fold",
     "leave_out",
+    "linear_leave_one_out",
+    "linear_model",
     "mean_prior_variance",
+    "noise_by_evidence",
+    "noise_variance",
     "output_space",
     "outputs_gram",
     "path",

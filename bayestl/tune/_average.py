@@ -95,7 +95,7 @@ def _checked(log_predictive: Any, log_prior: Any) -> tuple[np.ndarray, np.ndarra
         raise ValueError(f"log_prior has shape {prior.shape}; give one number for each of the {len(scores)} candidates")
     if np.isnan(scores).any() or np.isposinf(scores).any() or not np.all(np.isfinite(scores.max(0))):
         raise ValueError(
-            "log_predictive holds NaN or infinity, or an example to which no candidate gives any probability; leave out "
-            "what diverged"
+            "log_predictive holds NaN or infinity, or an example to which no candidate gives any probability; leave "
+            "out what diverged"
         )
     return scores, prior

@@ -1,7 +1,7 @@
 """What each example's prediction would be had its group been left out, from the Gram matrix of the linearised network.
 
 With W = [J_i^T L_i] and P = (I + W^T S0 W)^-1, leaving out a group B changes the whitened outputs of the others, R, by
-du_R = -P_RB q, q = P_BB^-1 e_B, in one Newton step; the outputs of all move by dz = G (g_B, -L_R du_R), where G = J S0 J^T.
+du_R = -P_RB q, q = P_BB^-1 e_B, in one Newton step; the outputs of all move by dz = G (g_B, -L_R du_R), G = J S0 J^T.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class Path(NamedTuple):
         log_scales: natural logarithms of the factor on each family's covariance, (F, K), ascending.
         params: one list per family of K trees on the host: the modes.
         scores: what the criterion said, (F, K, M): log predictive probabilities in nats of M examples.
+        likelihoods: one list per family of K likelihoods: those that were given, or learned.
         steps: gradient steps over all data that were taken, those of the criterion's own fits included.
         seconds: of all.
     """
@@ -43,6 +44,7 @@ class Path(NamedTuple):
     log_scales: np.ndarray
     params: tuple[list[Params], ...]
     scores: np.ndarray
+    likelihoods: tuple[list[Any], ...]
     steps: int
     seconds: float
 
@@ -61,6 +63,7 @@ def path(
     *,
     steps: int = 60,
     learning_rate: float | None = None,
+    learn: Callable[[LogJoint, Params, Batch], Any] | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Path:
     """The mode under every scale of every family, from the smallest scale on, each where the one before ended.
@@ -77,6 +80,8 @@ def path(
         criterion: what is asked at every mode.
         steps: gradient steps at each scale.
         learning_rate: of the loss per datum; None for one over the largest curvature, found anew at every scale.
+        learn: ``(joint with a prior, mode, batch) -> likelihood`` of the same structure, such as
+            :func:`noise_by_evidence`: asked halfway through the steps of every scale, and at their end.
         report: takes a line of text after every scale.
 
     Returns:
@@ -108,42 +113,54 @@ def path(
     subsets = _subsets(criterion.groups, num, batch.weights)
     params: list[list[Params]] = [[] for _ in families]
     scores: list[list[np.ndarray]] = [[] for _ in families]
+    learned: list[list[Any]] = [[] for _ in families]
     taken = 0
     for members in _alike(families):
         run = _Run(key, joint, [families[m] for m in members], batch, subsets, learning_rate)
         for number in range(log_scales.shape[1]):
-            taken += run.advance(np.exp(log_scales[members, number]), steps)
+            scales = np.exp(log_scales[members, number])
+            if learn is None:
+                taken += run.advance(scales, steps)
+            else:
+                for part in (steps - steps // 2, steps // 2):
+                    taken += run.advance(scales, part)
+                    run.learn(learn, scales)
             for place, member in enumerate(members):
                 fitted = run.fitted(place)
-                prior = families[member].prior.rescale(float(np.exp(log_scales[member, number])))
                 inner = jax.random.fold_in(jax.random.fold_in(key, member), number)
-                scores[member].append(criterion(inner, joint.replace(prior=prior), fitted, batch))
+                at_scale = run.joint_of(place, scales)
+                scores[member].append(criterion(inner, at_scale, fitted, batch))
+                learned[member].append(at_scale.likelihood)
                 params[member].append(jax.tree.map(np.asarray, fitted.params))
             if report is not None:
                 names = ", ".join(families[m].name for m in members)
                 report(f"scale {number + 1} of {log_scales.shape[1]}: {names}; {taken} steps")
-    return Path(families, log_scales, tuple(params), np.array(scores), taken, time.perf_counter() - began)
+    return Path(
+        families, log_scales, tuple(params), np.array(scores), tuple(learned), taken, time.perf_counter() - began
+    )
 
 
 class _Run:
     """Families of one structure on their way from scale to scale."""
 
     def __init__(self, key: Key, joint: LogJoint, families: list[Family], batch: Batch, subsets: np.ndarray, rate: Any):
-        self.key, self.joint, self.batch = key, joint, batch
+        self.key, self.joint, self.batch, self.families = key, joint, batch, families
         self.subsets = jnp.asarray(subsets, jnp.float32)
         self.priors = jax.tree.map(lambda *xs: jnp.stack(xs), *(family.prior for family in families))
         means = [_tree.at_least_float32(family.prior.mean) for family in families]
         each = [infer.ProximalMAPState(m, _tree.zeros_like(m), _zero(), joint.state, jnp.int32(0)) for m in means]
         stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
         self.states = jax.tree.map(lambda x: jnp.repeat(x[:, None], len(subsets), 1), stacked)
+        self.likelihoods = [joint.likelihood] * len(families)
         self.given = rate
         self.slowest = jnp.full(len(families), jnp.inf if rate is None else rate, jnp.float32)
 
     def advance(self, scales: np.ndarray, steps: int) -> int:
         """To the modes at the next scales; how many steps that took."""
         arrays, static = partition(self.joint)
+        likelihoods = jax.tree.map(lambda *xs: jnp.stack(xs), *self.likelihoods)
         if self.given is None:
-            rates = _rates(static, arrays, self.key, self.states.params, self.batch)
+            rates = _rates(static, arrays, self.key, likelihoods, self.states.params, self.batch)
             self.slowest = jnp.minimum(self.slowest, rates)
         taken = 0
         for _ in range(_MOST_HALVINGS):
@@ -153,6 +170,7 @@ class _Run:
                 self.priors,
                 jnp.asarray(scales, jnp.float32),
                 self.slowest,
+                likelihoods,
                 self.states,
                 self.subsets,
                 self.batch,
@@ -165,9 +183,21 @@ class _Run:
                 return taken
             self.slowest = jnp.where(jnp.asarray(finite), self.slowest, 0.25 * self.slowest)
         raise ValueError(
-            f"the steps of the path diverge at learning rates down to {float(self.slowest.min()):.2g}; scale the inputs "
-            "to numbers near 1, or give a learning_rate"
+            f"the steps of the path diverge at learning rates down to {float(self.slowest.min()):.2g}; scale the "
+            "inputs to numbers near 1, or give a learning_rate"
         )
+
+    def learn(self, learn: Callable[[LogJoint, Params, Batch], Any], scales: np.ndarray) -> None:
+        """Likelihoods anew, of every family by itself."""
+        places = range(len(self.families))
+        self.likelihoods = [
+            learn(self.joint_of(place, scales), self.fitted(place).params, self.batch) for place in places
+        ]
+
+    def joint_of(self, place: int, scales: np.ndarray) -> LogJoint:
+        """The log joint of one family at its scale, with the likelihood that it has learned."""
+        prior = self.families[place].prior.rescale(float(scales[place]))
+        return self.joint.replace(prior=prior, likelihood=self.likelihoods[place])
 
     def fitted(self, place: int) -> Fitted:
         """The fits of one family."""
@@ -182,6 +212,7 @@ def _run_scale(
     priors: Any,
     scales: jax.Array,
     rates: jax.Array,
+    likelihoods: Any,
     states: Any,
     subsets: jax.Array,
     batch: Batch,
@@ -191,10 +222,11 @@ def _run_scale(
     """``steps`` steps of every family (leading axis F) on every subset of the examples (second axis)."""
     joint = static.combine(arrays)
 
-    def one(prior: Any, scale: jax.Array, rate: jax.Array, state: Any, weights: jax.Array) -> Any:
+    def one(prior: Any, scale: Any, rate: Any, likelihood: Any, state: Any, weights: jax.Array) -> Any:
         weights = None if subsets.shape[0] == 1 and batch.weights is None else weights
         num = joint.num_data if weights is None else jnp.sum(weights).astype(joint.num_data.dtype)
-        inference = proximal_map(joint.replace(prior=prior.rescale(scale), num_data=num), rate, momentum=MOMENTUM)
+        own = joint.replace(prior=prior.rescale(scale), num_data=num, likelihood=likelihood)
+        inference = proximal_map(own, rate, momentum=MOMENTUM)
 
         def body(state: Any, _: None) -> tuple[Any, None]:
             deterministic: Any = None
@@ -203,14 +235,19 @@ def _run_scale(
 
         return jax.lax.scan(body, state, None, length=steps)[0]
 
-    each = jax.vmap(one, (None, None, None, 0, 0))
-    return jax.vmap(each, (0, 0, 0, 0, None))(priors, scales, rates, states, subsets)
+    each = jax.vmap(one, (None, None, None, None, 0, 0))
+    return jax.vmap(each, (0, 0, 0, 0, 0, None))(priors, scales, rates, likelihoods, states, subsets)
 
 
 @partial(jax.jit, static_argnums=0)
-def _rates(static: Static, arrays: list[Any], key: Key, params: Params, batch: Batch) -> jax.Array:
+def _rates(static: Static, arrays: list[Any], key: Key, likelihoods: Any, params: Params, batch: Batch) -> jax.Array:
     joint = static.combine(arrays)
-    return jax.lax.map(lambda one: safe_rate(key, joint, one, batch), jax.tree.map(lambda x: x[:, 0], params))
+
+    def one(pair: Any) -> jax.Array:
+        likelihood, params = pair
+        return safe_rate(key, joint.replace(likelihood=likelihood), params, batch)
+
+    return jax.lax.map(one, (likelihoods, jax.tree.map(lambda x: x[:, 0], params)))
 
 
 @jax.jit

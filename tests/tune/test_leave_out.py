@@ -24,7 +24,7 @@ def linear_net(num_inputs: int, num_outputs: int) -> btl.Net:
 @pytest.mark.x64
 @pytest.mark.parametrize("search", [False, True])
 def test_it_is_exact_for_linear_networks_with_normal_noise(search: bool):
-    """Ridge regression without each group, solved anew in numpy; 2 outputs, groups of unequal sizes, one example kept."""
+    """Ridge regression without each group, solved anew in numpy; 2 outputs, unequal groups, one example kept."""
     inputs, targets = RNG.normal(size=(9, 3)), RNG.normal(size=(9, 2))
     groups, noise, scale = np.array([0, 0, 0, 1, 1, 2, 2, 2, -1]), 0.7, 1.3
     net, mean = linear_net(3, 2), {"w": RNG.normal(size=(3, 2)), "b": RNG.normal(size=2)}

@@ -80,7 +80,7 @@ class TransferResult:
 
     @property
     def single(self) -> Point:
-        """The member that predicts best by itself, where one network is wanted; :attr:`single_cost` is what it costs."""
+        """The member that predicts best by itself, where one network is wanted; see :attr:`single_cost`."""
         samples: Any = self.posterior
         return Point(jax.tree.map(lambda x: x[0], samples.draws))
 
@@ -138,8 +138,8 @@ class TransferResult:
         lines = [
             f"{self.criterion}; {self.steps:,} steps over all data, {self.seconds:.1f} s",
             _table(self.trust),
-            f"held out: {self.held_out:.3f} nats per example by the mixture, {self.held_out - self.single_cost:.3f} by its "
-            "best member alone",
+            f"held out: {self.held_out:.3f} nats per example by the mixture, {self.held_out - self.single_cost:.3f} by "
+            "its best member alone",
         ]
         lines += [] if self.verdict is None else [str(self.verdict)]
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])

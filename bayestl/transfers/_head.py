@@ -28,8 +28,8 @@ def find_head(joint: LogJoint, params: Params, inputs: Inputs, given: Sequence[s
         paths = tuple(_tree.paths(_tree.select(params, list(given))))
         if not _is_silent(joint, zeroed(params, paths), inputs):
             raise ValueError(
-                f"head is {list(given)}, but with these parameters at zero the outputs still depend on the inputs; name "
-                "the last layer, bias included"
+                f"head is {list(given)}, but with these parameters at zero the outputs still depend on the inputs; "
+                "name the last layer, bias included"
             )
         return paths
     candidates = _last_layer(joint, params, inputs)

@@ -67,18 +67,18 @@ def _about_classes(labels: np.ndarray, num_classes: int) -> tuple[str, ...]:
     absent, single = np.flatnonzero(counts == 0), np.flatnonzero(counts == 1)
     if len(absent):
         notes.append(
-            f"there is no example of {_classes(absent)}: what the predictions say of {_it(absent)} comes from the prior "
+            f"there is no example of {_classes(absent)}: what is predicted of {_it(absent)} comes from the prior "
             "alone, and no criterion can tell whether it is right; label some, or leave the class out of the network"
         )
     if counts.max() == 1:
         notes.append(
-            "there is one example of each class, so that leaving examples out leaves nothing: the families are weighed "
-            "by what their means predict, and within each family the scale is the usual one, not one that the data chose"
+            "there is one example of each class, so that leaving examples out leaves nothing: the families are "
+            "weighed by what their means predict, and within each the scale is the usual one, not chosen by the data"
         )
     elif len(single):
         notes.append(
-            f"{_classes(single)} {'has' if len(single) == 1 else 'have'} one example, which is never left out: how well "
-            f"{_it(single)} {'is' if len(single) == 1 else 'are'} predicted is not known"
+            f"{_classes(single)} {'has' if len(single) == 1 else 'have'} one example, which is never left out: how "
+            f"well {_it(single)} {'is' if len(single) == 1 else 'are'} predicted is not known"
         )
     return tuple(notes)
 

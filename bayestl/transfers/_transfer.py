@@ -14,13 +14,13 @@ from jax.scipy.special import logsumexp
 from bayestl import _tree, likelihoods, transferability, tune
 from bayestl._arguments import check_key
 from bayestl._log_joint import LogJoint
-from bayestl._transfer._data import Plan, plan_for
-from bayestl._transfer._families import SCRATCH, SOURCE, Families, families_of
-from bayestl._transfer._result import TransferResult, Trust
 from bayestl._types import Batch, Data, Key, Likelihood, Net
 from bayestl.passes import whole
 from bayestl.posteriors import Samples
 from bayestl.transferability import Verdict
+from bayestl.transfers._data import Plan, plan_for
+from bayestl.transfers._families import SCRATCH, SOURCE, Families, families_of
+from bayestl.transfers._result import TransferResult, Trust
 from bayestl.tune import Criterion, Path, Weights
 
 # The variance of a classifier's logits where no source says it.
@@ -217,7 +217,7 @@ def _edges(families: Families, weights: np.ndarray, alone: np.ndarray) -> list[s
 
 
 def _typical_variance(joint: LogJoint, families: Families, batch: Batch) -> float:
-    """The variance of outputs that one expects: for classes that of the source's centred logits, else of the targets."""
+    """The variance of outputs that one expects: that of the source's centred logits, or of real targets."""
     outputs = joint.outputs(families.families[0].prior.mean, batch.inputs)[0]
     if not likelihoods.describe(joint.likelihood, outputs).is_class:
         targets = [np.asarray(y, np.float64) for y in jax.tree.leaves(batch.targets)]

@@ -12,36 +12,36 @@ import pytest
 
 import bayestl as btl
 
-NET = btl.nets.mlp(jax.random.key(0), (4, 8, 3))
+NET = btl.nets.mlp(jax.random.key(0), (12, 8, 3))
 SETTINGS: dict[str, Any] = {"num_scales": 5, "steps": 20}
 
 
 def blobs(key: int, per_class: int, shift: int = 0) -> btl.Batch:
-    """Three classes around corners; ``shift`` moves the labels, so that another network's head misleads."""
+    """Three classes around corners, and nine inputs of noise; ``shift`` moves the labels: a head then misleads."""
     labels = np.tile(np.arange(3), per_class)
-    noise = np.random.default_rng(key).normal(size=(len(labels), 4))
-    return btl.Batch(jnp.asarray(np.eye(3, 4)[labels] * 3 + noise, jnp.float32), jnp.asarray((labels + shift) % 3))
+    noise = np.random.default_rng(key).normal(size=(len(labels), 12))
+    return btl.Batch(jnp.asarray(np.eye(3, 12)[labels] * 3 + noise, jnp.float32), jnp.asarray((labels + shift) % 3))
 
 
 @pytest.fixture(scope="module")
-def source() -> btl.FitResult:
-    import optax
-
-    data = blobs(0, 60)
-    joint = btl.LogJoint(NET, btl.likelihoods.categorical(), None, num_data=180)
-    inference = btl.infer.map_estimate(joint, optax.adam(0.02))
-    return btl.fit(jax.random.key(1), inference, NET.params, btl.data.arrays(*data[:2]), steps=200, progress=False)
+def source() -> btl.Net:
+    """A network that solves the task, written down: the corners' coordinates are the logits."""
+    params = {
+        "dense_0": {"kernel": jnp.eye(12, 8).at[3:].set(0), "bias": jnp.zeros(8)},
+        "head": {"kernel": 1.5 * jnp.eye(8, 3), "bias": jnp.zeros(3)},
+    }
+    return btl.Net(params, (), NET.apply)
 
 
 def run(source: Any, train: btl.Batch, **more: Any) -> btl.TransferResult:
-    net = btl.nets.mlp(jax.random.key(5), (4, 8, 3))
+    net = btl.nets.mlp(jax.random.key(5), (12, 8, 3))
     return btl.transfer(jax.random.key(2), net, source, train, btl.likelihoods.categorical(), **{**SETTINGS, **more})
 
 
-def test_it_trusts_a_source_of_the_same_task(source: btl.FitResult, tmp_path: Path):
-    result = run(source, blobs(1, 3))
+def test_it_trusts_a_source_of_the_same_task(source: btl.Net, tmp_path: Path):
+    result = run(source, blobs(1, 2))
     by_name = {row.name: row.weight for row in result.trust}
-    assert by_name["source"] > 0.8
+    assert by_name["source"] > 0.6, result
     assert sum(by_name.values()) == pytest.approx(1)
     assert result.verdict.outcome == "helps"
     test = blobs(2, 60)
@@ -59,12 +59,12 @@ def test_it_trusts_a_source_of_the_same_task(source: btl.FitResult, tmp_path: Pa
     assert all((row == members).all(-1).any() for row in np.asarray(drawn["head"]["bias"]))
 
 
-def test_it_does_not_trust_a_head_that_misleads(source: btl.FitResult):
+def test_it_does_not_trust_a_head_that_misleads(source: btl.Net):
     result = run(source, blobs(1, 3, shift=1))
-    assert {row.name: row.weight for row in result.trust}["source"] < 0.05
+    assert {row.name: row.weight for row in result.trust}["source"] < 0.05, result
 
 
-def test_one_example_of_each_class_and_one_class_without_any(source: btl.FitResult):
+def test_one_example_of_each_class_and_one_class_without_any(source: btl.Net):
     result = run(source, blobs(1, 1))
     assert any(
         "one example of each class, so that leaving examples out leaves nothing" in note for note in result.notes
@@ -80,7 +80,7 @@ def test_one_example_of_each_class_and_one_class_without_any(source: btl.FitResu
     assert [row.name for row in result.trust] == ["source, head at zero", "fresh, head at zero"]
 
 
-def test_several_sources_and_a_gaussian(source: btl.FitResult):
+def test_several_sources_and_a_gaussian(source: btl.Net):
     other = btl.gaussians.diagonal(NET.params, jax.tree.map(jnp.ones_like, NET.params))
     result = run([source, other], blobs(1, 2))
     names = [row.name for row in result.trust]
@@ -95,7 +95,7 @@ def test_several_sources_and_a_gaussian(source: btl.FitResult):
     assert sum(row.weight for row in result.trust[:2]) > 0.5
 
 
-def test_the_fresh_network_is_not_the_source(source: btl.FitResult):
+def test_the_fresh_network_is_not_the_source(source: btl.Net):
     """Where the network's parameters are the source's, its body would else come back as a fresh one."""
     net = btl.Net(source.params, (), NET.apply)
     result = btl.transfer(
@@ -106,16 +106,16 @@ def test_the_fresh_network_is_not_the_source(source: btl.FitResult):
     assert distance.max() > 0.1
 
 
-def test_what_is_refused(source: btl.FitResult):
+def test_what_is_refused(source: btl.Net):
     with pytest.raises(ValueError, match="source and target differ at 'dense_0/kernel'"):
-        run(btl.nets.mlp(jax.random.key(0), (5, 8, 3)), blobs(1, 2))
+        run(btl.nets.mlp(jax.random.key(0), (13, 8, 3)), blobs(1, 2))
     with pytest.raises(ValueError, match="share no parameter"):
         run(source, blobs(1, 2), new="**")
     with pytest.raises(ValueError, match="still depend on the inputs"):
         run(source, blobs(1, 2), head="dense_0/bias")
     with pytest.raises(ValueError, match="at least 2 are needed"):
-        run(source, btl.Batch(jnp.ones((1, 4)), jnp.zeros(1, int)))
-    net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.ones(4)})
+        run(source, btl.Batch(jnp.ones((1, 12)), jnp.zeros(1, int)))
+    net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.ones(12)})
     flat = btl.Batch(jnp.asarray(blobs(1, 2).inputs), jnp.full(6, 2.5))
     with pytest.raises(ValueError, match=r"the same, 2\.5: nothing can be learned"):
         btl.transfer(jax.random.key(0), net, net, flat, btl.likelihoods.normal(1.0))

@@ -12,10 +12,10 @@ import numpy as np
 
 from bayestl import _tree, gaussians, posteriors, sources
 from bayestl._log_joint import LogJoint
-from bayestl._transfer._head import find_head, zeroed
 from bayestl._types import Inputs, Key, Net, Params
 from bayestl.gaussians import Gaussian
 from bayestl.sources import Iterates
+from bayestl.transfers._head import find_head, zeroed
 from bayestl.tune import Family, isotropic_family
 
 SOURCE, SCRATCH = "source", "from scratch"

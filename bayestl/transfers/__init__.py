@@ -1,6 +1,6 @@
 """Everything in one call: from a source and a few target examples to predictions, and what the source was worth."""
 
-from bayestl._transfer._result import TransferResult, Trust
-from bayestl._transfer._transfer import transfer
+from bayestl.transfers._result import TransferResult, Trust
+from bayestl.transfers._transfer import transfer
 
 __all__ = ["TransferResult", "Trust", "transfer"]

@@ -48,8 +48,8 @@ class LinearModel(NamedTuple):
     def left_out(self, variance: float) -> np.ndarray:
         """``log p(y_i | all other examples)``, (N,), nats; all F targets of an example together.
 
-        The example's residual is ``C alpha_i`` and its covariance C, with C the inverse of the block of S^-1 that belongs
-        to it, and ``alpha = S^-1 t``.
+        The example's residual is ``C alpha_i`` and its covariance C, with C the inverse of the block of S^-1 that
+        belongs to it, and ``alpha = S^-1 t``.
         """
         inverse = np.linalg.inv(self.gram + variance * np.eye(len(self.gram)))
         width = len(self.gram) // self.num_examples

@@ -9,9 +9,11 @@ VENV := .venv-$(VERSION)
 GPU_VENV := .venv-$(VERSION)-gpu
 
 # A file stays with one worker, since its tests share compiled programs. Programs compiled before are read from build/.
+# Threads of numpy's own linear algebra would spend more on waiting for each other than on the small arrays of tests.
 PYTEST = -m pytest -q -n auto --maxprocesses 2 --dist loadfile --timeout 600
 COMPILED = JAX_COMPILATION_CACHE_DIR="$(CURDIR)/build/compiled-$(VERSION)" \
-  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
+  OPENBLAS_NUM_THREADS=1
 
 # A pytest that finds no test to run ends with 5: PYTEST_ARGS may name tests of one kind only.
 # Most test programs run once, and compiling them takes most of the time: XLA compiles them without optimisation. Those

@@ -66,10 +66,11 @@ class Verdict:
         """One line per pair: difference, interval, outcome."""
         names = [f"{pair.candidate} against {pair.reference}" for pair in self.pairs]
         width = max(map(len, names))
-        return "\n".join(
-            f"{name:<{width}}  {pair.difference:+8.3f}  [{pair.interval[0]:+8.3f}, {pair.interval[1]:+8.3f}]  {pair.outcome}"
-            for name, pair in zip(names, self.pairs, strict=True)
-        )
+        lines = []
+        for name, pair in zip(names, self.pairs, strict=True):
+            low, high = pair.interval
+            lines.append(f"{name:<{width}}  {pair.difference:+8.3f}  [{low:+8.3f}, {high:+8.3f}]  {pair.outcome}")
+        return "\n".join(lines)
 
 
 def verdict(

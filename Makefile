@@ -26,7 +26,7 @@ EMITTERS = --xla_cpu_use_fusion_emitters
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo digits cats shift posteriors test test-all lint types docs speed gpu clean
+.PHONY: help demo digits cats shift posteriors chain verdict test test-all lint types docs speed gpu clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ shift: $(VENV)/.installed-benchmarks  ## CIFAR-10 behind JPEG compression, short
 
 posteriors: $(VENV)/.installed-benchmarks  ## every posterior around one prior, against NUTS; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.run posteriors
+
+chain: $(VENV)/.installed-benchmarks  ## tasks one after another: split and permuted digits, against joint training
+	@$(VENV)/bin/python -m benchmarks.chain_of_tasks
+
+verdict: $(VENV)/.installed-benchmarks  ## how often the verdict on a source is right, on targets whose answer is known
+	@$(VENV)/bin/python -m benchmarks.verdict_calibration
 
 test: $(VENV)/.installed-test  ## every law once, the examples in docstrings and documents among them
 	@$(COMPILED) $(VENV)/bin/python $(PYTEST) -m "optimized and not slow" $(PYTEST_ARGS) || [ $$? -eq 5 ]

@@ -4,6 +4,7 @@ from bayestl._rearrangement import Rearrangement
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._blocks import Blocks
 from bayestl.gaussians._by_path import by_path
+from bayestl.gaussians._compress import compress
 from bayestl.gaussians._dense import Dense, dense
 from bayestl.gaussians._diagonal import Diagonal, diagonal, from_diagonal_precision, isotropic
 from bayestl.gaussians._io import load, read_header, save
@@ -34,6 +35,7 @@ __all__ = [
     "Shapes",
     "Stored",
     "by_path",
+    "compress",
     "dense",
     "diagonal",
     "from_diagonal_precision",

@@ -3,6 +3,7 @@
 from bayestl._condition import Conditioned, condition
 from bayestl._infos import ELBOInfo, SamplerInfo
 from bayestl.infer._as_ensemble import as_ensemble
+from bayestl.infer._chain_tasks import Link, chain_tasks
 from bayestl.infer._cyclical import cosine_cycles, cyclical_sghmc, cyclical_sgld
 from bayestl.infer._ensemble import ensemble
 from bayestl.infer._evidence import log_evidence
@@ -25,6 +26,7 @@ __all__ = [
     "Conditioned",
     "ELBOInfo",
     "IVONState",
+    "Link",
     "LowRankVIState",
     "MAPInfo",
     "MAPState",
@@ -38,6 +40,7 @@ __all__ = [
     "SamplerInfo",
     "ScaleEvidence",
     "as_ensemble",
+    "chain_tasks",
     "condition",
     "cosine_cycles",
     "cyclical_sghmc",

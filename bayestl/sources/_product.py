@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.lax import Precision
 
@@ -126,13 +127,29 @@ def _with_columns(sources: tuple[Gaussian, ...], apart: list[tuple[Params, Colum
         filled = _tree.columns_gram(basis, basis)
         # Where the columns are collinear the basis has zero ones; there the precision is 1.
         middle = middle + jnp.diag(jnp.where(jnp.diagonal(filled) > 0.5, 0.0, 1.0))
-        values, rotation = jnp.linalg.eigh(0.5 * (middle + middle.T))
+        values, rotation = _eigh(0.5 * (middle + middle.T))
+        least = sum(_least(ratio, each) for ratio, (_, each) in zip(ratios, apart, strict=True))
+        values = jnp.maximum(values, least)  # which rounding alone could fall below
         result = LowRank(Diagonal(first.mean, diagonal), _tree.columns_mv(basis, rotation.T), 1 / values - 1)
     pulls = [source.precision_mv(_tree.sub(source.mean, first.mean)) for source in sources[1:]]
     if not pulls:
         return result
     pull = jax.tree.map(lambda *xs: sum(xs), *pulls)
     return result.around(_tree.add(first.mean, result.covariance_mv(pull)))
+
+
+def _least(ratio: Params, columns: Columns | None) -> jax.Array:
+    """A lower bound of what one source's precision says along any direction of length 1."""
+    smallest = jnp.min(jnp.stack([jnp.min(r) for r in jax.tree.leaves(ratio)])) ** 2
+    return smallest if columns is None else smallest / (1 + jnp.maximum(jnp.max(columns.eigenvalues), 0))
+
+
+def _eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues and eigenvectors; of known values in float64, since sharp sources differ by more than 1e7."""
+    if not _tree.is_concrete(matrix):
+        return jnp.linalg.eigh(matrix)
+    values, vectors = np.linalg.eigh(np.asarray(matrix, np.float64))
+    return jnp.asarray(values, matrix.dtype), jnp.asarray(vectors, matrix.dtype)
 
 
 def _inside(basis: Params, ratio: Params, columns: Columns | None) -> jax.Array:

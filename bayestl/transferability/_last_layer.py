@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,37 @@ from bayestl.transferability import _ridge, _softmax_process
 from bayestl.transferability._checks import checked_features, checked_labels, is_classes, one_hot
 
 _VARIANCES = tuple(float(v) for v in np.exp(np.arange(-4.0, 9.0)))
+
+
+class Modes(NamedTuple):
+    """The layer of every prior variance, in its dual form.
+
+    Attributes:
+        features: of the training inputs, (N, D).
+        dual: logits are those of the prior mean and ``variance * kernel @ dual``, (V, N, C).
+        has_outputs: whether the prior mean is the source's own head.
+    """
+
+    features: np.ndarray
+    dual: np.ndarray
+    has_outputs: bool
+
+    def log_probs(self, features: np.ndarray, outputs: Any, variances: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """See :meth:`LastLayer.log_probs`."""
+        if features.ndim != 2 or features.shape[1] != self.features.shape[1]:
+            raise ValueError(f"features has shape {features.shape}; give (N', {self.features.shape[1]})")
+        if (outputs is not None) != self.has_outputs:
+            raise ValueError("outputs go with a last layer that was made with outputs, and only with one")
+        kernel = _kernel(self.features, features)
+        offset = _offset(outputs, len(features), self.dual.shape[-1])
+        each = np.stack(
+            [
+                _softmax_process.log_softmax(offset + variance * kernel @ dual)
+                for variance, dual in zip(variances, self.dual, strict=True)
+            ]
+        )
+        largest = each.max(axis=0)
+        return largest + np.log(np.tensordot(weights, np.exp(each - largest), axes=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +54,7 @@ class LastLayer:
         curve: mean held-out log predictive at each of them, (V,).
         log_evidence: log marginal likelihood at each of them, per example, (V,).
         weights: of the average, (V,).
+        modes: of each variance, for :meth:`log_probs`; None for numbers.
     """
 
     log_predictive: np.ndarray
@@ -30,6 +62,22 @@ class LastLayer:
     curve: np.ndarray
     log_evidence: np.ndarray
     weights: np.ndarray
+    modes: Modes | None = dataclasses.field(default=None, repr=False)
+
+    def log_probs(self, features: Any, outputs: Any = None) -> np.ndarray:
+        """Log probabilities of the classes for other inputs, averaged over prior variances, (N', C).
+
+        Args:
+            features: of the other inputs, (N', D).
+            outputs: the source's raw outputs there, (N', C), where :func:`last_layer` was given them.
+
+        Raises:
+            TypeError: a last layer for numbers.
+            ValueError: shapes that differ from those of the training inputs.
+        """
+        if self.modes is None:
+            raise TypeError("log_probs is for classes; this last layer is for numbers")
+        return self.modes.log_probs(np.asarray(features, np.float64), outputs, self.variances, self.weights)
 
     @property
     def held_out(self) -> float:
@@ -82,10 +130,12 @@ def last_layer(features: Any, targets: Any, *, outputs: Any = None, variances: A
     variances = np.asarray(variances, np.float64)
     if variances.ndim != 1 or not variances.size or not np.all(np.isfinite(variances) & (variances > 0)):
         raise ValueError(f"variances is {variances}; give a list of positive numbers")
-    kernel = _kernel(features)
+    kernel, modes = _kernel(features, features), None
     if is_classes(targets):
         places, classes = checked_labels(targets, len(features))
-        predictive, log_evidence = _classes(kernel, places, _offset(outputs, len(places), len(classes)), variances)
+        offset = _offset(outputs, len(places), len(classes))
+        predictive, log_evidence, dual = _classes(kernel, places, offset, variances)
+        modes = Modes(features, dual, outputs is not None)
     else:
         if outputs is not None:
             raise TypeError("outputs is for targets that are classes; subtract them from targets that are numbers")
@@ -95,7 +145,7 @@ def last_layer(features: Any, targets: Any, *, outputs: Any = None, variances: A
     weights /= weights.sum()
     largest = predictive.max(axis=0)
     average = largest + np.log(weights @ np.exp(predictive - largest))
-    return LastLayer(average, variances, predictive.mean(axis=1), log_evidence / len(features), weights)
+    return LastLayer(average, variances, predictive.mean(axis=1), log_evidence / len(features), weights, modes)
 
 
 def held_out(features: Any, targets: Any) -> float:
@@ -122,12 +172,14 @@ def evidence(features: Any, targets: Any) -> float:
     return last_layer(features, targets).evidence
 
 
-def _kernel(features: np.ndarray) -> np.ndarray:
-    """Inner products of centred features and a constant, of mean diagonal 1; the constant has half of it."""
-    centred = features - features.mean(axis=0)
-    gram = centred @ centred.T
-    size = np.mean(np.diagonal(gram))
-    return 0.5 * (gram / size if size > 0 else gram) + 0.5
+def _kernel(features: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Inner products of features less the mean of the first ones, and a constant, (number of others, number of first).
+
+    Among the first the mean diagonal is 1, of which the constant has half.
+    """
+    mean = features.mean(axis=0)
+    size = np.mean(np.sum((features - mean) ** 2, axis=1))
+    return 0.5 * (others - mean) @ (features - mean).T / (size if size > 0 else 1.0) + 0.5
 
 
 def _offset(outputs: Any, num: int, num_classes: int) -> np.ndarray:
@@ -144,14 +196,14 @@ def _offset(outputs: Any, num: int, num_classes: int) -> np.ndarray:
 
 def _classes(
     kernel: np.ndarray, places: np.ndarray, offset: np.ndarray, variances: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Held-out log predictives (V, N) and log evidences (V,)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Held-out log predictives (V, N), log evidences (V,), and the dual weights of the modes (V, N, C)."""
     targets, groups = one_hot(places), one_of_each(places)
     predictive, log_evidence = np.empty((len(variances), len(places))), np.empty(len(variances))
-    start = None
+    dual, start = np.empty((len(variances), *targets.shape)), None
     for k in np.argsort(variances):
         fitted = _softmax_process.mode(variances[k] * kernel, targets, offset, start)
-        start, log_evidence[k] = fitted.weights, fitted.log_evidence
+        start, log_evidence[k], dual[k] = fitted.weights, fitted.log_evidence, fitted.weights
         for members in groups:
             logits = (
                 offset[members]
@@ -159,7 +211,7 @@ def _classes(
                 else _softmax_process.left_out(variances[k] * kernel, fitted, targets, members)
             )
             predictive[k, members] = _softmax_process.log_softmax(logits)[np.arange(len(members)), places[members]]
-    return np.maximum(predictive, np.log(1e-14)), log_evidence
+    return np.maximum(predictive, np.log(1e-14)), log_evidence, dual
 
 
 def one_of_each(places: np.ndarray) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 
 import bayestl as btl
@@ -116,6 +117,33 @@ def test_average_over_variances():
     expected = np.log(sum(w * np.exp(each.log_predictive) for w, each in zip(weights, one, strict=True)))
     np.testing.assert_allclose(both.log_predictive, expected, atol=1e-8)
     assert both.evidence == pytest.approx(max(each.evidence for each in one))
+
+
+def test_predictions_elsewhere_are_those_of_the_weights():
+    """On features and a constant, each of half of the prior variance of the outputs, in the primal."""
+    fitted = transferability.last_layer(FEATURES, PLACES, outputs=OFFSET, variances=[VARIANCE])
+    mean = FEATURES.mean(axis=0)
+    scale = np.sqrt(0.5 / np.mean(np.sum((FEATURES - mean) ** 2, axis=1)))
+
+    def design(features: np.ndarray) -> np.ndarray:
+        return np.concatenate([scale * (features - mean), np.full((len(features), 1), np.sqrt(0.5))], axis=1)
+
+    def negative(flat: np.ndarray) -> float:
+        logits = OFFSET + design(FEATURES) @ flat.reshape(4, 3)
+        return -np.sum(TARGETS * np.log(_softmax(logits))) + flat @ flat / (2 * VARIANCE)
+
+    weights = scipy.optimize.minimize(negative, np.zeros(12), tol=1e-12).x.reshape(4, 3)
+    others, outputs = RNG.normal(size=(5, 3)), RNG.normal(size=(5, 3))
+    expected = np.log(_softmax(outputs + design(others) @ weights))
+    np.testing.assert_allclose(fitted.log_probs(others, outputs), expected, atol=1e-5)  # of finite differences
+    both = transferability.last_layer(FEATURES, PLACES)
+    np.testing.assert_allclose(np.exp(both.log_probs(others)).sum(axis=1), 1.0, atol=1e-12)
+    with pytest.raises(ValueError, match="outputs go with"):
+        fitted.log_probs(others)
+    with pytest.raises(ValueError, match="features has shape"):
+        both.log_probs(others[:, :2])
+    with pytest.raises(TypeError, match="for numbers"):
+        transferability.last_layer(FEATURES, RNG.normal(size=9)).log_probs(others)
 
 
 def test_numbers_are_left_out_exactly():

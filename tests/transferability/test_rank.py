@@ -16,30 +16,30 @@ RNG = np.random.default_rng(4)
 SOURCES = {
     f"signal {signal}": Source(
         RNG.normal(size=(24, 4)) + signal * np.eye(3, 4)[LABELS],
-        np.where(np.eye(3)[LABELS] > 0, 0.1 + 0.2 * signal, (0.9 - 0.2 * signal) / 2),
+        np.where(np.eye(3)[LABELS] > 0, 0.1 + 0.15 * signal, (0.9 - 0.15 * signal) / 2),
     )
-    for signal in (0, 1, 4)
+    for signal in (0, 2, 5)
 }
 
 
 def test_every_score_sees_the_signal():
     ranking = transferability.rank_sources(SOURCES, LABELS)
-    assert ranking.best == "signal 4"
-    assert all(ranking.order(score)[0] == "signal 4" for score in ranking.scores)
+    assert ranking.best == "signal 5"
+    assert all(ranking.order(score)[0] == "signal 5" for score in ranking.scores)
     lines = str(ranking).splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["source", "signal 4", "signal 1", "signal 0"]
+    assert [line.split("  ")[0] for line in lines] == ["source", "signal 5", "signal 2", "signal 0"]
     for column, score in enumerate(transferability.SCORES):
         printed = float(lines[1].split()[2 + column])
         assert printed == pytest.approx(ranking.scores[score][0], abs=5e-4)
 
 
 def test_what_does_not_apply_is_left_out():
-    ranking = transferability.rank_sources({"a": SOURCES["signal 1"].features, "b": SOURCES["signal 4"]}, LABELS)
+    ranking = transferability.rank_sources({"a": SOURCES["signal 2"].features, "b": SOURCES["signal 5"]}, LABELS)
     assert ranking.order("LEEP") == ("b",)
     assert "-" in str(ranking).splitlines()[2].split()
-    numbers = SOURCES["signal 4"].features @ np.ones(4) + RNG.normal(size=24)
+    numbers = SOURCES["signal 5"].features @ np.ones(4) + RNG.normal(size=24)
     ranking = transferability.rank_sources(SOURCES, numbers)
-    assert ranking.best == "signal 4"
+    assert ranking.best == "signal 5"
     assert ranking.order("H-score") == ()
 
 
@@ -66,7 +66,7 @@ def test_of_many_examples_some_are_taken_from_every_class():
 
 
 def test_ties_keep_the_order_given():
-    features = SOURCES["signal 1"].features
+    features = SOURCES["signal 2"].features
     assert transferability.rank_sources({"b": features, "a": features}, LABELS).names == ("b", "a")
 
 

@@ -55,25 +55,32 @@ def _dense_product(parts: list[gaussians.Gaussian], weights: np.ndarray) -> tupl
 # ---------------------------------------------------------------- product
 
 
+def _check_product(parts: list[gaussians.Gaussian], weights: list[float] | None, structure: type):
+    result = sources.product(parts, weights)
+    mean, covariance = _dense_product(parts, np.ones(len(parts)) if weights is None else np.asarray(weights))
+    assert type(result) is structure
+    np.testing.assert_allclose(_flat(result.mean), mean, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(_covariance(result), covariance, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.x64
 def test_products_against_dense_algebra():
+    _, second, third = _sources()
+    _check_product([second, third], [0.3, 0.7], gaussians.LowRank)
+
+
+@pytest.mark.slow
+@pytest.mark.x64
+def test_products_of_other_structures_against_dense_algebra():
     diagonal, second, third = _sources()
     head = gaussians.dense({"b": jnp.zeros(3)}, jnp.asarray(np.diag([1.0, 2.0, 3.0]) + 0.5))
-    cases = [
-        ([diagonal, diagonal], None, gaussians.Diagonal),
-        ([diagonal, second], None, gaussians.LowRank),
-        ([second, third], [0.3, 0.7], gaussians.LowRank),
-        ([second, second], [0.5, 0.5], gaussians.LowRank),  # collinear columns; the source itself comes back
-        ([third, third, third], None, gaussians.Dense),  # more columns than parameters
-        ([gaussians.by_path({"b": head, "a": second}, like=second.mean), diagonal], None, gaussians.Blocks),
-        ([second], None, gaussians.LowRank),
-    ]
-    for parts, weights, structure in cases:
-        result = sources.product(parts, weights)
-        mean, covariance = _dense_product(parts, np.ones(len(parts)) if weights is None else np.asarray(weights))
-        assert type(result) is structure
-        np.testing.assert_allclose(_flat(result.mean), mean, rtol=1e-8, atol=1e-9)
-        np.testing.assert_allclose(_covariance(result), covariance, rtol=1e-8, atol=1e-9)
+    _check_product([diagonal, diagonal], None, gaussians.Diagonal)
+    _check_product([diagonal, second], None, gaussians.LowRank)
+    _check_product([second, second], [0.5, 0.5], gaussians.LowRank)  # collinear columns: the source itself
+    _check_product([third, third, third], None, gaussians.Dense)  # more columns than parameters
+    blocks = gaussians.by_path({"b": head, "a": second}, like=second.mean)
+    _check_product([blocks, diagonal], None, gaussians.Blocks)
+    _check_product([second], None, gaussians.LowRank)
 
 
 def test_products_of_sharp_sources_in_float32():

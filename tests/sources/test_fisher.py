@@ -48,7 +48,13 @@ def test_elastic_weight_consolidation_in_closed_form():
 
 @pytest.mark.x64
 @pytest.mark.parametrize(
-    "curvature", [btl.curvature.dense(), btl.curvature.low_rank(3), btl.curvature.kronecker()], ids=str
+    "curvature",
+    [
+        btl.curvature.kronecker(),
+        pytest.param(btl.curvature.dense(), marks=pytest.mark.slow),
+        pytest.param(btl.curvature.low_rank(3), marks=pytest.mark.slow),
+    ],
+    ids=["Kronecker", "dense", "low rank"],
 )
 def test_laplace_at_the_source_in_closed_form(curvature):
     """One layer of one output: its Kronecker product is the whole Hessian."""

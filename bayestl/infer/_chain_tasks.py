@@ -102,8 +102,8 @@ def chain_tasks(
         ...     lambda joint: btl.infer.map_estimate(joint, optax.sgd(0.3)), steps=100, curvature=btl.curvature.dense(),
         ... )
         >>> last = links[-1].posterior                                      # of all four: (2 + 2 + 5 + 5) / (4 + 1)
-        >>> print(last.mean["w"].round(3), last.variance["w"].round(3))
-        [2.8] [0.2]
+        >>> print(f"{last.mean['w'][0]:.3f} {last.variance['w'][0]:.3f}")
+        2.800 0.200
     """
     check_key("chain_tasks", key)
     tasks = list(tasks)

@@ -20,7 +20,7 @@ def test_right_wrong_and_cannot_tell_are_counted():
     assert lines[5][3:] == ["2", "2", "1", "2", "1", "2"]
 
 
-def test_a_misleading_source_hurts_where_labels_are_few():
-    result = trial(0, "misleading", 3)
-    assert answer(result.on_test) == "hurts"
-    assert result.outcome == "hurts"
+def test_a_useful_source_helps():
+    result = trial(0, "useful", 20)
+    assert answer(result.on_test) == "helps"
+    assert result.outcome == "helps"

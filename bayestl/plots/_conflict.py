@@ -34,7 +34,7 @@ def conflict(result: Conflict, ax: Axes | None = None) -> Axes:
         >>> prior = btl.gaussians.isotropic({"body": jnp.zeros(4), "head": jnp.zeros(4)}, scale=0.5)
         >>> mode = {"body": jnp.full(4, 0.1), "head": jnp.full(4, 2.0)}
         >>> ax = btl.plots.conflict(btl.transferability.conflict(prior, mode))
-        >>> [round(bar.get_width(), 2) for bar in ax.patches]
+        >>> [round(float(bar.get_width()), 2) for bar in ax.patches]
         [0.04, 16.0]
     """
     if not isinstance(result, Conflict):

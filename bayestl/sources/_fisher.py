@@ -72,7 +72,7 @@ def fisher(
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.array([1.0, 1.0])})
         >>> data = btl.data.arrays(jnp.array([[1.0, 0.0], [2.0, 0.0]]), jnp.array([1.0, 2.0]))
         >>> prior = btl.sources.fisher(jax.random.key(0), net, btl.likelihoods.normal(1.0), data, scale=1.0)
-        >>> print(prior.mean["w"], prior.variance["w"].round(3))    # 1 + 1^2 + 2^2 along the first direction
+        >>> print(prior.mean["w"], np.asarray(prior.variance["w"]).round(3))    # the first: 1 / (1 + 1^2 + 2^2)
         [1. 1.] [0.167 1.   ]
     """
     check_key("fisher", key)

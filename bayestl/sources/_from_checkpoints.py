@@ -38,7 +38,7 @@ def from_checkpoints(
     Example:
         >>> checkpoints = [{"w": jnp.array([0.0, 0.0])}, {"w": jnp.array([2.0, 0.0])}]
         >>> prior = btl.sources.from_checkpoints(checkpoints)
-        >>> print(prior.mean["w"], prior.variance["w"].round(3))
+        >>> print(prior.mean["w"], np.asarray(prior.variance["w"]).round(3))
         [1. 0.] [1.5 0.5]
     """
     trees = list(checkpoints)

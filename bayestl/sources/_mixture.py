@@ -94,7 +94,7 @@ def mixture(components: Sequence[Gaussian], weights: Any = None) -> SourceMixtur
     Example:
         >>> sources = [btl.gaussians.isotropic({"w": jnp.full(3, m)}, scale=1.0) for m in (0.0, 4.0)]
         >>> prior = btl.sources.mixture(sources, weights=[0.9, 0.1])
-        >>> print(prior.responsibilities({"w": jnp.full(3, 2.0)}).round(3))
+        >>> print(np.asarray(prior.responsibilities({"w": jnp.full(3, 2.0)})).round(3))
         [0.9 0.1]
     """
     components = tuple(components)

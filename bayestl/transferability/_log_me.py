@@ -42,7 +42,7 @@ def log_me(features: Any, targets: Any) -> float:
     Example:
         >>> value = btl.transferability.log_me([[1.0], [1.0], [-1.0], [-1.0]], [1.1, 0.9, -1.0, -1.0])
         >>> print(round(value, 3))
-        0.444
+        0.287
     """
     features = checked_features(features)
     columns = _columns(targets, len(features))

@@ -127,9 +127,7 @@ class TransferResult:
         posterior, prior = loaded.posterior.components
         assert isinstance(prior, Gaussian)
         fields = dict(loaded.settings["transfer"])
-        trust = tuple(
-            Trust(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in fields.pop("trust")
-        )
+        trust = tuple(_trust_of(row) for row in fields.pop("trust"))
         verdict, notes = _verdict_of(fields.pop("verdict")), tuple(fields.pop("notes"))
         joint = LogJoint(net, likelihood, None, num_data=1).replace(state=loaded.net_state)
         return TransferResult(joint, posterior, prior, trust, verdict=verdict, notes=notes, **fields)
@@ -166,6 +164,11 @@ def _table(trust: tuple[Trust, ...]) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _trust_of(fields: dict[str, Any]) -> Trust:
+    columns = {name: tuple(value) for name, value in fields.items() if name not in ("name", "kind")}
+    return Trust(name=fields["name"], kind=fields["kind"], **columns)
 
 
 def _verdict_fields(verdict: Verdict) -> dict[str, Any]:

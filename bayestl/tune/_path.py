@@ -222,7 +222,7 @@ def _run_scale(
     """``steps`` steps of every family (leading axis F) on every subset of the examples (second axis)."""
     joint = static.combine(arrays)
 
-    def one(prior: Any, scale: Any, rate: Any, likelihood: Any, state: Any, weights: jax.Array) -> Any:
+    def one(prior: Any, scale: Any, rate: Any, likelihood: Any, state: Any, weights: jax.Array | None) -> Any:
         weights = None if subsets.shape[0] == 1 and batch.weights is None else weights
         num = joint.num_data if weights is None else jnp.sum(weights).astype(joint.num_data.dtype)
         own = joint.replace(prior=prior.rescale(scale), num_data=num, likelihood=likelihood)

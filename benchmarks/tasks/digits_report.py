@@ -10,7 +10,15 @@ import numpy as np
 import bayestl as btl
 from benchmarks._records import Rows
 from benchmarks._tables import bins_of, markdown, mean_and_error, of
-from benchmarks.tasks.digits import INITIALISATION_ONLY, INVERTED, LOW_RESOLUTION, SOURCE_AS_IS, Config, all_methods
+from benchmarks.tasks.digits import (
+    INITIALISATION_ONLY,
+    INVERTED,
+    LOW_RESOLUTION,
+    SOURCE_AS_IS,
+    TRANSFER,
+    Config,
+    all_methods,
+)
 
 CAPTION = """\
 Test scores over {seeds} seeds (which labels, random initialisation, order of batches), mean ± standard error; lower is
@@ -23,9 +31,16 @@ scale that was chosen for the head's VI. Seconds are for all settings of one see
 apart."""
 
 
+ABOUT_TRANSFER = """\
+The row of transfer is one call of `btl.transfer`, which sees no validation data and averages three families of priors
+at 13 scales each."""
+
+
 def report(config: Config, rows: Rows) -> str:
     """Tables in Markdown: one per target and number of labels, and what they say."""
     parts = [CAPTION.format(seeds=config.seeds, steps=config.steps)]
+    if any(row["method"] == TRANSFER for row in rows.rows):
+        parts.append(ABOUT_TRANSFER)
     for target in (LOW_RESOLUTION, INVERTED):
         for n in config.num_labels:
             parts.append(f"### {target}, {n} label{'s' if n > 1 else ''} per class")
@@ -38,7 +53,8 @@ def _effect(rows: Rows, target: str, n: int) -> tuple[str, str, float, float]:
     """Did the source help: the use of it that validation data prefer against training from scratch, paired test NLL."""
     key = {"target": target, "n": n}
     run = {row["method"] for row in rows.rows if (row["target"], row["n"]) == (target, n)}
-    uses = [m for m in all_methods() if m != "from scratch" and m in run]
+    # Transfer weighs the source against training from scratch by itself, and is no use of the source alone.
+    uses = [m for m in all_methods() if m not in ("from scratch", TRANSFER) and m in run]
     best = min(uses, key=lambda name: of(rows.rows, "validation_nll", method=name, **key).mean())
     difference = of(rows.rows, "nll", method=best, **key) - of(rows.rows, "nll", method="from scratch", **key)
     mean, error = mean_and_error(difference)

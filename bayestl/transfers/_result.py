@@ -17,6 +17,7 @@ from bayestl.gaussians import Gaussian
 from bayestl.posteriors import Mixture, Point
 from bayestl.predict import monte_carlo
 from bayestl.transferability import Verdict
+from bayestl.transfers._predictive import predictive
 
 
 class Trust(NamedTuple):
@@ -54,8 +55,11 @@ class TransferResult:
 
     Attributes:
         joint: network and likelihood of the target, without a prior.
-        posterior: the mixture of modes that predicts, the best by itself first.
+        posterior: the mixture that predicts, the best member by itself first: modes for classes; for regression with
+            one noise the Laplace posteriors around them, of the linearised network.
         prior: that of the first member.
+        places: the numbers of family and scale of each member.
+        noises: the noise of each member, a standard deviation, for regression; else None.
         trust: for every family of priors, the weight of each scale.
         held_out: mean held-out log predictive of the mixture, nats per example; the weights have seen these examples.
         single_cost: by how much the best member alone is worse than that, nats per example.
@@ -69,6 +73,8 @@ class TransferResult:
     joint: LogJoint
     posterior: Posterior
     prior: Gaussian
+    places: tuple[tuple[int, int], ...]
+    noises: tuple[float, ...] | None
     trust: tuple[Trust, ...]
     held_out: float
     single_cost: float
@@ -79,8 +85,10 @@ class TransferResult:
     seconds: float
 
     @property
-    def single(self) -> Point:
+    def single(self) -> Posterior:
         """The member that predicts best by itself, where one network is wanted; see :attr:`single_cost`."""
+        if isinstance(self.posterior, Mixture):
+            return self.posterior.components[0]
         samples: Any = self.posterior
         return Point(jax.tree.map(lambda x: x[0], samples.draws))
 
@@ -91,6 +99,8 @@ class TransferResult:
             inputs: as the network takes them.
             batch_size: inputs seen at once; None for all.
         """
+        if isinstance(self.posterior, Mixture) and self.noises is not None:
+            return predictive(self.joint, self.posterior, self.noises, inputs, batch_size)
         return monte_carlo(jax.random.key(0), self.joint, self.posterior, batch_size=batch_size)(inputs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -103,6 +113,8 @@ class TransferResult:
             "trust": [row._asdict() for row in self.trust],
             **{name: getattr(self, name) for name in ("held_out", "single_cost", "criterion", "steps", "seconds")},
             "notes": list(self.notes),
+            "places": [list(place) for place in self.places],
+            "noises": None if self.noises is None else list(self.noises),
             "verdict": None if self.verdict is None else _verdict_fields(self.verdict),
         }
         # The prior goes along as a component of weight 0.
@@ -129,8 +141,11 @@ class TransferResult:
         fields = dict(loaded.settings["transfer"])
         trust = tuple(_trust_of(row) for row in fields.pop("trust"))
         verdict, notes = _verdict_of(fields.pop("verdict")), tuple(fields.pop("notes"))
+        places = tuple((int(family), int(scale)) for family, scale in fields.pop("places"))
+        noises = fields.pop("noises")
+        noises = None if noises is None else tuple(map(float, noises))
         joint = LogJoint(net, likelihood, None, num_data=1).replace(state=loaded.net_state)
-        return TransferResult(joint, posterior, prior, trust, verdict=verdict, notes=notes, **fields)
+        return TransferResult(joint, posterior, prior, places, noises, trust, verdict=verdict, notes=notes, **fields)
 
     def __str__(self) -> str:
         lines = [

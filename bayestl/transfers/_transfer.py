@@ -18,6 +18,7 @@ from bayestl._types import Batch, Data, Key, Likelihood, Net
 from bayestl.passes import whole
 from bayestl.posteriors import Samples
 from bayestl.transferability import Verdict
+from bayestl.transfers import _regression
 from bayestl.transfers._data import Plan, plan_for
 from bayestl.transfers._families import SCRATCH, SOURCE, Families, families_of
 from bayestl.transfers._result import TransferResult, Trust
@@ -48,7 +49,9 @@ def transfer(
     Three families of priors are held against each other: around the source, around the source with its last layer at
     zero, and around a fresh network with its last layer at zero, each at ``num_scales`` scales. A path of modes goes
     through the scales of each; at every mode a criterion says how each example is predicted without it; and the modes
-    predict together, weighted by that: half pseudo-BMA+, half stacking. Every part is public:
+    predict together, weighted by that: half pseudo-BMA+, half stacking. For regression with one noise (given, or
+    learned where ``likelihoods.normal()`` has none) half of the weights are the evidence's, and the members are Laplace
+    posteriors of the linearised network. Every part is public:
     :func:`bayestl.tune.path`, :func:`bayestl.tune.average`, :func:`bayestl.transferability.verdict`.
 
     Args:
@@ -89,10 +92,14 @@ def transfer(
     began = time.perf_counter()
     keys = jax.random.split(key, 4)
     batch = whole(train)
-    joint = LogJoint(net, likelihood, None, num_data=len(jax.tree.leaves(batch.inputs)[0]))
+    is_regression = _regression.is_regression(likelihood, net, batch) and criterion is None
+    start = _regression.with_start(likelihood, batch) if is_regression else likelihood
+    joint = LogJoint(net, start, None, num_data=len(jax.tree.leaves(batch.inputs)[0]))
     joint.check(net.params, batch.inputs, batch.targets, batch.weights)
     outputs = joint.outputs(net.params, batch.inputs)[0]
     plan = plan_for(keys[0], joint, outputs, batch)
+    if is_regression:
+        plan = _regression.PLAN
     if criterion is not None:
         plan = Plan(criterion, f"Judged by {type(criterion).__name__}", plan.notes, False)
     families = families_of(
@@ -110,11 +117,16 @@ def transfer(
         plan.criterion,
         steps=steps,
         learning_rate=learning_rate,
+        learn=tune.noise_by_evidence if is_regression and start is not likelihood else None,
         report=print if progress else None,
     )
     log_prior = tune.scale_prior(scales, variances, typical)
-    weights = tune.average(keys[3], path.scores.reshape(-1, path.scores.shape[-1]), log_prior.ravel())
-    return _result(keys[3], joint, plan, families, path, weights, log_prior, keep, began)
+    if is_regression:
+        weights = _regression.weigh(keys[3], joint, path, log_prior, batch)
+    else:
+        weights = tune.average(keys[3], path.scores.reshape(-1, path.scores.shape[-1]), log_prior.ravel())
+    result = _result(keys[3], joint, plan, families, path, weights, log_prior, keep, began)
+    return _regression.around_modes(keys[3], result, path, batch) if is_regression else result
 
 
 def _result(
@@ -149,6 +161,8 @@ def _result(
         joint=joint,
         posterior=Samples(draws, jnp.log(jnp.asarray(share, jnp.float32))),
         prior=path.prior(int(places[0][0]), int(places[0][1])),
+        places=tuple((int(f), int(k)) for f, k in places),
+        noises=None,
         trust=_trust(families, path, weights),
         held_out=float(mixture.mean()),
         single_cost=float(mixture.mean() - members[0].mean()),

@@ -39,7 +39,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     pictures, labels = load_digits(return_X_y=True)
-    return (pictures / 16).astype(np.float32), np.asarray(labels, np.int32)
+    return np.asarray(pictures, np.float32) / 16, np.asarray(labels, np.int32)
 
 
 def split_digits(seed: int, num_train: int) -> list[Task]:

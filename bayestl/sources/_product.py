@@ -173,7 +173,7 @@ def _dense(sources: tuple[Gaussian, ...]) -> Gaussian:
         )
     identity = jnp.eye(mean.size, dtype=mean.dtype)
     precisions = [jax.vmap(lambda v, s=s: ravel_pytree(s.precision_mv(unravel(v)))[0])(identity) for s in sources]
-    total = sum(precisions)
+    total = jnp.sum(jnp.stack(precisions), axis=0)
     pull = sum(
         jnp.matmul(p, ravel_pytree(s.mean)[0] - mean, precision=Precision.HIGHEST)
         for p, s in zip(precisions, sources, strict=True)

@@ -62,10 +62,10 @@ def rank_correlation(
     if groups.shape != x.shape:
         raise ValueError(f"groups has shape {groups.shape}; give one target per source, {x.shape}")
     same = groups[:, None] == groups
-    signs = [np.sign(np.subtract.outer(v, v)) * same for v in (x, y)]
+    of_x, of_y = (np.sign(v[:, None] - v) * same for v in (x, y))
     rng, everything = generator(key), np.arange(len(x))
-    draws = [_tau(*signs, same, rng.integers(len(x), size=len(x))) for _ in range(num_bootstrap)]
-    return RankCorrelation(_tau(*signs, same, everything), percentile_interval(draws, level), len(x))
+    draws = [_tau(of_x, of_y, same, rng.integers(len(x), size=len(x))) for _ in range(num_bootstrap)]
+    return RankCorrelation(_tau(of_x, of_y, same, everything), percentile_interval(draws, level), len(x))
 
 
 def _tau(x: np.ndarray, y: np.ndarray, same: np.ndarray, rows: np.ndarray) -> float:

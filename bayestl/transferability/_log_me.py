@@ -68,8 +68,8 @@ def _columns(targets: Any, num: int) -> np.ndarray:
 def _best(left: np.ndarray, singular: np.ndarray, target: np.ndarray) -> float:
     """The evidence of one column per example, over all lam."""
     num, along = len(target), left.T @ target
-    squares, total = singular**2, target @ target
-    unreached = max(total - along @ along, 0.0)
+    squares, total = singular**2, float(target @ target)
+    unreached = max(total - float(along @ along), 0.0)
     if not squares[0] > 0:
         return _evidence(math.inf, squares, along, unreached, num, total)
     grid = _STARTS * squares[0]

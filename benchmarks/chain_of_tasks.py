@@ -134,8 +134,8 @@ def main() -> None:
     """Run both problems, print the table, and keep it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chain_of_tasks", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300, help="steps per task")
-    parser.add_argument("--rank", type=int, default=20, help="columns added per task; twice as many are kept")
+    parser.add_argument("--steps", type=int, default=200, help="steps per task")
+    parser.add_argument("--rank", type=int, default=10, help="columns added per task; twice as many are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the table goes")
     arguments = parser.parse_args()
     problems: dict[str, tuple[Callable[[int, int], list[Task]], int, tuple[int, ...]]] = {

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.lax import Precision
-from jax.scipy.linalg import solve_triangular
+from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.tree_util import Partial
 
 from bayestl import _tree, gaussians
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params, Scalar
+from bayestl.curvature._doubled import Doubled, add, gram, in_float64
 from bayestl.curvature._kinds import Kind
 from bayestl.curvature._products import square_root
 from bayestl.curvature._structure import Builder
@@ -30,10 +31,12 @@ class DenseCurvature:
         params: the parameters at which it was taken. The rows are in the order of ``jax.tree.leaves``, each leaf in
             row-major order.
         matrix: H, (D, D).
+        rest: what H has beyond the digits of ``matrix``, (D, D).
     """
 
     params: Params
     matrix: Any
+    rest: Any
 
     def unflat(self, vector: jax.Array) -> Params:
         """A vector (D,) as a tree."""
@@ -50,13 +53,15 @@ class DenseCurvature:
 
         Under the flat prior a smallest eigenvalue of H below its rounding error, D eps times the largest, gives NaN.
         """
-        root = _flat_root(power * self.matrix) if prior is None else self._root(prior, power)
-        root = root * jnp.sqrt(jnp.asarray(temperature, root.dtype))
-        return gaussians.Dense(params, _triangular(root))
+        if prior is None:
+            root = _triangular(_flat_root(power * self.matrix))
+        else:
+            root = _posterior_root(_square_root(prior), self.matrix, self.rest, jnp.asarray(power, self.matrix.dtype))
+        return gaussians.Dense(params, root * jnp.sqrt(jnp.asarray(temperature, root.dtype)))
 
     def log_det_ratio(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
         """``log det (I + power Sigma0 H)``."""
-        return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(self._whitened(prior, power)[1]))))
+        return _log_det(_square_root(prior), self.matrix, self.rest, jnp.asarray(power, self.matrix.dtype))
 
     def spectrum(self, prior: gaussians.Gaussian | None = None) -> jax.Array:
         """Eigenvalues of H, ascending, (D,); with a prior those of ``S^T H S``, S S^T = Sigma0: how far the data
@@ -65,17 +70,6 @@ class DenseCurvature:
             return jnp.linalg.eigvalsh(self.matrix)
         root = _square_root(prior)
         return jnp.linalg.eigvalsh(_matmul(root.T, _matmul(self.matrix, root)))
-
-    def _root(self, prior: gaussians.Gaussian, power: Scalar) -> jax.Array:
-        """R with ``R R^T = (power H + Sigma0^-1)^-1``, through a matrix whose eigenvalues are at least 1."""
-        root, inner = self._whitened(prior, power)
-        return solve_triangular(jnp.linalg.cholesky(inner), root.T, lower=True).T
-
-    def _whitened(self, prior: gaussians.Gaussian, power: Scalar) -> tuple[jax.Array, jax.Array]:
-        """S with ``S S^T = Sigma0``, and ``I + power S^T H S``."""
-        root = _square_root(prior)
-        inner = jnp.asarray(power, root.dtype) * _matmul(root.T, _matmul(self.matrix, root))
-        return root, jnp.eye(len(inner), dtype=inner.dtype) + 0.5 * (inner + inner.T)
 
 
 def dense(max_parameters: int = 20_000) -> Builder:
@@ -108,12 +102,11 @@ def _dense(
             f"{max_parameters}; give curvature.low_rank, or a selection of the parameters, or raise max_parameters"
         )
 
-    def one(key: Key, batch: Batch) -> jax.Array:
+    def one(key: Key, batch: Batch) -> Doubled:
         rows = square_root(joint, kind, params, key, batch)
-        flat = jax.vmap(lambda row: ravel_pytree(row)[0])(rows)
-        return _matmul(flat.T, flat)
+        return gram(jax.vmap(lambda row: ravel_pytree(row)[0])(rows))
 
-    return DenseCurvature(params, batches(data, batch_size).sum(key, one))
+    return DenseCurvature(params, *batches(data, batch_size).sum(key, one, add=add))
 
 
 def _square_root(prior: gaussians.Gaussian) -> jax.Array:
@@ -132,6 +125,66 @@ def _triangular(root: jax.Array) -> jax.Array:
     """A lower triangular L with ``L L^T = R R^T`` and a positive diagonal."""
     upper = jnp.linalg.qr(root.T, mode="r")
     return upper.T * jnp.where(jnp.diagonal(upper) < 0, -1.0, 1.0).astype(root.dtype)[None, :]
+
+
+def _whitened(root: jax.Array, matrix: jax.Array, rest: jax.Array, power: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """S in float64, and the Cholesky factor of ``I + power S^T H S``; NaN where the prior's I is lost in rounding.
+
+    For use inside of :func:`in_float64`.
+    """
+    wide = root.astype(jnp.float64)
+    inner = power.astype(jnp.float64) * (wide.T @ Doubled(matrix, rest).float64() @ wide)
+    cholesky = jnp.linalg.cholesky(jnp.eye(len(wide), dtype=jnp.float64) + 0.5 * (inner + inner.T))
+    least = 10 * jnp.finfo(jnp.float64).eps * jnp.trace(inner)
+    return wide, jnp.where(jnp.min(jnp.diagonal(cholesky)) ** 2 > least, cholesky, jnp.nan)
+
+
+@jax.custom_jvp
+@in_float64
+def _posterior_root(root: jax.Array, matrix: jax.Array, rest: jax.Array, power: jax.Array) -> jax.Array:
+    """The lower triangular L with ``L L^T = (power H + Sigma0^-1)^-1``, S S^T = Sigma0, through a matrix whose
+    eigenvalues are at least 1."""
+    wide, cholesky = _whitened(root, matrix, rest, power)
+    return _triangular(solve_triangular(cholesky, wide.T, lower=True).T).astype(root.dtype)
+
+
+@_posterior_root.defjvp
+def _posterior_root_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # With P the precision, dL = -L lower(L^T dP L), the diagonal of lower halved.
+    (root, matrix, _, power), (d_root, d_matrix, d_rest, d_power) = primals, tangents
+    lower = _posterior_root(*primals)
+    d_precision = power * (d_matrix + d_rest) + d_power * matrix
+    white = jnp.linalg.solve(root, lower)
+    moved = _matmul(white.T, jnp.linalg.solve(root, _matmul(d_root, white)))
+    change = _matmul(lower.T, _matmul(d_precision, lower)) - moved - moved.T
+    half = jnp.tril(change) - 0.5 * jnp.diag(jnp.diagonal(change))
+    return lower, -_matmul(lower, half)
+
+
+@jax.custom_jvp
+@in_float64
+def _log_det(root: jax.Array, matrix: jax.Array, rest: jax.Array, power: jax.Array) -> jax.Array:
+    """``log det (I + power S^T H S)``."""
+    _, cholesky = _whitened(root, matrix, rest, power)
+    return 2 * jnp.sum(jnp.log(jnp.diagonal(cholesky))).astype(root.dtype)
+
+
+@_log_det.defjvp
+def _log_det_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # tr(Sigma d(power H)) + 2 tr(Z dS), Sigma the posterior and Z the derivative in S.
+    (_, matrix, _, power), (d_root, d_matrix, d_rest, d_power) = primals, tangents
+    covariance, by_root = _derivatives(*primals)
+    d_precision = power * (d_matrix + d_rest) + d_power * matrix
+    return _log_det(*primals), jnp.sum(covariance * d_precision) + 2 * jnp.sum(by_root * d_root)
+
+
+@in_float64
+def _derivatives(root: jax.Array, matrix: jax.Array, rest: jax.Array, power: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``S (I + M)^-1 S^T`` and ``power H S (I + M)^-1``, M = power S^T H S."""
+    wide, cholesky = _whitened(root, matrix, rest, power)
+    right = cho_solve((cholesky, True), wide.T).T
+    curved = power.astype(jnp.float64) * (Doubled(matrix, rest).float64() @ right)
+    return (right @ wide.T).astype(root.dtype), curved.astype(root.dtype)
 
 
 def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from bayestl import _tree
 from bayestl._types import Key, Params, Scalar, Selection
-from bayestl.gaussians._matrices import Columns, Dual, KroneckerPrecision
+from bayestl.gaussians._matrices import Columns, Dual, KroneckerFactors, KroneckerPrecision
 from bayestl.gaussians._matrix_layout import MatrixLayout
 from bayestl.gaussians._storable import Storable
 
@@ -142,11 +142,10 @@ class Gaussian(Storable, abc.ABC):
     def add_precision(self, columns: Params) -> Gaussian:
         """The Gaussian with the same mean and ``C C^T`` added to its precision: covariance ``(Sigma^-1 + C C^T)^-1``.
 
-        This is what a Laplace approximation does to its prior, with C a square root of the curvature. The result is a
-        :class:`~bayestl.gaussians.LowRank` on top of the same base, with k more columns, at a cost of O(D k^2) beyond
-        that of the root; a dense Gaussian stays dense. Directions in which ``C C^T`` outweighs the prior by more than 1
-        over the machine epsilon (8e6 in float32) are limited to that ratio, the largest that the canonical form can
-        represent.
+        What a Laplace approximation does to its prior, C then a square root of the curvature. A
+        :class:`~bayestl.gaussians.LowRank` of rank k more on top of the same base, O(D k^2) beside what its root takes;
+        a dense Gaussian stays dense. In float32 variances keep 3 digits where ``C C^T`` outweighs the prior by up to
+        1e9: where the columns span all parameters, the base takes the scale of the smallest variance.
 
         Args:
             columns: C in the structure of ``mean``; every leaf has a leading axis, (k, *shape).
@@ -167,12 +166,12 @@ class Gaussian(Storable, abc.ABC):
     def log_det_ratio(self, columns: Params) -> jax.Array:
         """``log det (I + Sigma C C^T)``: by how much :meth:`add_precision` lowers ``log det Sigma``, a scalar >= 0.
 
-        It is computed from the k x k Gram matrix ``C^T Sigma C``, not as a difference of two log determinants, which
-        float32 could not resolve.
+        Through the singular values of ``S^T C``, not as a difference of two log determinants, which float32 could not
+        resolve, nor through their squares.
         """
-        gram = _tree.columns_gram(columns, jax.vmap(self.covariance_mv)(columns))
-        inner = jnp.eye(len(gram), dtype=gram.dtype) + 0.5 * (gram + gram.T)
-        return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(inner))))
+        from bayestl.gaussians._on_top import log_det_ratio
+
+        return log_det_ratio(self, columns)
 
     def add_diagonal_precision(self, diagonal: Params) -> Gaussian:
         """The Gaussian with the same mean and structure, and ``diag(h)`` added to its precision.
@@ -209,16 +208,23 @@ class Gaussian(Storable, abc.ABC):
     def add_kronecker_precision(self, precision: KroneckerPrecision) -> Gaussian:
         """The Gaussian with the same mean and a Kronecker product per layer added to its precision.
 
-        This is what a Laplace approximation with Kronecker-factored curvature does to its prior. The result is a
-        :class:`~bayestl.gaussians.Kronecker` for every layer, under the columns of a low-rank prior. It is exact.
+        What a Laplace approximation with Kronecker-factored curvature does to its prior: a
+        :class:`~bayestl.gaussians.Kronecker` for every layer, below the columns of a low-rank prior. Exact where the
+        prior has one variance per row of a layer. Where it is such a posterior itself, one basis must hold both: exact
+        if they share their eigenvectors, else the nearest in that basis, see :meth:`after_factors`.
 
         Raises:
-            ValueError: a Gaussian that, apart from a low-rank part, correlates the parameters of a layer or has more
-                than one variance in a row of its matrix.
+            ValueError: a Gaussian that, but for a low-rank part, correlates a layer otherwise, or has more than one
+                variance in a row of its matrix.
         """
         from bayestl.gaussians._kronecker_precision import add
 
         return add(self, precision)
+
+    def after_factors(self, factors: KroneckerFactors) -> tuple[Gaussian, jax.Array] | None:
+        """What :meth:`add_kronecker_precision` makes of a structure that is a layer's own, and by how much it lowers
+        ``log det Sigma``; None for all others."""
+        return None
 
     def kronecker_log_det_ratio(self, precision: KroneckerPrecision) -> jax.Array:
         """``log det (I + Sigma H)``, H the precision: by how much :meth:`add_kronecker_precision` lowers

@@ -209,7 +209,11 @@ def side_by_side(blocks: Sequence[Gaussian], columns: Sequence[Columns | None]) 
         return jax.tree.map(lambda zero, q: zero.astype(q.dtype).at[start : start + len(q)].set(q), zeros, each.basis)
 
     bases = [placed(*one) for one in zip(blocks, columns, starts, strict=True)]
-    return Columns(_tree.merge(*bases), jnp.concatenate([each.eigenvalues for each in columns if each is not None]))
+    present = [each for each in columns if each is not None]
+    remaining = None
+    if any(each.remaining is not None for each in present):
+        remaining = jnp.concatenate([each.ratios for each in present])
+    return Columns(_tree.merge(*bases), jnp.concatenate([each.eigenvalues for each in present]), remaining)
 
 
 def _overlap(tree: Params, other: Params) -> Params:

@@ -173,25 +173,23 @@ class Dense(Gaussian, kind="dense"):
 
     def add_precision(self, columns: Params) -> Dense:
         """See :meth:`Gaussian.add_precision`."""
-        rows = _matmul(self.cholesky.T, jax.vmap(_flat)(columns).T)
-        return self._after(_matmul(rows, rows.T))
+        return self._after(_matmul(self.cholesky.T, jax.vmap(_flat)(columns).T))
 
     def add_diagonal_precision(self, diagonal: Params) -> Dense:
         """See :meth:`Gaussian.add_diagonal_precision`."""
-        return self._after(self._whitened_diagonal(diagonal))
+        return self._after(self._whitened_root(diagonal))
 
     def diagonal_log_det_ratio(self, diagonal: Params) -> jax.Array:
         """See :meth:`Gaussian.diagonal_log_det_ratio`."""
-        return 2 * jnp.sum(jnp.log(jnp.diagonal(_root_of_more(self._whitened_diagonal(diagonal)))))
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(_root_of_more(self._whitened_root(diagonal)))))
 
-    def _whitened_diagonal(self, diagonal: Params) -> jax.Array:
-        """``L^T diag(h) L``."""
-        inner = _matmul(self.cholesky.T, _flat(diagonal)[:, None] * self.cholesky)
-        return 0.5 * (inner + inner.T)
+    def _whitened_root(self, diagonal: Params) -> jax.Array:
+        """``L^T diag(h)^1/2``."""
+        return self.cholesky.T * _flat(_roots(diagonal))
 
-    def _after(self, gained: jax.Array) -> Dense:
-        """``L (I + gained)^-1 L^T``."""
-        return Dense(self.mean, triangular(solve_triangular(_root_of_more(gained), self.cholesky.T, lower=True).T))
+    def _after(self, root: jax.Array) -> Dense:
+        """``L (I + R R^T)^-1 L^T``."""
+        return Dense(self.mean, triangular(solve_triangular(_root_of_more(root), self.cholesky.T, lower=True).T))
 
     def stored(self) -> Stored:
         """See :meth:`Gaussian.stored`."""
@@ -224,9 +222,14 @@ class Dense(Gaussian, kind="dense"):
         _tree.check_positive("the diagonal of cholesky", jnp.diagonal(self.cholesky))
 
 
-def _root_of_more(gained: jax.Array) -> jax.Array:
-    """The Cholesky factor of ``I + gained``."""
-    return jnp.linalg.cholesky(jnp.eye(len(gained), dtype=gained.dtype) + gained)
+def _root_of_more(root: jax.Array) -> jax.Array:
+    """The Cholesky factor of ``I + R R^T``, without the squares, which would cost half of the digits."""
+    return triangular(jnp.concatenate([jnp.eye(len(root), dtype=root.dtype), root], axis=1))
+
+
+def _roots(diagonal: Params) -> Params:
+    # With the derivative 0 at 0, in place of infinity.
+    return jax.tree.map(lambda h: jnp.where(h > 0, jnp.sqrt(jnp.where(h > 0, h, 1)), 0), diagonal)
 
 
 def dense(mean: Params, covariance: jax.Array) -> Dense:
@@ -258,6 +261,13 @@ def dense(mean: Params, covariance: jax.Array) -> Dense:
     if _tree.is_concrete((covariance, cholesky)):
         _check_definite(covariance, cholesky)
     return Dense(mean, cholesky)
+
+
+def dense_like(gaussian: Gaussian) -> Dense:
+    """The same distribution with its full covariance, from the columns of its root."""
+    flat, unflat = ravel_pytree(gaussian.mean)
+    columns = jax.vmap(lambda e: _flat(gaussian.unwhiten(unflat(e))))(jnp.eye(len(flat), dtype=flat.dtype))
+    return Dense(gaussian.mean, triangular(columns.T))
 
 
 def _check_definite(covariance: jax.Array, cholesky: jax.Array) -> None:

@@ -15,12 +15,16 @@ from bayestl import _tree
 from bayestl._rearrangement import Rearrangement
 from bayestl._types import Inputs, Outputs, Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
-from bayestl.gaussians._matrices import Dual
+from bayestl.gaussians._dense import dense_like
+from bayestl.gaussians._kronecker_sum import same_matrix, summed
+from bayestl.gaussians._matrices import Dual, KroneckerFactors
 from bayestl.gaussians._matrix_layout import MatrixLayout, steps_from_json
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
 from bayestl.gaussians._validate import check_added, leafwise
 
 _COLUMNS_AT_ONCE = 32
+# Parameters of a layer whose covariance may become dense: 64 MB of float32.
+_DENSE = 4096
 
 
 @final
@@ -214,6 +218,36 @@ class Kronecker(Gaussian, kind="kronecker"):
             return quadratic(self.layout.tree(zeros.at[g].set(column * rows), self.mean))
 
         return jnp.sum(jax.lax.map(one, jnp.arange(lengths.size), batch_size=_COLUMNS_AT_ONCE))
+
+    def add_diagonal_precision(self, diagonal: Params) -> Gaussian:
+        """See :meth:`Gaussian.add_diagonal_precision`: dense, in which a layer of few parameters has a closed form.
+
+        Raises:
+            TypeError: more than 4096 parameters in the layer.
+        """
+        return self._as_dense().add_diagonal_precision(diagonal)
+
+    def diagonal_log_det_ratio(self, diagonal: Params) -> jax.Array:
+        """See :meth:`Gaussian.diagonal_log_det_ratio`.
+
+        Raises:
+            TypeError: more than 4096 parameters in the layer.
+        """
+        return self._as_dense().diagonal_log_det_ratio(diagonal)
+
+    def _as_dense(self) -> Gaussian:
+        if self.spectrum.size > _DENSE:
+            raise TypeError(f"{self._no_diagonal_precision()}; of a layer of at most {_DENSE} parameters it is dense")
+        return dense_like(self)
+
+    def after_factors(self, factors: KroneckerFactors) -> tuple[Kronecker, jax.Array] | None:
+        """See :meth:`Gaussian.after_factors`: in the eigenvectors of the sum, as far as a Kronecker basis holds them,
+        the diagonal of the precision is kept. That is the least ``KL(q || exact)`` in this basis."""
+        shape = _tree.by_paths(self.mean)[self.layout.weights].shape
+        if not same_matrix(self.layout, factors.layout, shape):
+            return None
+        *basis, spectrum, lowered = summed(self.scale, self.inputs, self.outputs, self.spectrum, factors)
+        return dataclasses.replace(self, inputs=basis[0], outputs=basis[1], spectrum=spectrum), lowered
 
     def realign(self, like: Params) -> Kronecker:
         """See :meth:`Gaussian.realign`."""

@@ -119,11 +119,11 @@ def with_columns(base: Gaussian, columns: Columns, remaining: Params, measured: 
     cosines = jnp.sqrt(jax.vmap(_tree.squared_norm)(turned))
     lengths = jnp.where(cosines > 0, cosines, 1)
     turned = jax.vmap(_tree.scale)(1 / lengths, turned)
-    weights = jax.lax.rsqrt(1 + columns.eigenvalues)[:, None] * turn.T * cosines
+    weights = jax.lax.rsqrt(columns.ratios)[:, None] * turn.T * cosines
     root = jnp.concatenate([jnp.diag(sines), weights.astype(sines.dtype)])
     _, values, rotation = jnp.linalg.svd(root, full_matrices=False)
     basis = _tree.columns_mv(turned, _matmul(rotation, _inverse_root(_tree.columns_gram(turned, turned))))
-    return LowRank(base, basis, above_minus_one(1 / values**2 - 1))
+    return LowRank(base, basis, above_minus_one(1 / values**2 - 1), 1 / values**2)
 
 
 def _inverse_root(gram: jax.Array) -> jax.Array:

@@ -38,33 +38,65 @@ class Eigen(NamedTuple):
 
 def add(prior: Gaussian, precision: KroneckerPrecision) -> Gaussian:
     """See :meth:`Gaussian.add_kronecker_precision`."""
-    rest, columns = _split(prior, precision)
+    own, precision, others = _own(prior, precision)
+    after = tuple(block for block, _ in own)
+    if others is None:
+        return Blocks(after)
+    rest, columns = _split(others, precision)
     eigens = [eigen(layer, rest) for layer in precision.layers]
     blocks: list[Gaussian] = [
-        posterior_of_layer(layer, of, prior.mean, 1 / (1 + of.values))
+        posterior_of_layer(layer, of, others.mean, 1 / (1 + of.values))
         for layer, of in zip(precision.layers, eigens, strict=True)
     ]
     if jax.tree.leaves(precision.diagonal):
         blocks.append(rest.restrict(precision.diagonal).add_diagonal_precision(precision.diagonal))
     base = Blocks(tuple(blocks))
     if columns is None:
-        return base
+        return Blocks((*after, *blocks))
     pieces = _pieces(precision, eigens, rest, columns)
     remaining = _tree.merge(*(place(of.remaining(q)) for of, q, place in pieces))
-    return with_columns(base, columns, remaining, [of.root(q) for of, q, _ in pieces])
+    whole = with_columns(base, columns, remaining, [of.root(q) for of, q, _ in pieces])
+    return Blocks((*after, whole)) if own else whole
 
 
 def log_det_ratio(prior: Gaussian, precision: KroneckerPrecision) -> jax.Array:
     """See :meth:`Gaussian.kronecker_log_det_ratio`."""
-    rest, columns = _split(prior, precision)
+    own, precision, others = _own(prior, precision)
+    result = jnp.sum(jnp.stack([lowered for _, lowered in own])) if own else jnp.zeros(())
+    if others is None:
+        return result
+    rest, columns = _split(others, precision)
     eigens = [eigen(layer, rest) for layer in precision.layers]
-    result = _tree.total(jnp.sum(jnp.log1p(of.values)) for of in eigens)
+    result += sum((jnp.sum(jnp.log1p(of.values)) for of in eigens), start=jnp.zeros(()))
     if jax.tree.leaves(precision.diagonal):
         result += rest.restrict(precision.diagonal).diagonal_log_det_ratio(precision.diagonal)
     if columns is not None:
         pieces = _pieces(precision, eigens, rest, columns)
         result += log_det([of for of, _, _ in pieces], [q for _, q, _ in pieces], columns.eigenvalues)
     return result
+
+
+_Own = list[tuple[Gaussian, jax.Array]]
+
+
+def _own(prior: Gaussian, precision: KroneckerPrecision) -> tuple[_Own, KroneckerPrecision, Gaussian | None]:
+    """The layers that are blocks of the prior with matrices of their own, after the precision; the precision of all
+    others, and the prior without these blocks, None where nothing else is left."""
+    blocks = {frozenset(_tree.paths(block.mean)): block for block in prior.blocks()}
+    own: _Own = []
+    others = []
+    for layer in precision.layers:
+        paths = frozenset(layer.layout.paths)
+        after = blocks[paths].after_factors(layer) if paths in blocks else None
+        if after is None:
+            others.append(layer)
+        else:
+            own.append(after)
+            del blocks[paths]
+    if not own:
+        return own, precision, prior
+    rest = Blocks(tuple(blocks.values())) if blocks else None
+    return own, KroneckerPrecision(tuple(others), precision.diagonal), rest
 
 
 def from_kronecker_precision(mean: Params, precision: KroneckerPrecision) -> Blocks:
@@ -165,8 +197,19 @@ def eigen(layer: KroneckerFactors, prior: Gaussian | None) -> Eigen:
     else:
         input_values, inputs = jnp.linalg.eigh(scaled)
     output_values, outputs = jnp.linalg.eigh(layer.outputs)
-    # Negative eigenvalues of a square are rounding.
-    return Eigen(scale, inputs, outputs, jnp.maximum(input_values, 0), jnp.maximum(output_values, 0))
+    return Eigen(scale, inputs, outputs, _told_from_zero(input_values), _told_from_zero(output_values))
+
+
+def _told_from_zero(values: jax.Array) -> jax.Array:
+    """The eigenvalues of a factor, ascending, those that are lost in its rounding as 0.
+
+    A factor of fewer examples than rows has such. Where the data outweigh the prior by 1e7 and more, rounding alone
+    would make it seem that they had been measured.
+    """
+    if values.shape[-1] == 1:
+        return jnp.maximum(values, 0)
+    least = values.shape[-1] * jnp.finfo(values.dtype).eps * values[..., -1:]
+    return jnp.where(values > least, values, 0)
 
 
 def _scale(layer: KroneckerFactors, prior: Gaussian) -> jax.Array:
@@ -206,7 +249,8 @@ def _rows(layout: MatrixLayout, shape: tuple[int, ...], full: tuple[int, ...]) -
 def _refusal(path: str, what: str) -> str:
     return (
         "Kronecker-factored curvature has a closed form only under priors with one variance per parameter or per row, "
-        f"with a low-rank part or without, and {path!r} {what}; give it a gaussians.isotropic prior (by path) or a "
-        "gaussians.low_rank one with one number per parameter as its diagonal, or another curvature: diagonal() goes "
-        "with diagonal, low-rank and dense priors, low_rank(r), dual() and dense() with every prior"
+        f"with a low-rank part or without, or in the matrices of the very same layers, and {path!r} {what}; give it a "
+        "gaussians.isotropic prior (by path), a posterior by the same bias= or a gaussians.low_rank prior with one "
+        "number per parameter as its diagonal, or another curvature: diagonal() goes with diagonal, low-rank and dense "
+        "priors, low_rank(r), dual() and dense() with every prior"
     )

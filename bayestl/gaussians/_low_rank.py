@@ -41,11 +41,14 @@ class LowRank(Gaussian, kind="low_rank"):
         basis: Q, leaves (k, *shape), orthonormal columns (a zero column where the factor was singular), in the
             coordinates that ``base`` whitens to.
         eigenvalues: lam, (k,).
+        remaining: 1 + lam, (k,), of a posterior: where the data outweigh the prior by far, lam is -1 up to rounding.
+            None where lam says it all.
     """
 
     base: Gaussian
     basis: Any
     eigenvalues: Any
+    remaining: Any = None
 
     num_parts: ClassVar[int | None] = 1
 
@@ -67,7 +70,7 @@ class LowRank(Gaussian, kind="low_rank"):
     @property
     def columns(self) -> Columns:
         """``I + Q diag(lam) Q^T``."""
-        return Columns(self.basis, self.eigenvalues)
+        return Columns(self.basis, self.eigenvalues, self.remaining)
 
     def without_columns(self) -> tuple[Gaussian, Columns]:
         """See :meth:`Gaussian.without_columns`."""
@@ -79,7 +82,8 @@ class LowRank(Gaussian, kind="low_rank"):
 
     def log_det_covariance(self) -> jax.Array:
         """See :meth:`Gaussian.log_det_covariance`."""
-        return self.base.log_det_covariance() + jnp.sum(jnp.log1p(self.eigenvalues))
+        each = jnp.log1p(self.eigenvalues) if self.remaining is None else jnp.log(self.remaining)
+        return self.base.log_det_covariance() + jnp.sum(each)
 
     @property
     def variance(self) -> Params:
@@ -92,20 +96,20 @@ class LowRank(Gaussian, kind="low_rank"):
 
     def precision_mv(self, v: Params) -> Params:
         """See :meth:`Gaussian.precision_mv`."""
-        inside = along(self.columns, self.base.whiten(v), -self.eigenvalues / (1 + self.eigenvalues))
+        inside = along(self.columns, self.base.whiten(v), _inverse)
         return root_of(self.base).whiten_transposed(inside)
 
     def covariance_mv(self, v: Params) -> Params:
         """See :meth:`Gaussian.covariance_mv`."""
-        return self.base.unwhiten(along(self.columns, root_of(self.base).unwhiten_transposed(v), self.eigenvalues))
+        return self.base.unwhiten(along(self.columns, root_of(self.base).unwhiten_transposed(v), _itself))
 
     def whiten(self, v: Params) -> Params:
         """See :meth:`Gaussian.whiten`."""
-        return along(self.columns, self.base.whiten(v), jax.lax.rsqrt(1 + self.eigenvalues) - 1)
+        return along(self.columns, self.base.whiten(v), _inverse_root)
 
     def unwhiten(self, v: Params) -> Params:
         """See :meth:`Gaussian.unwhiten`."""
-        return self.base.unwhiten(along(self.columns, v, jnp.sqrt(1 + self.eigenvalues) - 1))
+        return self.base.unwhiten(along(self.columns, v, _root))
 
     def around(self, mean: Params) -> LowRank:
         """See :meth:`Gaussian.around`."""
@@ -155,13 +159,13 @@ class LowRank(Gaussian, kind="low_rank"):
         prior that does not happen, since the posterior's base is at most as large as the prior's.
         """
         each = jax.vmap(quadratic)(root_of(self.base).precision_columns(self.columns))
-        less = jnp.sum(self.eigenvalues / (1 + self.eigenvalues) * each)
+        less = jnp.sum((1 - 1 / self.columns.ratios) * each)
         return self.base.precision_trace(diagonal, quadratic) - less
 
     def realign(self, like: Params) -> LowRank:
         """See :meth:`Gaussian.realign`."""
         basis = _tree.restructure(_tree.by_paths(self.basis), like)
-        return LowRank(self.base.realign(like), basis, self.eigenvalues)
+        return dataclasses.replace(self, base=self.base.realign(like), basis=basis)
 
     def add_diagonal_precision(self, diagonal: Params) -> LowRank:
         """See :meth:`Gaussian.add_diagonal_precision`.
@@ -180,31 +184,56 @@ class LowRank(Gaussian, kind="low_rank"):
 
     def stored(self) -> Stored:
         """See :meth:`Gaussian.stored`."""
-        return Stored({"basis": self.basis}, {"eigenvalues": self.eigenvalues}, {"rank": self.rank}, (self.base,))
+        arrays, settings = {"eigenvalues": self.eigenvalues}, {"rank": self.rank}
+        if self.remaining is not None:
+            arrays, settings = arrays | {"remaining": self.remaining}, settings | {"remaining": True}
+        return Stored({"basis": self.basis}, arrays, settings, (self.base,))
 
     @classmethod
     def stored_shapes(cls, settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> Shapes:
         """See :meth:`Gaussian.stored_shapes`."""
-        check_settings(settings, {"rank"})
+        check_settings(settings, {"rank"} | ({"remaining"} & set(settings)))
         rank = settings["rank"]
         if type(rank) is not int or rank <= 0:
             raise ValueError(f"rank {rank!r} is not a positive integer")
-        numbers = sum(math.prod(p.shape) for p in parameters)
-        if rank > max(numbers, _MOST_RANK):  # the Gram matrix of such columns takes more memory than the columns
-            raise ValueError(f"rank {rank:,} over {numbers:,} numbers; a Gaussian has no more directions than numbers")
-        return Shapes({"basis": {p.path: Shape((rank, *p.shape)) for p in parameters}}, {"eigenvalues": Shape((rank,))})
+        if settings.get("remaining", True) is not True:
+            raise ValueError(f"remaining is {settings['remaining']!r}: true, or left out")
+        arrays = ["eigenvalues", *(["remaining"] if "remaining" in settings else [])]
+        trees = {"basis": {p.path: Shape((rank, *p.shape)) for p in parameters}}
+        return Shapes(trees, {name: Shape((rank,)) for name in arrays})
 
     @classmethod
     def from_stored(cls, stored: Stored) -> LowRank:
         """See :meth:`Gaussian.from_stored`."""
-        return LowRank(stored.parts[0], stored.trees["basis"], stored.arrays["eigenvalues"])
+        return LowRank(stored.parts[0], stored.trees["basis"], **stored.arrays)
 
     def check_values(self) -> None:
         """See :meth:`Gaussian.check_values`."""
         check_columns(self.columns)
+        if self.remaining is not None:
+            _tree.check_positive("remaining", self.remaining)
+            off = float(jnp.max(jnp.abs(self.remaining - 1 - self.eigenvalues) / (1 + jnp.abs(self.eigenvalues))))
+            if off > float(jnp.finfo(self.eigenvalues.dtype).eps) ** 0.5:
+                raise ValueError(f"remaining is not 1 + eigenvalues: off by {off:.3g}")
 
     def __repr__(self) -> str:
         return f"LowRank({self.base!r}, rank={self.rank})"
+
+
+def _inverse(ratios: jax.Array) -> jax.Array:
+    return 1 / ratios - 1
+
+
+def _itself(ratios: jax.Array) -> jax.Array:
+    return ratios - 1
+
+
+def _root(ratios: jax.Array) -> jax.Array:
+    return jnp.sqrt(ratios) - 1
+
+
+def _inverse_root(ratios: jax.Array) -> jax.Array:
+    return jax.lax.rsqrt(ratios) - 1
 
 
 def _middle(gram: jax.Array, eigenvalues: jax.Array) -> jax.Array:
@@ -223,8 +252,9 @@ def _inner(gram: jax.Array, eigenvalues: jax.Array) -> jax.Array:
 def low_rank(mean: Params, diagonal: Any, factor: Params) -> LowRank:
     """A Gaussian with covariance ``diag(diagonal) + factor^T factor``, converted to canonical form once, in O(D k^2).
 
-    Gradients with respect to ``diagonal`` and ``factor`` need distinct eigenvalues: random factors have them,
-    orthogonal rows of equal length do not. Gradients with respect to a scale that multiplies both are always exact.
+    Gradients of its densities, draws, variances and products in ``diagonal`` and ``factor`` are exact. Those of
+    ``precision_diagonal`` and of divergences need distinct eigenvalues, which random factors have and orthogonal rows
+    of equal length have not.
 
     Args:
         mean: pytree of floating-point arrays.

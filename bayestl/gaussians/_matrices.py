@@ -31,10 +31,17 @@ class Columns(NamedTuple):
     Attributes:
         basis: Q, leaves (k, *shape); its columns are orthonormal, or zero.
         eigenvalues: lam > -1, (k,).
+        remaining: 1 + lam, (k,), where it is known to more digits than lam has of it; None for no more.
     """
 
     basis: Params
     eigenvalues: jax.Array
+    remaining: jax.Array | None = None
+
+    @property
+    def ratios(self) -> jax.Array:
+        """``1 + lam``: the variances along the columns, those of the rest being 1."""
+        return 1 + self.eigenvalues if self.remaining is None else self.remaining
 
 
 @jax.tree_util.register_dataclass

@@ -73,15 +73,17 @@ class Root:
 
     def variance(self, columns: Columns) -> Params:
         """The marginal variances."""
-        return _tree.add(self.base.variance, squared_mv(self.columns(columns), columns.eigenvalues))
+        rows = self.columns(columns)
+        if columns.remaining is None:
+            return _tree.add(self.base.variance, squared_mv(rows, columns.eigenvalues))
+        outside = _tree.sub(self.base.variance, squared_mv(rows, jnp.ones_like(columns.ratios)))
+        return jax.tree.map(_positive_sum, outside, squared_mv(rows, columns.ratios))
 
     def precision_diagonal(self, columns: Columns) -> Params:
         """The diagonal of the precision."""
         rows = self.precision_columns(columns)
-        inside = squared_mv(rows, 1 / (1 + columns.eigenvalues))
-        length = squared_mv(rows, jnp.ones_like(columns.eigenvalues))
-        # The part outside the columns is a squared length, which rounding may make negative.
-        return jax.tree.map(lambda p, i, s: jnp.maximum(p - s, 0) + i, self.base.precision_diagonal(), inside, length)
+        outside = _tree.sub(self.base.precision_diagonal(), squared_mv(rows, jnp.ones_like(columns.ratios)))
+        return jax.tree.map(_positive_sum, outside, squared_mv(rows, 1 / columns.ratios))
 
     def inflated(self, columns: Columns, eps: Scalar) -> tuple[Gaussian, Params]:
         """The base with ``eps I`` added, and the columns in the coordinates of its root."""
@@ -132,14 +134,18 @@ class IndependentRoot(Root):
 
     def variance(self, columns: Columns) -> Params:
         """See :meth:`Root.variance`."""
-        return jax.tree.map(lambda a, s: a * (1 + s), self.variances, squared_mv(columns.basis, columns.eigenvalues))
+        if columns.remaining is None:
+            inside = squared_mv(columns.basis, columns.eigenvalues)
+            return jax.tree.map(lambda a, s: a * (1 + s), self.variances, inside)
+        length = squared_mv(columns.basis, jnp.ones_like(columns.ratios))
+        inside = squared_mv(columns.basis, columns.ratios)
+        return jax.tree.map(lambda a, i, s: a * _positive_sum(1 - s, i), self.variances, inside, length)
 
     def precision_diagonal(self, columns: Columns) -> Params:
         """See :meth:`Root.precision_diagonal`."""
-        inside = squared_mv(columns.basis, 1 / (1 + columns.eigenvalues))
-        length = squared_mv(columns.basis, jnp.ones_like(columns.eigenvalues))
-        # 1 - sum q^2 is a squared length, which rounding may make negative.
-        return jax.tree.map(lambda a, i, s: (jnp.maximum(1 - s, 0) + i) / a, self.variances, inside, length)
+        inside = squared_mv(columns.basis, 1 / columns.ratios)
+        length = squared_mv(columns.basis, jnp.ones_like(columns.ratios))
+        return jax.tree.map(lambda a, i, s: _positive_sum(1 - s, i) / a, self.variances, inside, length)
 
     def inflated(self, columns: Columns, eps: Scalar) -> tuple[Gaussian, Params]:
         """See :meth:`Root.inflated`."""
@@ -162,6 +168,11 @@ class IndependentRoot(Root):
         along = jax.tree.map(lambda q, x: q * jnp.sqrt(x / (1 + x)), columns.basis, gained)
         rest = jax.tree.map(lambda q, x: q * jax.lax.rsqrt(1 + x), columns.basis, gained)
         return Measured(self.base.add_diagonal_precision(diagonal), rest, _tree.columns_gram(along, along))
+
+
+def _positive_sum(outside: jax.Array, inside: jax.Array) -> jax.Array:
+    """What is outside of the columns, a squared length that rounding may leave below zero, and what is inside."""
+    return jnp.maximum(outside, 0) + inside
 
 
 def root_of(base: Gaussian) -> Root:

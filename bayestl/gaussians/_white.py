@@ -2,41 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import Precision
 
 from bayestl import _tree
 from bayestl._types import Params
+from bayestl.gaussians._canonical import apart
 from bayestl.gaussians._matrices import Columns
 
 
 def quadratic(columns: Columns, rho: Params) -> jax.Array:
     """``rho^T (I + Q diag(lam) Q^T)^-1 rho``."""
-    return _quadratic(rho, columns.basis, columns.eigenvalues)
+    return _quadratic(columns.remaining is not None, rho, columns.basis, columns.ratios)
 
 
-def along(columns: Columns, v: Params, weights: jax.Array) -> Params:
-    """``(I + Q diag(weights) Q^T) v``."""
-    return _tree.add(v, _tree.columns_mv(columns.basis, weights * _tree.columns_dot(columns.basis, v)))
+def along(columns: Columns, v: Params, weights: Callable[[jax.Array], jax.Array]) -> Params:
+    """``(I + Q diag(w) Q^T) v``, the weights w a function of ``1 + lam`` that a module defines, so that it is traced
+    once."""
+    inside = _tree.columns_dot(columns.basis, v)
+    if columns.remaining is not None:
+        return _tree.add(v, _tree.columns_mv(columns.basis, weights(columns.remaining) * inside))
+    between = _between(weights, columns.basis, columns.ratios)
+    return _tree.add(v, _tree.columns_mv(columns.basis, jnp.matmul(between, inside, precision=Precision.HIGHEST)))
 
 
-@jax.custom_jvp
-def _quadratic(rho: Params, basis: Params, eigenvalues: jax.Array) -> jax.Array:
-    """``rho^T (I + Q diag(lam) Q^T)^-1 rho`` as ``|u|^2 + sum lam (Q^T rho / (1 + lam))^2``, u that inverse times rho.
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _between(weights: Callable[[jax.Array], jax.Array], basis: Params, ratios: jax.Array) -> jax.Array:
+    """``diag(w)``, whose tangent has entries beside the diagonal where eigenvalues are equal."""
+    return jnp.diag(weights(ratios))
 
-    For lam >= 0 it is a sum of positive terms: nothing cancels, while Woodbury's ``|rho|^2 - ...`` is off by factors in
-    float32. Value and gradient together take two passes over the k columns of Q, which dominate the memory traffic.
+
+def _between_jvp(weights, primals, tangents):
+    (basis, ratios), (d_basis, d_ratios) = primals, tangents
+    d_ratios = _instantiate(d_ratios, ratios)
+    values, slopes = jax.jvp(weights, (ratios,), (jnp.ones_like(ratios),))
+    out = jnp.diag(jnp.zeros_like(values) if d_ratios is None else slopes * d_ratios)
+    if (d_basis := _instantiate(d_basis, basis)) is not None:
+        # The product rule makes 2 w S of the symmetric part S of Q^T dQ; it stands for 2 lam w' S.
+        out += _coupling(basis, d_basis, ratios) * 2 * ((ratios - 1) * slopes - values)
+    return jnp.diag(values), out
+
+
+_between.defjvp(_between_jvp, symbolic_zeros=True)
+
+
+def _coupling(basis: Params, d_basis: Params, ratios: jax.Array) -> jax.Array:
+    """S of :func:`bayestl.gaussians._canonical.canonical`: symmetric, between equal eigenvalues, else zero."""
+    gram = _tree.columns_gram(basis, d_basis)
+    together = ~apart(ratios - 1) & ~jnp.eye(len(ratios), dtype=bool)
+    return jnp.where(together, 0.5 * (gram + gram.T), 0.0)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _quadratic(sharp: bool, rho: Params, basis: Params, ratios: jax.Array) -> jax.Array:
+    """``rho^T (I + Q diag(lam) Q^T)^-1 rho`` from the solution u: ``|u|^2 + sum lam (Q^T rho / (1 + lam))^2``.
+
+    For lam >= 0 a sum of positive terms: nothing cancels, where Woodbury's ``|rho|^2 - ...`` is off by factors in
+    float32. Two passes over the k columns of Q, which are what the memory has to move, give the gradient too. With
+    ``sharp``, where lam comes near -1, in place of u what it has beside the columns of lam < 0.
     """
-    return _quadratic_and_solution(rho, basis, eigenvalues)[0]
-
-
-def _quadratic_and_solution(rho, basis, eigenvalues):
     inside = _tree.columns_dot(basis, rho)
-    u = _tree.sub(rho, _tree.columns_mv(basis, eigenvalues / (1 + eigenvalues) * inside))
-    value = _tree.squared_norm(u) + jnp.sum(eigenvalues * (inside / (1 + eigenvalues)) ** 2)
-    return value, inside, u
+    left = _tree.sub(rho, _tree.columns_mv(basis, _removed(sharp, ratios) * inside))
+    return _value(sharp, left, inside, ratios)
+
+
+def _removed(sharp: bool, ratios: jax.Array) -> jax.Array:
+    """Which share of rho along Q is taken out of it."""
+    share = 1 - 1 / ratios
+    return jnp.where(ratios < 1, 1, share) if sharp else share
+
+
+def _value(sharp: bool, left: Params, inside: jax.Array, ratios: jax.Array) -> jax.Array:
+    each = (ratios - 1) * (inside / ratios) ** 2
+    if sharp:
+        each = jnp.where(ratios < 1, inside**2 / ratios, each)
+    return _tree.squared_norm(left) + jnp.sum(each)
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -44,18 +89,25 @@ def _is_zero(tangent: Any) -> bool:
     return all(isinstance(x, jax.custom_derivatives.SymbolicZero) for x in leaves)
 
 
-def _quadratic_jvp(primals, tangents):
-    # Written by hand: reverse mode would pass over the k columns twice more to find that the gradient is 2 u.
-    rho, basis, eigenvalues = primals
-    value, inside, u = _quadratic_and_solution(rho, basis, eigenvalues)
-    d_rho, d_basis, d_eigenvalues = (_instantiate(t, p) for t, p in zip(tangents, primals, strict=True))
+def _quadratic_jvp(sharp, primals, tangents):
+    # By hand: reverse mode would pass over the k columns twice more to learn that the gradient is 2 u, u the solution.
+    rho, basis, ratios = primals
+    d_rho, d_basis, d_ratios = (_instantiate(t, p) for t, p in zip(tangents, primals, strict=True))
+    inside = _tree.columns_dot(basis, rho)
+    weights = 1 - 1 / ratios
+    u = left = _tree.sub(rho, _tree.columns_mv(basis, weights * inside))
+    if sharp:
+        left = _tree.sub(rho, _tree.columns_mv(basis, _removed(sharp, ratios) * inside))
+    value = _value(sharp, left, inside, ratios)
     out = jnp.zeros_like(value)
     if d_rho is not None:
         out += 2 * _tree.vdot(u, d_rho)
     if d_basis is not None:
-        out -= 2 * jnp.sum(eigenvalues / (1 + eigenvalues) * inside * _tree.columns_dot(d_basis, rho))
-    if d_eigenvalues is not None:
-        out -= jnp.sum((inside / (1 + eigenvalues)) ** 2 * d_eigenvalues)
+        out -= 2 * jnp.sum(weights * inside * _tree.columns_dot(d_basis, rho))
+        coupling = _coupling(basis, d_basis, ratios) * weights * weights
+        out += 2 * jnp.sum(inside * jnp.matmul(coupling, inside, precision=Precision.HIGHEST))
+    if d_ratios is not None:
+        out -= jnp.sum((inside / ratios) ** 2 * d_ratios)
     return value, out
 
 

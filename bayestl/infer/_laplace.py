@@ -113,7 +113,7 @@ def laplace(
     posterior = passes.run(_posterior, static, arrays, key, params, passes, check=check)
     if _tree.is_concrete(posterior) and not bool(all_finite(posterior)):
         structure = passes.run(_curvature, static, arrays, key, params, passes)
-        raise ValueError(_failure(joint, structure, params, posterior))
+        raise ValueError(_failure(joint, structure, params, posterior, passes))
     return posterior
 
 
@@ -206,7 +206,7 @@ def _outputs_twice(joint: LogJoint, params: Params, first: Any, second: Any) -> 
     return joint.outputs(params, first)[0], joint.outputs(params, second)[0]
 
 
-def _failure(joint: LogJoint, structure: Curvature, params: Params, posterior: Gaussian) -> str:
+def _failure(joint: LogJoint, structure: Curvature, params: Params, posterior: Gaussian, passes: Batches) -> str:
     """What is wrong, where, and what to do."""
     ones = jax.tree.map(jnp.ones_like, params)
     bad = [path for path, x in _tree.by_paths(structure.mv(ones)).items() if not bool(jnp.all(jnp.isfinite(x)))]
@@ -219,6 +219,12 @@ def _failure(joint: LogJoint, structure: Curvature, params: Params, posterior: G
     do = "give a Gaussian prior (gaussians.isotropic), or a selection of the parameters that the data determine"
     if not float(joint.kappa) > 0:
         do = "with kappa = 0 there is the prior alone, so give one"
+    if isinstance(structure, DenseCurvature) and joint.prior is not None and float(joint.kappa) > 0:
+        ratio = float(power(joint, passes) * structure.spectrum(joint.prior)[-1])
+        return (
+            f"the data outweigh the prior by {ratio:.1e} in one direction and say next to nothing in another, where "
+            "rounding hides the prior; give a narrower prior, inputs of like size, or curvature.dual()"
+        )
     if isinstance(structure, DenseCurvature):
         values, vectors = np.linalg.eigh(np.asarray(structure.matrix, np.float64))
         shares = jax.tree.map(lambda x: float(np.sum(np.asarray(x) ** 2)), structure.unflat(jnp.asarray(vectors[:, 0])))

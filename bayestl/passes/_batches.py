@@ -99,17 +99,20 @@ class Batches:
         inputs, targets = jax.tree.map(lambda x: jnp.asarray(x)[rows], (self.inputs, self.targets))
         return Batch(inputs, targets, weights)
 
-    def sum(self, key: Key, fn: Callable[..., Any], stored: Any = None) -> Any:
+    def sum(
+        self, key: Key, fn: Callable[..., Any], stored: Any = None, add: Callable[[Any, Any], Any] | None = None
+    ) -> Any:
         """The sum over batches of ``fn(key of the batch, batch)``, a pytree of arrays, with one batch held at a time.
 
-        With ``stored``, a result of :meth:`map`, it sums ``fn(key, batch, entry of stored for this batch)``.
+        With ``stored``, a result of :meth:`map`, it sums ``fn(key, batch, entry of stored for this batch)``. With
+        ``add``, a function of the sum so far and one more term, it adds by that; zeros must then stand for no terms.
         """
         extra = () if stored is None else (stored,)
 
         def one(number: jax.Array, extra: tuple) -> Any:
             return fn(jax.random.fold_in(key, number), self.get(number), *extra)
 
-        return _loop.total(one, self.num_batches, extra)
+        return _loop.total(one, self.num_batches, extra, add)
 
     def map(self, key: Key, fn: Callable[[Key, Batch], Any]) -> Any:
         """``fn(key of the batch, batch)`` for every batch, stacked along a leading axis (number of batches, ...)."""

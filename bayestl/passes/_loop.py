@@ -11,22 +11,26 @@ import jax.numpy as jnp
 from bayestl._convolutions import for_loop, loop_map
 
 
-def total(fn: Callable[[jax.Array, Any], Any], num: int, stored: Any) -> Any:
+def total(
+    fn: Callable[[jax.Array, Any], Any], num: int, stored: Any, add: Callable[[Any, Any], Any] | None = None
+) -> Any:
     """``sum_i fn(i, stored[i])`` for i = 0, ..., num - 1, trees of arrays; one term is held at a time.
 
     Args:
         fn: the number of a batch, and what is stored for it, to a term.
         num: how many batches, static.
         stored: pytree of arrays (num, ...), or one without arrays.
+        add: the sum so far and a term to their sum; None for that of their arrays.
     """
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stored)
     term, shapes = for_loop(fn, jax.ShapeDtypeStruct((), jnp.int32), first)
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    def add(so_far: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, so_far, term(*numbered)), None
+    def step(so_far: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
+        term = fn(*numbered)
+        return jax.tree.map(jnp.add, so_far, term) if add is None else add(so_far, term), None
 
-    return jax.lax.scan(add, start, (jnp.arange(num, dtype=jnp.int32), stored))[0]
+    return jax.lax.scan(step, start, (jnp.arange(num), stored))[0]
 
 
 def stacked(fn: Callable[[Any], Any], num: int) -> Any:

@@ -140,11 +140,11 @@ def test_the_flat_prior():
 
 
 def test_a_prior_without_a_closed_form_is_named():
-    params = {"w": jnp.ones((2, 2))}
+    params = {"w": jnp.ones((65, 65))}
     net = btl.nets.from_function(lambda params, x: x @ params["w"], params)
-    prior = btl.gaussians.kronecker(params, {"w": jnp.eye(2)}, {"w": jnp.eye(2)})
+    prior = btl.gaussians.kronecker(params, {"w": jnp.eye(65)}, {"w": jnp.eye(65)})
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=2)
-    data = btl.data.arrays(jnp.ones((2, 2)), jnp.zeros(2, int))
+    data = btl.data.arrays(jnp.ones((2, 65)), jnp.zeros(2, int))
     with pytest.raises(TypeError, match="diagonal precision on top of a Kronecker Gaussian has no closed form"):
         btl.infer.laplace(KEY, joint, params, data, curvature=curvature.diagonal())
     found: Any = curvature.diagonal()(KEY, joint, params, data, curvature.ggn, 2)

@@ -54,8 +54,37 @@ def test_a_low_rank_prior_keeps_its_digits_in_float32():
     np.testing.assert_allclose(found, truth, rtol=1e-4)
 
 
-def test_other_structures_are_refused():
-    g = gaussians.kronecker({"w": jnp.zeros((2, 2))}, {"w": jnp.eye(2)}, {"w": jnp.eye(2)})
+def test_a_large_kronecker_layer_is_refused():
+    g = gaussians.kronecker({"w": jnp.zeros((65, 65))}, {"w": jnp.eye(65)}, {"w": jnp.eye(65)})
     for asked in (g.add_diagonal_precision, g.diagonal_log_det_ratio):
         with pytest.raises(TypeError, match="diagonal precision on top of a Kronecker Gaussian has no closed form"):
-            asked({"w": jnp.ones((2, 2))})
+            asked({"w": jnp.ones((65, 65))})
+
+
+@pytest.mark.x64
+def test_under_kronecker_and_low_rank_on_kronecker():
+    rng = np.random.default_rng(3)
+    tree = {"b": jnp.zeros(2), "w": jnp.zeros((3, 2))}
+    r, c, s, t = (x @ x.T + 0.1 * np.eye(len(x)) for x in (rng.normal(size=(n, n)) for n in (3, 2, 1, 2)))
+    kronecker = gaussians.kronecker(tree, {"b": s, "w": r}, {"b": t, "w": c})
+    columns = {"b": jnp.asarray(rng.normal(size=(2, 2))), "w": jnp.asarray(rng.normal(size=(2, 3, 2)))}
+    h = {"b": jnp.asarray(rng.uniform(0, 3, 2)), "w": jnp.asarray(rng.uniform(0, 3, (3, 2)))}
+    flat_h = np.concatenate([h["b"], h["w"].ravel()])
+    before = np.zeros((8, 8))
+    before[:2, :2], before[2:, 2:] = s * t, np.kron(r, c)
+    rows = np.concatenate([columns["b"], columns["w"].reshape(2, -1)], axis=1)
+    measured = np.linalg.inv(np.linalg.inv(before) + rows.T @ rows)
+
+    @jax.jit
+    def program(kronecker, columns, h):
+        priors = kronecker, kronecker.add_precision(columns)
+        units = {"b": jnp.eye(8)[:, :2], "w": jnp.eye(8)[:, 2:].reshape(8, 3, 2)}
+        return [
+            (jax.vmap(g.add_diagonal_precision(h).covariance_mv)(units), g.diagonal_log_det_ratio(h)) for g in priors
+        ]
+
+    for (found, ratio), covariance in zip(program(kronecker, columns, h), (before, measured), strict=True):
+        truth = np.linalg.inv(np.linalg.inv(covariance) + np.diag(flat_h))
+        found = np.concatenate([found["b"], found["w"].reshape(8, -1)], axis=1)
+        np.testing.assert_allclose(found, truth, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(ratio, np.linalg.slogdet(np.eye(8) + covariance @ np.diag(flat_h))[1], rtol=1e-9)

@@ -184,3 +184,54 @@ def test_cost_of_queries_is_linear():
         return cost["flops"]
 
     assert flops(100_000) < 15 * flops(10_000)
+
+
+# ---------------------------------------------------------------- equal eigenvalues
+
+
+@pytest.mark.x64
+def test_gradients_in_the_factor_are_exact_at_equal_eigenvalues():
+    rng = np.random.default_rng(7)
+    factor = 1.3 * jnp.asarray(np.linalg.qr(rng.normal(size=(5, 3)))[0].T)
+    x, y = jnp.asarray(rng.normal(size=(2, 5)))
+
+    def of_low_rank(factor):
+        g = gaussians.low_rank(jnp.zeros(5), 0.5, factor)
+        return jnp.stack([g.log_prob(x), y @ g.covariance_mv(x), y @ g.precision_mv(x), y @ g.variance])
+
+    def of_dense(factor):
+        covariance = 0.5 * jnp.eye(5) + factor.T @ factor
+        solved = jnp.linalg.solve(covariance, x)
+        log_prob = -0.5 * (5 * jnp.log(2 * jnp.pi) + jnp.linalg.slogdet(covariance)[1] + x @ solved)
+        return jnp.stack([log_prob, y @ covariance @ x, y @ solved, y @ jnp.diagonal(covariance)])
+
+    found, truth = (jax.jit(jax.jacrev(f))(factor) for f in (of_low_rank, of_dense))
+    np.testing.assert_allclose(found, truth, rtol=1e-10, atol=1e-12)
+    # Root and inverse root of the symmetric matrix, by what they are: R R = Sigma and R^-1 R = I.
+    g = jax.jit(lambda f: gaussians.low_rank(jnp.zeros(5), 0.5, f))
+
+    def twice(factor):
+        return y @ g(factor).unwhiten(g(factor).unwhiten(x)), y @ g(factor).whiten(g(factor).whiten(x))
+
+    found = jax.jit(jax.jacrev(twice))(factor)
+    np.testing.assert_allclose(jnp.stack(found), truth[1:3], rtol=1e-10, atol=1e-12)
+
+
+# ---------------------------------------------------------------- sharp data
+
+
+def test_what_is_measured_sharply_stays_so_in_a_file(tmp_path):
+    """Two of four directions measured 1e9 times as sharply as the prior has them, in float32."""
+    rng = np.random.default_rng(8)
+    columns = (10**4.5 * rng.normal(size=(2, 4))).astype(np.float32)
+    posterior = gaussians.isotropic(jnp.zeros(4), 1.0).add_precision(jnp.asarray(columns))
+    gaussians.save(tmp_path / "g.safetensors", posterior)
+    precision = np.eye(4) + columns.T.astype(np.float64) @ columns
+    r = np.linalg.solve(precision, rng.normal(size=4)).astype(np.float32)
+    for g in (posterior, gaussians.load(tmp_path / "g.safetensors")):
+        np.testing.assert_allclose(g.log_det_covariance(), -np.linalg.slogdet(precision)[1], rtol=1e-5)
+        v = columns[0] / np.linalg.norm(columns[0])
+        np.testing.assert_allclose(g.precision_quadratic(jnp.asarray(v)), v @ precision @ v, rtol=1e-4)
+        # Of what the data leave, the prior's share is all, and rounding of r along the columns adds nothing to it.
+        outside = r - columns.T @ np.linalg.lstsq(columns.T, r, rcond=None)[0]
+        np.testing.assert_allclose(g.covariance_mv(jnp.asarray(outside)), outside, rtol=1e-3, atol=1e-6)

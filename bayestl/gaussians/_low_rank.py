@@ -196,6 +196,9 @@ class LowRank(Gaussian, kind="low_rank"):
         rank = settings["rank"]
         if type(rank) is not int or rank <= 0:
             raise ValueError(f"rank {rank!r} is not a positive integer")
+        numbers = sum(math.prod(p.shape) for p in parameters)
+        if rank > max(numbers, _MOST_RANK):  # the Gram matrix of such columns takes more memory than the columns
+            raise ValueError(f"rank {rank:,} over {numbers:,} numbers; a Gaussian has no more directions than numbers")
         if settings.get("remaining", True) is not True:
             raise ValueError(f"remaining is {settings['remaining']!r}: true, or left out")
         arrays = ["eigenvalues", *(["remaining"] if "remaining" in settings else [])]

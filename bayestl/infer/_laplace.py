@@ -219,7 +219,7 @@ def _failure(joint: LogJoint, structure: Curvature, params: Params, posterior: G
     do = "give a Gaussian prior (gaussians.isotropic), or a selection of the parameters that the data determine"
     if not float(joint.kappa) > 0:
         do = "with kappa = 0 there is the prior alone, so give one"
-    if isinstance(structure, DenseCurvature) and joint.prior is not None and float(joint.kappa) > 0:
+    if isinstance(structure, DenseCurvature) and isinstance(joint.prior, Gaussian) and float(joint.kappa) > 0:
         ratio = float(power(joint, passes) * structure.spectrum(joint.prior)[-1])
         return (
             f"the data outweigh the prior by {ratio:.1e} in one direction and say next to nothing in another, where "

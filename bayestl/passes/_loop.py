@@ -27,10 +27,10 @@ def total(
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def step(so_far: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
-        term = fn(*numbered)
-        return jax.tree.map(jnp.add, so_far, term) if add is None else add(so_far, term), None
+        one = term(*numbered)
+        return jax.tree.map(jnp.add, so_far, one) if add is None else add(so_far, one), None
 
-    return jax.lax.scan(step, start, (jnp.arange(num), stored))[0]
+    return jax.lax.scan(step, start, (jnp.arange(num, dtype=jnp.int32), stored))[0]
 
 
 def stacked(fn: Callable[[Any], Any], num: int) -> Any:

@@ -78,7 +78,7 @@ def diagonal() -> Builder:
     network will do; :func:`find_layers` shows how each parameter is handled, and so does ``inventory`` of the result.
 
     Under a diagonal, low-rank or dense prior, or a combination of these by path, the Laplace posterior has the
-    prior's structure.
+    structure of the prior; a Kronecker layer of up to 4096 parameters becomes dense.
 
     Reference:
         Dangel, Kunstner and Hennig 2020, "BackPACK: Packing more into backprop", arXiv 1912.10985, for the diagonal

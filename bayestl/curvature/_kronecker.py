@@ -93,9 +93,10 @@ class KroneckerCurvature:
     def precision_update(
         self, prior: gaussians.Gaussian | None, params: Params, power: Scalar, temperature: Scalar
     ) -> gaussians.Gaussian:
-        """The Gaussian at ``params`` with precision ``(power H + Sigma0^-1) / temperature``, exact: a
+        """The Gaussian at ``params`` with precision ``(power H + Sigma0^-1) / temperature``: a
         :class:`~bayestl.gaussians.Kronecker` for every layer, under a prior with a low-rank part below a
-        :class:`~bayestl.gaussians.LowRank`; see :meth:`~bayestl.gaussians.Gaussian.add_kronecker_precision`.
+        :class:`~bayestl.gaussians.LowRank`; see :meth:`~bayestl.gaussians.Gaussian.add_kronecker_precision`, which says
+        where it is exact.
 
         Under the flat prior a factor that is singular up to rounding gives NaN.
 
@@ -146,8 +147,9 @@ def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
 
     The Laplace posterior is exact under priors with one variance per parameter, or one per row of a layer's matrix: a
     :class:`~bayestl.gaussians.Kronecker` for every layer. The prior may also have a low-rank part, across any layers;
-    the posterior then has one too, and is a :class:`~bayestl.gaussians.LowRank` on top of these. Memory: I^2 + O^2
-    per layer; V + O^2 for look-ups, and V O for the eigenvalues of their posterior.
+    the posterior then has one too, and is a :class:`~bayestl.gaussians.LowRank` on top of these. Under a posterior by
+    this curvature the next one is in the Kronecker basis nearest to the eigenvectors of both, exact in their diagonal
+    there. Memory: I^2 + O^2 per layer; V + O^2 for look-ups, and V O for the eigenvalues of their posterior.
 
     Args:
         sharing: how to treat the positions that share weights: :func:`expand`, :func:`reduce`, or a function of yours.

@@ -20,7 +20,7 @@ from bayestl.infer._scale_evidence import ScaleEvidence, scale_evidence
 from bayestl.infer._sghmc import SGHMCState, sghmc
 from bayestl.infer._sgld import SGLDState, sgld
 from bayestl.infer._swag import SWAGState, swag
-from bayestl.infer._variational import monte_carlo_kl
+from bayestl.infer._variational import monte_carlo_kl, sticking_the_landing
 
 __all__ = [
     "Conditioned",
@@ -61,5 +61,6 @@ __all__ = [
     "scale_evidence",
     "sghmc",
     "sgld",
+    "sticking_the_landing",
     "swag",
 ]

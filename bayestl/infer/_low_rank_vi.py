@@ -62,7 +62,8 @@ def low_rank_vi(
         initial_scale: standard deviation of every parameter at the start, > 0: half of the variance in the diagonal
             part, half, on average, in a random factor.
         divergence: KL(q || prior) as a function; by default the closed form for Gaussian priors, the negative entropy
-            of q for the flat prior, and :func:`monte_carlo_kl` for all others.
+            of q for the flat prior, and :func:`monte_carlo_kl` for all others. Near the posterior
+            :func:`sticking_the_landing` has less noise.
         allow_weight_decay: do not warn when the optimizer decays parameters.
 
     Returns:

@@ -55,7 +55,8 @@ def mean_field_vi(
         initial_scale: standard deviation of every parameter at the start, > 0. One that drowns the weights (0.1 for a
             deep network, say) makes a slow start.
         divergence: KL(q || prior) as a function; by default the closed form for Gaussian priors, the negative entropy
-            of q for the flat prior, and :func:`monte_carlo_kl` for all others.
+            of q for the flat prior, and :func:`monte_carlo_kl` for all others. Near the posterior
+            :func:`sticking_the_landing` has less noise.
         allow_weight_decay: do not warn when the optimizer decays parameters.
 
     Returns:

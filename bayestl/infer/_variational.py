@@ -39,6 +39,47 @@ def _monte_carlo(num_samples: int, q: Any, prior: Prior, key: Key) -> jax.Array:
     return jnp.mean(jax.vmap(lambda params: q.log_prob(params) - prior.log_prob(params))(draws))
 
 
+def sticking_the_landing(q: Any, prior: Prior | None, key: Key) -> jax.Array:
+    """``log q(theta) - log p(theta)`` at the very draws that the likelihood sees, with q's own parameters held fixed in
+    ``log q``: as ``divergence=`` of a variational method.
+
+    The value is an unbiased estimate of KL(q || prior), and so is its gradient. Noise of the likelihood's gradient and
+    of the divergence's cancel as q comes near the posterior: where q is the posterior, the gradient is 0 for every
+    draw, and so the last steps need no smaller learning rate. Far from the posterior the closed forms, which are the
+    default, have less noise. With several draws per step both are averaged over the same draws.
+
+    Called by itself, as any other divergence, it takes one draw.
+
+    Args:
+        q: the approximation.
+        prior: of any kind; None for the flat one.
+        key: of the draw.
+
+    Reference:
+        Roeder, Wu and Duvenaud 2017, "Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational
+        Inference", arXiv 1703.09194.
+
+    Example:
+        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
+        >>> prior = btl.gaussians.isotropic(net.params, scale=1.0)
+        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=4)
+        >>> data = btl.data.arrays(jnp.ones((4, 1)), jnp.full(4, 2.0))
+        >>> landing = btl.infer.sticking_the_landing
+        >>> inference = btl.infer.mean_field_vi(joint, optax.adam(0.05), divergence=landing)
+        >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=2000, progress=False)
+        >>> print(fitted.posterior.mean["w"].round(2), fitted.posterior.variance["w"].round(2))
+        [1.6] [0.2]
+    """
+    params = jax.tree.map(lambda x: x[0], q.sample(key, 1))
+    return _log_ratio(q, prior, params)
+
+
+def _log_ratio(q: Any, prior: Prior | None, params: Params) -> jax.Array:
+    """``log q(theta) - log p(theta)``, differentiable in theta alone and in the prior."""
+    log_prior = 0.0 if prior is None else prior.log_prob(params)
+    return jax.lax.stop_gradient(q).log_prob(params) - log_prior
+
+
 def _closed_form(q: Any, prior: Gaussian, key: Key) -> jax.Array:
     return kl_divergence(q, prior)
 
@@ -124,12 +165,16 @@ def negative_elbo(
     key_noise, key_net, key_kl = jax.random.split(key, 3)
     likelihood_only = joint.replace(prior=None)
 
-    def nll(key_noise: Key, key_net: Key) -> tuple[jax.Array, Any]:
-        _, terms = likelihood_only.loss(draw(key_noise), batch, key=key_net, state=net_state)
-        return terms.nll, terms.state
+    at_draws = divergence is sticking_the_landing
 
-    nlls, net_state = averaged(nll, key_noise, key_net, num_samples)
-    kl = divergence(q, tempered(joint), key_kl)
+    def of_draw(key_noise: Key, key_net: Key) -> tuple[tuple[jax.Array, jax.Array], Any]:
+        params = draw(key_noise)
+        _, terms = likelihood_only.loss(params, batch, key=key_net, state=net_state)
+        ratio = _log_ratio(q, tempered(joint), params) if at_draws else jnp.zeros(())
+        return (terms.nll, ratio), terms.state
+
+    (nlls, kl), net_state = averaged(of_draw, key_noise, key_net, num_samples)
+    kl = kl if at_draws else divergence(q, tempered(joint), key_kl)
     elbo = -joint.kappa * joint.num_data * nlls / joint.temperature - kl
     return -elbo / joint.effective_num_data, Bound(nlls, kl, elbo, net_state)
 

@@ -211,3 +211,27 @@ def test_bad_input():
         btl.infer.mean_field_vi(joint, optax.sgd(0.1)).init(jax.random.key(0), {"w": jnp.zeros(3)})
     with pytest.warns(UserWarning, match="second prior"):
         btl.infer.mean_field_vi(joint, optax.adamw(0.1)).init(jax.random.key(0), net.params)
+
+
+@pytest.mark.x64
+def test_sticking_the_landing_has_no_noise_at_the_posterior():
+    """Columns of X are orthonormal, so that the posterior has independent parameters of one variance: whatever the
+    draw, the gradient at it is 0, where that of the closed form has the noise of the likelihood's."""
+    rng = np.random.default_rng(0)
+    x, y = np.linalg.qr(rng.normal(size=(5, 3)))[0], rng.normal(size=5)
+    net = btl.nets.from_function(lambda p, x: x @ p["w"], {"w": jnp.zeros(3)})
+    prior = btl.gaussians.isotropic({"w": jnp.ones(3)}, 2.0)
+    joint = btl.LogJoint(net, btl.likelihoods.normal(0.5), prior, num_data=5)
+    precision = 1 / 0.5**2 + 1 / 2.0**2
+    mean = {"w": jnp.asarray((x.T @ y / 0.5**2 + 1 / 2.0**2) / precision)}
+    batch = btl.Batch(jnp.asarray(x), jnp.asarray(y))
+    moved = []
+    for divergence in (btl.infer.sticking_the_landing, None):
+        inference = btl.infer.mean_field_vi(
+            joint, optax.sgd(1.0), num_samples=2, initial_scale=precision**-0.5, divergence=divergence
+        )
+        state = inference.init(jax.random.key(0), mean)
+        after, _ = jax.jit(inference.step)(jax.random.key(1), state, batch)
+        moved.append(np.abs(np.concatenate([after.mean["w"] - mean["w"], after.log_scale["w"] - state.log_scale["w"]])))
+    assert moved[0].max() < 1e-12
+    assert moved[1].min() > 1e-3

@@ -41,18 +41,27 @@ def orthonormal(columns: Params) -> tuple[Params, jax.Array]:
     # columns less collinear by up to 1 / sqrt(k eps), a second one makes them orthonormal up to what rounding has moved
     # in the products, and a third removes that.
     basis, first = _less_collinear(columns)
-    basis, second = _orthonormalise(basis)
-    basis, third = _orthonormalise(basis)
-    return basis, _matmul(third, _matmul(second, first))
+    basis, second = _combined(basis, *_orthonormalising(basis))
+    weights, third = _orthonormalising(basis)
+    root = _matmul(third, _matmul(second, first))
+    # Singular for the columns at length 1 is what is left of rounding alone.
+    left, values, _ = jnp.linalg.svd(root / _lengths(_tree.columns_gram(columns, columns)))
+    keep = values > 8 * values.size**0.5 * jnp.finfo(values.dtype).eps * values[0]
+    turn = jnp.where(keep, left, 0.0)[:, ::-1]
+    return _combine(basis, _matmul(weights, turn)), _matmul(turn.T, root)
 
 
 def _scaled_gram(columns: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The eigenvalues and -vectors of the Gram matrix of the columns at length 1, and their lengths: so only collinear
     columns, not short ones, count as singular."""
     gram = _tree.columns_gram(columns, columns)
-    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(gram), jnp.finfo(gram.dtype).tiny))
+    lengths = _lengths(gram)
     values, vectors = jnp.linalg.eigh(gram / lengths[:, None] / lengths[None, :])
     return values, vectors, lengths
+
+
+def _lengths(gram: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.maximum(jnp.diagonal(gram), jnp.finfo(gram.dtype).tiny))
 
 
 def _resolution(values: jax.Array) -> jax.Array:
@@ -66,13 +75,18 @@ def _less_collinear(columns: Params) -> tuple[Params, jax.Array]:
     return _combine(columns, vectors / roots / lengths[:, None]), (vectors * roots).T * lengths[None, :]
 
 
-def _orthonormalise(columns: Params) -> tuple[Params, jax.Array]:
-    """``B = Q R`` through the eigenvectors of the Gram matrix; columns that it cannot resolve are zero in Q."""
+def _orthonormalising(columns: Params) -> tuple[jax.Array, jax.Array]:
+    """W and R with ``B = (B W) R``, the columns of B W orthonormal, or zero where the Gram matrix cannot resolve
+    them."""
     values, vectors, lengths = _scaled_gram(columns)
     keep = values > _resolution(values)
     roots = jnp.sqrt(jnp.where(keep, values, 1.0))
-    basis = _combine(columns, jnp.where(keep, vectors / roots, 0.0) / lengths[:, None])
-    return basis, jnp.where(keep[:, None], (vectors * roots).T, 0.0) * lengths[None, :]
+    weights = jnp.where(keep, vectors / roots, 0.0) / lengths[:, None]
+    return weights, jnp.where(keep[:, None], (vectors * roots).T, 0.0) * lengths[None, :]
+
+
+def _combined(columns: Params, weights: jax.Array, root: jax.Array) -> tuple[Params, jax.Array]:
+    return _combine(columns, weights), root
 
 
 # ---------------------------------------------------------------- canonical forms

@@ -67,8 +67,8 @@ def sticking_the_landing(q: Any, prior: Prior | None, key: Key) -> jax.Array:
         >>> landing = btl.infer.sticking_the_landing
         >>> inference = btl.infer.mean_field_vi(joint, optax.adam(0.05), divergence=landing)
         >>> fitted = btl.fit(jax.random.key(0), inference, net.params, data, steps=2000, progress=False)
-        >>> print(fitted.posterior.mean["w"].round(2), fitted.posterior.variance["w"].round(2))
-        [1.6] [0.2]
+        >>> print(f"{fitted.posterior.mean['w'][0]:.2f}, {fitted.posterior.variance['w'][0]:.2f}")
+        1.60, 0.20
     """
     params = jax.tree.map(lambda x: x[0], q.sample(key, 1))
     return _log_ratio(q, prior, params)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._part import PartApply, with_fixed
 from bayestl._types import Net, Params, Posterior, Selection
@@ -76,6 +77,7 @@ def condition(joint: LogJoint, params: Params, selection: Selection) -> Conditio
         >>> head.joint.prior
         Diagonal(D=27, paths=['head/bias', 'head/kernel'])
     """
+    check_arguments(condition, locals())
     if isinstance(selection, str | list | tuple) and not selection:
         have = _tree.shown(_tree.paths(params))
         raise ValueError(f"the selection is empty, so that nothing is left to infer; the paths are {have}")

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from bayestl import _tree, likelihoods
-from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Net, Params, Prior, Targets
+from bayestl._arguments import check_arguments
+from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Net, Params, Prior, Scalar, Targets
 from bayestl.gaussians import Gaussian
 from bayestl.passes import check_weights
 from bayestl.posteriors import Part
@@ -83,11 +84,12 @@ class LogJoint:
         likelihood: Likelihood,
         prior: Prior | None,
         *,
-        num_data: Any = None,
-        kappa: Any = 1.0,
-        temperature: Any = 1.0,
+        num_data: Scalar | None = None,
+        kappa: Scalar = 1.0,
+        temperature: Scalar = 1.0,
         allow_other_size: bool = False,
     ):
+        check_arguments(LogJoint.__init__, locals(), skip=("likelihood", "prior"))
         _tree.check_floating("net.params", net.params)
         _check_prior(prior, net.params)
         if num_data is not None:

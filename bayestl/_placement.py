@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Params
 
 
@@ -36,6 +37,7 @@ def shard_params(params: Params, mesh: Mesh, axis: str) -> Params:
         >>> tuple(params["w"].sharding.spec)
         (None, 'data')
     """
+    check_arguments(shard_params, locals())
     if axis not in mesh.axis_names:
         raise ValueError(f"axis {axis!r} is not an axis of the mesh, which has {mesh.axis_names}")
     return jax.tree.map(lambda x: put(x, NamedSharding(mesh, _longest(jnp.shape(x), mesh.shape[axis], axis))), params)

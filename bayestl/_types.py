@@ -18,6 +18,15 @@ Key = jax.Array
 
 Scalar = jax.Array | float | int
 
+Numbers = Any
+"""An array of numbers, or nested lists of them."""
+
+Arrays = Any
+"""Any pytree of arrays."""
+
+DType = Any
+"""A dtype, or the name of one."""
+
 Inputs = Any
 """Any pytree of arrays with a leading axis B: what a network is applied to."""
 

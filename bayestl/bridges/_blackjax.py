@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 from jax.tree_util import Partial
 
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Params
 
@@ -28,6 +29,7 @@ def blackjax_log_density(joint: LogJoint, batch: Batch) -> Callable[[Params], ja
         >>> print(jax.grad(log_density)(net.params)["w"])       # blackjax.nuts(log_density, ...) in the same way
         [5. 5.]
     """
+    check_arguments(blackjax_log_density, locals())
     return Partial(_log_density, joint, batch)
 
 

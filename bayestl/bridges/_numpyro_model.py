@@ -11,6 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Params
 from bayestl.bridges._flat_gaussian import FlatGaussian
@@ -96,6 +97,7 @@ def numpyro_model(joint: LogJoint, like: Params | None = None) -> NumPyroModel:
         >>> print(f"{density:.3f} {joint(net.params, batch):.3f}")
         -8.933 -8.933
     """
+    check_arguments(numpyro_model, locals())
     if isinstance(joint.prior, Gaussian):
         mean = joint.prior.mean
         if like is not None:

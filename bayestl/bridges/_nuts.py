@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from numpyro import infer as numpyro_infer
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
@@ -99,7 +99,7 @@ def nuts(
         >>> print(posterior.draws["w"].mean().round(1), posterior.draws["w"].var().round(1))
         1.5 0.2
     """
-    check_key("nuts", key)
+    check_arguments(nuts, locals())
     for name, value, least in (
         ("num_warmup", num_warmup, 0),
         ("num_samples", num_samples, 1),

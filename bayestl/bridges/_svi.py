@@ -15,6 +15,7 @@ from numpyro import infer as numpyro_infer
 from numpyro.infer.svi import SVIState as NumPyroState
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
@@ -102,6 +103,7 @@ def svi(
         >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance["w"].round(1))
         [1.5] [0.2]
     """
+    check_arguments(svi, locals())
     if num_particles < 1:
         raise ValueError(f"num_particles is {num_particles}; at least 1 draw per step is needed")
     if not callable(guide):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import likelihoods
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
@@ -38,6 +39,7 @@ def clipped_share(joint: LogJoint, params: Params, data: Data | Batch | Batches,
         >>> print(f"{btl.curvature.clipped_share(joint, net.params, data):.3f}")  # eigenvalues 2 and -6/25
         0.107
     """
+    check_arguments(clipped_share, locals())
     passes = batches(data, batch_size)
     shapes = jax.eval_shape(outputs_of(joint, passes.inputs), params)
     if likelihoods.knows_hessian(joint.likelihood, shapes):

@@ -13,6 +13,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.tree_util import Partial
 
 from bayestl import _tree, gaussians
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params, Scalar
 from bayestl.curvature._doubled import Doubled, add, gram, in_float64
@@ -89,6 +90,7 @@ def dense(max_parameters: int = 20_000) -> Builder:
         [[4. 0.]
          [0. 4.]]
     """
+    check_arguments(dense, locals())
     return Partial(_dense, max_parameters)
 
 

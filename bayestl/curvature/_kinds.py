@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from bayestl import _tree, likelihoods
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Likelihood, Outputs, Targets
 
 
@@ -57,6 +58,7 @@ def ggn(key: Key, likelihood: Likelihood, outputs: Outputs, targets: Targets) ->
         >>> print(columns)
         [[0.5 0.5 0.5]]
     """
+    check_arguments(ggn, locals())
     return likelihoods.hessian_root(likelihood, outputs, targets)
 
 
@@ -81,6 +83,7 @@ def empirical_fisher(key: Key, likelihood: Likelihood, outputs: Outputs, targets
         >>> print(btl.curvature.empirical_fisher(jax.random.key(0), likelihood, jnp.zeros(2), jnp.array([1.0, 3.0])))
         [[1. 3.]]
     """
+    check_arguments(empirical_fisher, locals())
     gradient = _score(likelihood, _tree.at_least_float32(outputs), targets)
     return jax.tree.map(lambda g: g[None], gradient)
 
@@ -105,6 +108,7 @@ def fisher(num_samples: int) -> Kind:
         >>> kind(jax.random.key(0), btl.likelihoods.categorical(), jnp.zeros((2, 3)), None).shape
         (5, 2, 3)
     """
+    check_arguments(fisher, locals())
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; at least 1 sampled label per example is needed")
     return Partial(_sampled_fisher, num_samples)

@@ -12,6 +12,7 @@ from jax.lax import Precision
 from jax.tree_util import Partial
 
 from bayestl import _tree, gaussians
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Key, Params, Scalar
 from bayestl.curvature._diagonal import scaled
@@ -171,6 +172,7 @@ def kronecker(sharing: Sharing = expand, bias: Bias = joined) -> Builder:
         >>> [type(block).__name__ for block in posterior.blocks()]
         ['Kronecker', 'Kronecker']
     """
+    check_arguments(kronecker, locals())
     return Partial(_kronecker, sharing, bias)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 
 from bayestl import layers
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inputs, Key, Params
 from bayestl.curvature._kinds import Kind
@@ -37,6 +38,7 @@ def find_layers(joint: LogJoint, params: Params, inputs: Inputs) -> layers.Inven
         head/bias       bias   of 'head/kernel'
         head/kernel     dense  8 inputs, 3 outputs
     """
+    check_arguments(find_layers, locals())
     inventories = []
 
     def shapes_only(joint: LogJoint, params: Params, inputs: Inputs) -> None:

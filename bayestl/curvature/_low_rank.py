@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature._columns import ColumnsCurvature
@@ -53,6 +54,7 @@ def low_rank(rank: int, num_steps: int | None = None) -> Builder:
         >>> posterior.rank
         5
     """
+    check_arguments(low_rank, locals())
     if rank < 1:
         raise ValueError(f"rank is {rank}; at least 1 eigenvector is needed")
     if num_steps is not None and num_steps < rank:

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Int
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._placement import replicate
 from bayestl._types import Batch, Inputs, Key, Targets
 from bayestl.data import _checks, _order
@@ -185,6 +186,7 @@ def arrays(inputs: Inputs, targets: Targets) -> ArrayData:
         >>> data.batch(jax.random.key(0), step=0, batch_size=4).targets.shape
         (4,)
     """
+    check_arguments(arrays, locals())
     inputs, targets = _checks.place("inputs", inputs), _checks.place("targets", targets)
     num_examples = _checks.common_length(inputs, targets)
     return ArrayData(inputs, targets, num_examples, jax.tree.leaves(targets)[0].ndim)
@@ -209,6 +211,7 @@ def stack(members: Sequence[ArrayData]) -> ArrayData:
         >>> jax.vmap(lambda data: data.gather(jnp.array([0])).targets[0])(both).tolist()
         [0, 5]
     """
+    check_arguments(stack, locals())
     members = list(members)
     if not members:
         raise ValueError("stack needs at least one data set, got none")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Key
 
 Transform = Callable[[Key, Batch], Batch]
@@ -86,6 +87,7 @@ def compose(*transforms: Transform) -> Compose:
         >>> batch.inputs.shape, batch.inputs.dtype
         ((4, 16, 16, 3), dtype('float32'))
     """
+    check_arguments(compose, locals())
     for place, transform in enumerate(transforms):
         if not callable(transform):
             raise TypeError(f"transform {place} is a {type(transform).__name__}; give functions (key, batch) -> batch")
@@ -134,6 +136,7 @@ def normalize(mean: float | Sequence[float], std: float | Sequence[float], *, sc
         >>> to_unit.apply(pictures).ravel().tolist()
         [-1.0, 0.0, 1.0]
     """
+    check_arguments(normalize, locals())
     means, stds = _channels("mean", mean), _channels("std", std)
     if min(stds) <= 0:
         raise ValueError(f"std is {std!r}; give numbers > 0")

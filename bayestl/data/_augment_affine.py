@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Key
 from bayestl.data._augment import number, pictures_of, replace_pictures
 from bayestl.data._augment_warp import FillMode, check_fill, warp
@@ -156,6 +157,7 @@ def affine(
         >>> batch.inputs.shape, batch.inputs.dtype
         ((8, 8, 8, 1), dtype('float32'))
     """
+    check_arguments(affine, locals())
     check_fill(fill_mode, fill_value)
     return Affine(
         number("rotation", rotation, 0, 180, "degrees"),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Key
 from bayestl.data._augment import number, pictures_of, replace_pictures
 
@@ -99,6 +100,7 @@ def color_jitter(
         >>> bool((colours.min() >= 80) & (colours.max() <= 120))
         True
     """
+    check_arguments(color_jitter, locals())
     if not 0 < maximum < float("inf"):
         raise ValueError(f"maximum is {maximum!r}; give the value of white, 255 or 1")
     return ColorJitter(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Key
 from bayestl.data._augment import pictures_of, replace_pictures
 from bayestl.data._augment_warp import FillMode, check_fill
@@ -101,6 +102,7 @@ def random_crop(
         >>> crop(jax.random.key(0), data.gather(jnp.arange(8))).inputs.shape
         (8, 32, 32, 3)
     """
+    check_arguments(random_crop, locals())
     check_fill(fill_mode, fill_value)
     if type(padding) is not int or padding < 0:
         raise ValueError(f"padding is {padding!r}; give a whole number of pixels, 0 for none")

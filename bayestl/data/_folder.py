@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bayestl._arguments import check_arguments
 from bayestl.data._class_folders import ClassFolders, class_folders, in_folder
 from bayestl.data._pictures import MOST_PIXELS
 from bayestl.data._records import Records, records
@@ -79,6 +80,7 @@ def folder(
         >>> source.features["label"].names, data.inputs.shape
         (['cat', 'dog'], (2, 8, 8, 3))
     """
+    check_arguments(folder, locals())
     import tensorflow_datasets as catalogue
 
     path = Path(path)

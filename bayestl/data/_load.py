@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl.data._arrays import ArrayData, arrays
 from bayestl.data._examples import Examples, examples
 
@@ -36,6 +37,7 @@ def load(source: Any, example: Callable[[Any], Any], *, num_threads: int = 8) ->
         >>> data.inputs.shape, data.inputs.dtype.name
         ((10, 8, 8), 'uint8')
     """
+    check_arguments(load, locals())
     read = examples(source, example)
     if read.takes_rng:
         raise ValueError(

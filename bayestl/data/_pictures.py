@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from bayestl._arguments import check_arguments
+
 # What PIL calls them, and what a reader would.
 _MODES = {
     "1": "black and white",
@@ -67,6 +69,7 @@ def decode_picture(
         >>> picture.shape, picture[0, 0].tolist()
         ((8, 8, 3), [255, 0, 0])
     """
+    check_arguments(decode_picture, locals())
     picture = opened(encoded, max_pixels)
     from PIL import Image, ImageOps
 

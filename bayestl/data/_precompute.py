@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Data, Inputs
 from bayestl.passes import Batches, batches, in_turn, num_inputs
 
@@ -37,6 +38,7 @@ def precompute(function: Callable[[Any], Any], inputs: Inputs | Data, *, batch_s
         >>> btl.data.precompute(lambda x: body(body.params, x), jnp.ones((100, 3))).shape
         (100, 4)
     """
+    check_arguments(precompute, locals())
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give at least 1")
     if isinstance(inputs, Data | Batch | Batches):

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from bayestl._arguments import check_arguments
+
 
 class Split(NamedTuple):
     """Row numbers of disjoint parts, each sorted.
@@ -47,6 +49,7 @@ def few_shot(
         >>> len(two), bool(np.isin(one, two).all())
         (4, True)
     """
+    check_arguments(few_shot, locals())
     labels = _labels(labels)
     if num_per_class < 0:
         raise ValueError(f"num_per_class is {num_per_class}; give the number of examples per class, 0 or more")
@@ -93,6 +96,7 @@ def split(labels: Any, *, train_per_class: int | None, validation_per_class: int
         >>> len(train), bool(np.isin(train, parts.validation).any())
         (12, False)
     """
+    check_arguments(split, locals())
     labels = _labels(labels)
     everything = np.arange(len(labels))
     held_out = np.flatnonzero(_marked("test", () if test is None else test, len(labels)))

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Key
 from bayestl.data import _order
 from bayestl.data._examples import Examples, examples
@@ -177,6 +178,7 @@ def stream(
         >>> data.num_examples, data.batch(jax.random.key(0), step=0, batch_size=4).inputs.shape
         (10, (4, 8, 8))
     """
+    check_arguments(stream, locals())
     for name, value, least in (
         ("num_threads", num_threads, 1),
         ("num_workers", num_workers, 0),

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from bayestl._arguments import check_arguments
 from bayestl.data._records import Records, records
 
 
@@ -35,6 +36,7 @@ def tfds(
         ...
         FileNotFoundError: cifar10/3.0.2 is not prepared in nowhere; ...
     """
+    check_arguments(tfds, locals())
     builder = _builder(name, data_dir)
     # Asked about a folder that is not there, TFDS warns.
     if not (builder.data_path.exists() and builder.is_prepared()):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.diagnostics._by_chain import by_chain, named, stats_by_chain
 from bayestl.posteriors import Chain
@@ -29,6 +30,7 @@ def to_arviz(posterior: Chain, function: Callable[[Params], Any] | None = None) 
     Raises:
         ImportError: ArviZ is not installed.
     """
+    check_arguments(to_arviz, locals())
     try:
         import arviz
     except ImportError as error:

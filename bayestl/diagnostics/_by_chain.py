@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Inputs, Params, Posterior
 from bayestl.likelihoods import expected_target
@@ -37,6 +38,7 @@ def by_chain(posterior: Posterior, function: Callable[[Params], Any] | None = No
         >>> btl.diagnostics.by_chain(chains, lambda params: params["w"].sum()).shape
         (4, 10)
     """
+    check_arguments(by_chain, locals())
     draws = _apart(posterior)
     if function is None:
         return draws
@@ -93,6 +95,7 @@ def expected_targets(joint: LogJoint, inputs: Inputs) -> Callable[[Params], Any]
         joint: its network (deterministic, with the state it holds) and likelihood are used.
         inputs: a few of the inputs.
     """
+    check_arguments(expected_targets, locals())
     return partial(_expected, joint, inputs)
 
 

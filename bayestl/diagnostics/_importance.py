@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._condition import of_part
 from bayestl._convolutions import loop_map
 from bayestl._data_size import sized, warn_of_size
@@ -42,6 +43,7 @@ def log_importance_weights(
         TypeError: a posterior without ``log_prob``.
         ValueError: a log joint and a posterior of different parameters.
     """
+    check_arguments(log_importance_weights, locals())
     joint, posterior = of_part(joint, posterior)
     random = set(joint.paths)
     draws = _tree.select_where(draws, lambda path: path in random)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._condition import of_part
 from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
@@ -66,7 +66,7 @@ def left_out(
         4.000
         1.000
     """
-    check_key("left_out", key)
+    check_arguments(left_out, locals())
     joint, gaussian = of_part(joint, posterior)
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"a {type(posterior).__name__} has no precision to compare curvature with; give a Gaussian")

@@ -10,8 +10,11 @@ import numpy as np
 from jax.scipy.special import ndtri
 from numpyro import diagnostics
 
+from bayestl._arguments import check_arguments
+from bayestl._types import Arrays
 
-def r_hat(values: Any) -> Any:
+
+def r_hat(values: Arrays) -> Any:
     """Rank-normalised split R-hat: near 1 if all halves of all chains look alike, above 1.01 if they do not.
 
     The larger of two values: that of the ranks, which detects chains in different places, and that of the ranks of
@@ -39,6 +42,8 @@ def r_hat(values: Any) -> Any:
         1.00 True
     """
 
+    check_arguments(r_hat, locals())
+
     def one(x: np.ndarray) -> np.ndarray:
         folded = np.abs(x - np.median(x, axis=(0, 1)))
         # Distances from the median that are all alike have no R-hat, and say nothing against that of the ranks.
@@ -47,7 +52,7 @@ def r_hat(values: Any) -> Any:
     return _each(one, values)
 
 
-def ess(values: Any) -> Any:
+def ess(values: Arrays) -> Any:
     """Bulk effective sample size: how many independent draws would locate the centre of the distribution as well.
 
     Args:
@@ -65,10 +70,11 @@ def ess(values: Any) -> Any:
         >>> print(1500 < btl.diagnostics.ess(chains) < 2500, btl.diagnostics.ess(np.repeat(chains, 10, axis=1)) < 2500)
         True True
     """
+    check_arguments(ess, locals())
     return _each(lambda x: _effective(_normal_scores(x)), values)
 
 
-def ess_tail(values: Any) -> Any:
+def ess_tail(values: Arrays) -> Any:
     """Tail effective sample size: the smaller of the two for the 5 % and the 95 % quantile.
 
     Args:
@@ -77,6 +83,8 @@ def ess_tail(values: Any) -> Any:
     Reference:
         Vehtari et al. 2021 (arXiv 1903.08008).
     """
+
+    check_arguments(ess_tail, locals())
 
     def one(x: np.ndarray) -> np.ndarray:
         quantiles = np.quantile(x, [0.05, 0.95], axis=(0, 1))

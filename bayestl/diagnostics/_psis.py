@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
 
 
 class PSIS(NamedTuple):
@@ -20,7 +23,7 @@ class PSIS(NamedTuple):
     khat: float
 
 
-def psis(log_weights: Any) -> PSIS:
+def psis(log_weights: Numbers) -> PSIS:
     """Importance weights with the largest ones replaced by those of a fitted tail, and the shape of that tail.
 
     A generalised Pareto distribution is fitted to the M = min(S/5, 3 sqrt(S)) largest weights. Its shape k-hat says
@@ -43,6 +46,7 @@ def psis(log_weights: Any) -> PSIS:
         >>> print(btl.diagnostics.psis(0.1 * draws).khat < 0.2, btl.diagnostics.psis(draws**2).khat > 0.7)
         True True
     """
+    check_arguments(psis, locals())
     log_weights = np.array(log_weights, np.float64)
     if log_weights.ndim != 1 or not log_weights.size:
         raise ValueError(f"log_weights has shape {log_weights.shape}; give one number per draw, (S,)")
@@ -79,12 +83,13 @@ def _are_nearly_equal(weights: np.ndarray) -> bool:
     return bool(np.sum(weights) ** 2 >= weights.size * np.sum(weights**2) / 2)
 
 
-def psis_khat(log_weights: Any) -> float:
+def psis_khat(log_weights: Numbers) -> float:
     """The shape k-hat of the tail of importance weights; see :func:`psis`.
 
     Args:
         log_weights: (S,), log target - log proposal at draws of the proposal, up to a constant.
     """
+    check_arguments(psis_khat, locals())
     return psis(log_weights).khat
 
 

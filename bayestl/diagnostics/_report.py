@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._condition import of_part
 from bayestl._log_joint import LogJoint
 from bayestl._types import Key, Posterior, Prior
@@ -85,7 +85,7 @@ def report(
           smallest eigenvalue of precision      4
           variance over the prior's, w       0.25
     """
-    check_key("report", key)
+    check_arguments(report, locals())
     name = type(posterior).__name__
     joint, posterior = of_part(joint, posterior)
     rows: list[Row] = []

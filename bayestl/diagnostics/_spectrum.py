@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl.gaussians import Gaussian
 
 
@@ -26,6 +27,7 @@ def widest_direction(gaussian: Gaussian, *, num_steps: int = 50) -> float:
         >>> print(f"{btl.diagnostics.widest_direction(g):.3f}")
         4.000
     """
+    check_arguments(widest_direction, locals())
     return float(_largest(gaussian, num_steps))
 
 

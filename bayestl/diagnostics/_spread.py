@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._arguments import check_key
-from bayestl._types import Key, Params
+from bayestl._arguments import check_arguments
+from bayestl._types import Key, Params, Posterior
 from bayestl.posteriors import Part, Samples
 
 
-def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> dict[str, float]:
+def spread(key: Key, posterior: Posterior, prior: Any, *, num_samples: int = 100) -> dict[str, float]:
     """Posterior variance over prior variance, for each leaf of the parameters.
 
     ``1/D_b sum_i Var[theta_i | D] / Var[theta_i]`` over the D_b parameters of leaf b: 1 where the data say little, 0
@@ -42,7 +42,7 @@ def spread(key: Key, posterior: Any, prior: Any, *, num_samples: int = 100) -> d
         >>> {path: round(value, 2) for path, value in ratios.items()}
         {'b': 0.01, 'w': 1.0}
     """
-    check_key("spread", key)
+    check_arguments(spread, locals())
     if not hasattr(type(prior), "variance"):
         raise TypeError(
             f"spread is relative to the prior's variance, and a {type(prior).__name__} has none; give a Gaussian prior"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._blocks import Blocks
@@ -35,6 +36,7 @@ def by_path(priors: Mapping[str, Gaussian], *, like: Params | None = None) -> Bl
         >>> print(prior.variance["head"])
         [1. 1.]
     """
+    check_arguments(by_path, locals())
     if not priors:
         raise ValueError("by_path needs at least one pattern")
     for pattern, prior in priors.items():

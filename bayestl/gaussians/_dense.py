@@ -15,6 +15,7 @@ from jax.lax import Precision
 from jax.scipy.linalg import solve_triangular
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
@@ -248,6 +249,7 @@ def dense(mean: Params, covariance: jax.Array) -> Dense:
         >>> print(g.precision_mv({"w": jnp.array([3.0, 0.0])})["w"].round(4))
         [ 2. -1.]
     """
+    check_arguments(dense, locals())
     mean = checked_mean(mean)
     check_real("covariance", covariance)
     covariance = jnp.asarray(covariance, jnp.result_type(*jax.tree.leaves(mean)))

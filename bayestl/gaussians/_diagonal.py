@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
@@ -160,11 +161,12 @@ def from_diagonal_precision(mean: Params, precision: Params) -> Diagonal:
         >>> print(g.variance["w"])
         [0.25  nan]
     """
+    check_arguments(from_diagonal_precision, locals())
     variances = jax.tree.map(lambda h: jnp.where(h > 0, 1 / jnp.where(h > 0, h, 1), jnp.nan), precision)
     return Diagonal(mean, variances)
 
 
-def isotropic(mean: Params, scale: Any) -> Diagonal:
+def isotropic(mean: Params, scale: Scalar | Params) -> Diagonal:
     """A Gaussian with independent parameters and one standard deviation: ``N(mu, scale^2 I)``.
 
     With the source weights as the mean this is the L2-SP prior; with zeros, ordinary weight decay.
@@ -181,6 +183,7 @@ def isotropic(mean: Params, scale: Any) -> Diagonal:
         >>> print(prior.variance["w"])
         [4. 4. 4.]
     """
+    check_arguments(isotropic, locals())
     mean = checked_mean(mean)
     scales = leafwise(scale, mean, "scale")
     # Checked again as a variance: the square of a scale of 1e-30 is 0 in float32.
@@ -188,7 +191,7 @@ def isotropic(mean: Params, scale: Any) -> Diagonal:
     return Diagonal(mean, checked_variances("scale squared", variances, mean, "take a scale nearer to 1"))
 
 
-def diagonal(mean: Params, diagonal: Any) -> Diagonal:
+def diagonal(mean: Params, diagonal: Scalar | Params) -> Diagonal:
     """A Gaussian with independent parameters, each with its own variance: ``N(mu, diag(a))``.
 
     Args:
@@ -206,6 +209,10 @@ def diagonal(mean: Params, diagonal: Any) -> Diagonal:
         >>> print(f"{g.log_prob({'w': jnp.zeros(2)}):.4f}")
         -2.5310
     """
+    check_arguments(_constructor, locals())
     mean = checked_mean(mean)
     floor = "a variance of 0 is an infinitely sharp prior: add a floor eps > 0"
     return Diagonal(mean, checked_variances("diagonal", diagonal, mean, floor))
+
+
+_constructor = diagonal  # whose own name is that of an argument inside

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _containers, _safetensors
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._header import FORMAT, Header, from_json, to_json
@@ -48,6 +49,7 @@ def save(
         ...     print(btl.gaussians.load(f"{folder}/prior.safetensors").mean)
         {'body': (Array([1., 1., 1.], dtype=float32),), 'head/0': Array([0., 0.], dtype=float32)}
     """
+    check_arguments(save, locals())
     from bayestl import __version__  # the package imports this module before it has a version
 
     structure, parameters = describe(gaussian)
@@ -90,6 +92,7 @@ def load(path: str | os.PathLike[str], *, like: Params | None = None) -> Gaussia
         [0.25 0.25]
     """
     # The arrays are read immediately, not as part of a program, even if this is called while tracing.
+    check_arguments(load, locals())
     with _safetensors.opened(path, "gaussians.save") as file, jax.ensure_compile_time_eval():
         header = _header(file)
         _check_tensors(file, header)
@@ -114,6 +117,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         >>> print(header.source_task, header.structure.kind, header.parameters[0].path)
         digits diagonal w
     """
+    check_arguments(read_header, locals())
     with _safetensors.opened(path, "gaussians.save") as file:
         header = _header(file)
         _check_tensors(file, header)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
 
@@ -31,6 +32,7 @@ def kl_divergence(q: Gaussian, p: Gaussian) -> jax.Array:
         >>> print(btl.gaussians.kl_divergence(q, p))
         1.0
     """
+    check_arguments(kl_divergence, locals())
     _tree.check_same_structure("q", q.mean, "p", p.mean, "both must be over the same parameters")
     trace = q.trace(p.precision_diagonal(), p.precision_quadratic, Dual(p.precision_trace, p.num_directions))
     log_dets = p.log_det_covariance() - q.log_det_covariance()

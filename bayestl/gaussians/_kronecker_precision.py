@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._blocks import Blocks, side_by_side
@@ -115,6 +116,7 @@ def from_kronecker_precision(mean: Params, precision: KroneckerPrecision) -> Blo
         >>> print(btl.gaussians.from_kronecker_precision({"w": jnp.zeros((2, 3))}, precision).variance["w"][0])
         [0.25 0.25 0.25]
     """
+    check_arguments(from_kronecker_precision, locals())
     blocks: list[Gaussian] = []
     for layer in precision.layers:
         of = eigen(layer, None)

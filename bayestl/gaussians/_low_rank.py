@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._canonical import canonical
@@ -252,7 +253,7 @@ def _inner(gram: jax.Array, eigenvalues: jax.Array) -> jax.Array:
     return jnp.eye(len(gram), dtype=gram.dtype) + eigenvalues[:, None] * gram
 
 
-def low_rank(mean: Params, diagonal: Any, factor: Params) -> LowRank:
+def low_rank(mean: Params, diagonal: Scalar | Params, factor: Params) -> LowRank:
     """A Gaussian with covariance ``diag(diagonal) + factor^T factor``, converted to canonical form once, in O(D k^2).
 
     Gradients of its densities, draws, variances and products in ``diagonal`` and ``factor`` are exact. Those of
@@ -278,6 +279,7 @@ def low_rank(mean: Params, diagonal: Any, factor: Params) -> LowRank:
         >>> print(g.covariance_mv({"w": jnp.array([1.0, 0.0, 0.0])})["w"].round(4))
         [2. 1. 1.]
     """
+    check_arguments(low_rank, locals())
     mean = checked_mean(mean)
     factor, rank = checked_factor(factor, mean)
     if rank > _tree.size(mean):

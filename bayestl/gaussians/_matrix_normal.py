@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._rearrangement import Rearrangement
 from bayestl._types import Params
 from bayestl.gaussians._blocks import Blocks
@@ -40,6 +41,7 @@ def kronecker(mean: Params, rows: Params, columns: Params) -> Blocks:
         >>> print(g.variance["w"][0])
         [4. 4. 4.]
     """
+    check_arguments(kronecker, locals())
     mean = checked_mean(mean)
     blocks = []
     for path, leaf in _tree.by_paths(mean).items():

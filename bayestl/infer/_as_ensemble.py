@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl.posteriors import Mixture, Point, Samples, pooled
 from bayestl.training import ManyResult
 
@@ -28,6 +29,7 @@ def as_ensemble(result: ManyResult) -> Samples | Mixture:
     Warns:
         RuntimeWarning: members were left out, or have running statistics of their own.
     """
+    check_arguments(as_ensemble, locals())
     alive = np.flatnonzero(result.failed < 0)
     num_members = len(result.failed)
     if not alive.size:

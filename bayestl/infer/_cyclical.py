@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Inference, Params, Scalar
 from bayestl.infer._sampling import SamplerSchedule, check_whole, checked_schedule
@@ -38,6 +39,7 @@ def cosine_cycles(peak: Scalar, cycle_length: int) -> Callable[[Any], Any]:
         >>> print([round(float(schedule(step)), 2) for step in range(6)])
         [0.2, 0.17, 0.1, 0.03, 0.2, 0.17]
     """
+    check_arguments(cosine_cycles, locals())
     checked_schedule("peak", peak)
     check_whole("cycle_length", cycle_length, 2)
     return Partial(_cosine, peak, int(cycle_length))
@@ -94,6 +96,7 @@ def cyclical_sgld(
         >>> fitted.posterior.draws["w"].shape      # two draws from each of ten cycles
         (20, 1)
     """
+    check_arguments(cyclical_sgld, locals())
     schedule = _cycle_schedule(step_size, "step_size", cycle_length, exploration, every)
     return scheduled_sgld(joint, schedule, num_samples, preconditioner)
 
@@ -138,6 +141,7 @@ def cyclical_sghmc(
     Reference:
         Zhang et al. 2020 (arXiv 1902.03932), algorithm 1, with the update of :func:`sghmc`.
     """
+    check_arguments(cyclical_sghmc, locals())
     schedule = _cycle_schedule(learning_rate, "learning_rate", cycle_length, exploration, every)
     return scheduled_sghmc(joint, schedule, friction, num_samples, preconditioner)
 

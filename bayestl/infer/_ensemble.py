@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._data_size import sized
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Inference, Inputs, Key, Params, Targets
@@ -100,7 +100,7 @@ def ensemble(
         >>> predict(jnp.zeros((4, 1))).outputs.shape
         (5, 4, 1)
     """
-    check_key("ensemble", key)
+    check_arguments(ensemble, locals())
     num_members = _leading_axis(starts)
     key_randomize, key_run = jax.random.split(key)
     problems = Randomized(None)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
@@ -66,7 +66,7 @@ def log_evidence(
         >>> print(f"{value:.4f}, and from N(2; 0, 2): {jax.scipy.stats.norm.logpdf(2.0, 0.0, 2.0**0.5):.4f}")
         -2.2655, and from N(2; 0, 2): -2.2655
     """
-    check_key("log_evidence", key)
+    check_arguments(log_evidence, locals())
     joint, params, passes, check = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")

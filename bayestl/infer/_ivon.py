@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
@@ -90,6 +91,7 @@ def ivon(
         >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance["w"].round(1))
         [1.6] [0.2]
     """
+    check_arguments(ivon, locals())
     _check(joint, momentum, hessian_decay, initial_hessian, num_samples)
     step = Partial(_step, joint, as_schedule(learning_rate), momentum, hessian_decay, num_samples)
     init = Partial(_init, joint, jnp.asarray(initial_hessian, jnp.result_type(float)))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._condition import condition
 from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
@@ -99,7 +99,7 @@ def laplace(
         >>> print(posterior.mean["w"], posterior.variance["w"])
         [1.5] [0.25]
     """
-    check_key("laplace", key)
+    check_arguments(laplace, locals())
     if selection is not None:
         check_params(joint, params)
         conditioned = condition(joint, params, selection)

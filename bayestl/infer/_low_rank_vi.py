@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
@@ -88,6 +89,7 @@ def low_rank_vi(
         >>> print(fitted.posterior.covariance_mv({"w": jnp.array([1.0, -1.0])})["w"].round(1))
         [ 1. -1.]
     """
+    check_arguments(low_rank_vi, locals())
     if rank < 1:
         raise ValueError(f"rank is {rank}; it must be at least 1: use mean_field_vi for independent parameters")
     check_sampling(num_samples, initial_scale)

@@ -9,6 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, NetState, Params
 from bayestl.infer._checks import check_params, warn_weight_decay
@@ -67,6 +68,7 @@ def map_estimate(
         >>> print(fitted.params["w"].round(3))
         [2.]
     """
+    check_arguments(map_estimate, locals())
     return Inference(
         Partial(_init, joint, optimizer, allow_weight_decay),
         Partial(_step, joint, optimizer),

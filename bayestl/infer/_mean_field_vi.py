@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._infos import ELBOInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
@@ -80,6 +81,7 @@ def mean_field_vi(
         >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance["w"].round(1))
         [1.6] [0.2]
     """
+    check_arguments(mean_field_vi, locals())
     check_sampling(num_samples, initial_scale)
     divergence = default_divergence(joint.prior) if divergence is None else divergence
     return Inference(

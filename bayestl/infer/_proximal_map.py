@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, NetState, Params
 from bayestl.gaussians import Gaussian
@@ -54,6 +55,7 @@ def proximal_map(
         TypeError: a prior that is not a Gaussian.
         ValueError: kappa = 0, or a momentum outside [0, 1).
     """
+    check_arguments(proximal_map, locals())
     if not isinstance(joint.prior, Gaussian):
         raise TypeError(
             f"proximal_map needs a Gaussian prior and got {type(joint.prior).__name__}; use map_estimate without one"

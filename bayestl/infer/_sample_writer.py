@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bayestl import _safetensors, _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.posteriors import Samples
 from bayestl.training import Ring
@@ -50,6 +51,7 @@ class SampleWriter:
     """
 
     def __init__(self, directory: str | Path, *, resume: bool = False):
+        check_arguments(SampleWriter.__init__, locals())
         self._directory, self._written = Path(directory), {}
         if not resume and any(self._directory.rglob("draws-*.safetensors")):
             raise FileExistsError(
@@ -108,6 +110,7 @@ def read_samples(directory: str | Path, like: Params, *, rows: slice = slice(Non
         FileNotFoundError: no draws there.
         ValueError: draws of another network, a file that cannot be read, or one that is missing in between.
     """
+    check_arguments(read_samples, locals())
     files = _files(Path(directory))
     if not files:
         raise FileNotFoundError(f"{directory} holds no draws that SampleWriter wrote")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, NetState, Params, Prior
 from bayestl.gaussians import Gaussian
@@ -111,6 +112,7 @@ def prior_preconditioner(prior: Prior | None) -> Params:
         >>> print(btl.infer.prior_preconditioner(prior)["w"])
         [9. 9.]
     """
+    check_arguments(prior_preconditioner, locals())
     if not isinstance(prior, Gaussian):
         raise TypeError(
             f"a preconditioner from the prior needs a Gaussian and got {type(prior).__name__}; give any tree of "

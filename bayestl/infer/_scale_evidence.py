@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Params
@@ -97,7 +97,7 @@ def scale_evidence(
         >>> jax.grad(evidence)(jnp.zeros(4)).shape
         (4,)
     """
-    check_key("scale_evidence", key)
+    check_arguments(scale_evidence, locals())
     joint, params, passes, check = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")

@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._infos import SamplerInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
@@ -98,6 +99,7 @@ def sghmc(
         >>> print(fitted.posterior.draws["w"].mean().round(1), fitted.posterior.draws["w"].var().round(1))
         1.6 0.2
     """
+    check_arguments(sghmc, locals())
     schedule = plain_schedule(learning_rate, "learning_rate", every, start)
     return scheduled_sghmc(joint, schedule, friction, num_samples, preconditioner)
 

@@ -10,6 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._infos import SamplerInfo
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, NetState, Params
@@ -93,6 +94,7 @@ def sgld(
         >>> print(fitted.posterior.draws["w"].mean().round(1), fitted.posterior.draws["w"].var().round(1))
         1.6 0.2
     """
+    check_arguments(sgld, locals())
     return scheduled_sgld(joint, plain_schedule(step_size, "step_size", every, start), num_samples, preconditioner)
 
 

@@ -11,6 +11,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
 from bayestl.gaussians import LowRank, low_rank
@@ -92,6 +93,7 @@ def swag(
         >>> int(fitted.state.iterates.count), fitted.posterior.rank
         (80, 2)
     """
+    check_arguments(swag, locals())
     least = {"rank": (rank, 2), "start": (start, 0), "every": (every, 1)}
     for name, (value, smallest) in least.items():
         if value < smallest:

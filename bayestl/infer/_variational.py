@@ -12,6 +12,7 @@ import optax
 from jax.tree_util import Partial
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, NetState, Params, Prior
 from bayestl.gaussians import Gaussian, kl_divergence
@@ -29,6 +30,7 @@ def monte_carlo_kl(num_samples: int) -> Divergence:
     Args:
         num_samples: S >= 1.
     """
+    check_arguments(monte_carlo_kl, locals())
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; at least 1 draw is needed")
     return Partial(_monte_carlo, num_samples)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Inputs
 from bayestl.layers._find import Layer, Site
 from bayestl.layers._lookups import RowForm
@@ -88,6 +89,7 @@ def gradients(network: LayeredNetwork, inputs: Inputs, columns: Callable[[Any], 
         >>> layer.inputs.shape, layer.gradients.shape
         ((5, 1, 1, 3), (1, 5, 1, 1, 2))
     """
+    check_arguments(gradients, locals())
     examples = [x[:, None] for x in jax.tree.leaves(inputs)]
     num = examples[0].shape[0]
     zeros = jax.tree.map(lambda s: jnp.zeros((num, *s.shape), s.dtype), places(network))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Inputs, Params
 from bayestl.layers._find import Layer, layers_of
 from bayestl.layers._inventory import Inventory, inventory_of
@@ -70,6 +71,7 @@ def find(network: Callable[[Params, Any], Any], params: Params, inputs: Inputs) 
         head   dense    4 inputs, 2 outputs
         table  look-up  100 rows of 4, 7 positions
     """
+    check_arguments(find, locals())
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *jnp.shape(x)[1:]), jnp.asarray(x).dtype), inputs)
     program = trace(network, params, example)
     for value in program.outputs:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Inputs
 from bayestl.layers._fast import run_fast
 from bayestl.layers._find import Site
@@ -61,6 +62,7 @@ def replay(network: LayeredNetwork, inputs: Inputs, replaced: Mapping[str, Produ
         >>> print(adapted[0])
         [4.5 4.5]
     """
+    check_arguments(replay, locals())
     by_path = {network.paths[layer.leaf]: layer for layer in network.layers}
     changes: dict[Path, Product] = {}
     for path, product in (replaced or {}).items():

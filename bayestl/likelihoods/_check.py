@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from bayestl._types import Likelihood, Targets
+from bayestl._arguments import check_arguments
+from bayestl._types import Likelihood, Numbers, Outputs, Targets
 from bayestl.likelihoods._check_shapes import check_shapes
 from bayestl.likelihoods._check_values import check_values
 
 
-def check(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
+def check(likelihood: Likelihood, outputs_shape: Outputs, targets: Targets, mask: Numbers | None = None) -> None:
     """Refuse a batch that does not fit the likelihood, and say why; call it outside ``jit``.
 
     A distribution of batch shape (B, 1) against targets (B,) would otherwise broadcast silently. Examples that the mask
@@ -30,5 +29,6 @@ def check(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: An
         >>> outputs = jax.ShapeDtypeStruct((32, 10), jnp.float32)
         >>> btl.likelihoods.check(btl.likelihoods.categorical(), outputs, jnp.zeros(32, int))
     """
+    check_arguments(check, locals())
     check_shapes(likelihood, outputs_shape, targets, mask)
     check_values(likelihood, outputs_shape, targets, mask)

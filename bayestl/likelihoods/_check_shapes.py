@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl._types import Likelihood, Targets
+from bayestl._types import Likelihood, Numbers, Outputs, Targets
 from bayestl.likelihoods._distribution import Description, describe
 
 
-def check_shapes(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
+def check_shapes(likelihood: Likelihood, outputs_shape: Outputs, targets: Targets, mask: Numbers | None = None) -> None:
     """The part of :func:`check` that needs only shapes and dtypes; it may be called while tracing.
 
     Args:
@@ -77,7 +75,7 @@ def check_targets_dtype(description: Description, targets: Targets) -> None:
         )
 
 
-def _batch_shape_message(outputs_shape: Any, lengths: list[int], batch_shape: tuple[int, ...]) -> str:
+def _batch_shape_message(outputs_shape: Outputs, lengths: list[int], batch_shape: tuple[int, ...]) -> str:
     shapes = jax.tree.map(lambda x: tuple(np.shape(x)), outputs_shape)
     one_each = f"({lengths[0]},)" if lengths else "(B,)"
     fix = "move every other axis into the event: likelihoods.from_function with .to_event(...)"

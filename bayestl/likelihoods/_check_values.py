@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._types import Likelihood, Targets
+from bayestl._arguments import check_arguments
+from bayestl._types import Likelihood, Numbers, Outputs, Targets
 from bayestl.likelihoods._base import base
 from bayestl.likelihoods._check_shapes import check_targets_dtype, check_targets_shape, is_array
 from bayestl.likelihoods._distribution import Description, describe
@@ -63,7 +64,7 @@ class TargetCheck:
             raise ValueError(_support_message(named, values, inside, self.description, self.support))
 
 
-def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
+def target_check(likelihood: Likelihood, outputs_shape: Outputs) -> TargetCheck:
     """A check that targets are possible under a likelihood: traced once, cheap from then on.
 
     It takes memory of the order of the targets that are checked, for any number of classes.
@@ -82,6 +83,7 @@ def target_check(likelihood: Likelihood, outputs_shape: Any) -> TargetCheck:
         ...     print(str(error).split(";")[0])
         1 of 2 targets lie outside the support of the likelihood: they go from 0 to 3, valid is 0 to 2
     """
+    check_arguments(target_check, locals())
     description = describe(likelihood, outputs_shape)
     # Targets that are known may be checked from inside a traced function, where operations would be traced as well.
     with jax.ensure_compile_time_eval():
@@ -104,7 +106,7 @@ def _support(likelihood: Likelihood, one: Any) -> Any:
     return jax.tree.map(np.asarray, support)
 
 
-def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Targets, mask: Any = None) -> None:
+def check_values(likelihood: Likelihood, outputs_shape: Outputs, targets: Targets, mask: Numbers | None = None) -> None:
     """The part of :func:`check` that looks at the targets' values, for a batch or for a whole data set at once.
 
     Targets are not checked if they are traced, if they are not one array, or if the likelihood's support depends on the
@@ -129,11 +131,12 @@ def check_values(likelihood: Likelihood, outputs_shape: Any, targets: Targets, m
         ...     print(str(error).split(";")[0])
         90 of 1000 targets lie outside the support of the likelihood: they go from 0 to 10, valid is 0 to 9
     """
+    check_arguments(check_values, locals())
     if is_array(targets) and _tree.is_concrete((targets, mask)):
         target_check(likelihood, outputs_shape)(targets, mask)
 
 
-def check_real_targets(like: jax.Array, targets: Targets, mask: Any = None) -> None:
+def check_real_targets(like: jax.Array, targets: Targets, mask: Numbers | None = None) -> None:
     """Refuse targets that do not have the shape of ``like`` per example, or are not finite, except in masked rows.
 
     Raises:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Likelihood, Outputs, Targets
 from bayestl.likelihoods._methods import own
 from bayestl.likelihoods._raw import at_least_float32
@@ -50,6 +51,7 @@ def hessian_root(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> 
         >>> print(btl.likelihoods.hessian_root(counts, jnp.log(jnp.array([4.0, 9.0])), jnp.array([3, 10])))
         [[2. 3.]]
     """
+    check_arguments(hessian_root, locals())
     outputs = at_least_float32(outputs)
     columns = known_root(likelihood, outputs)
     if columns is not None:
@@ -71,6 +73,7 @@ def clipped_share(likelihood: Likelihood, outputs: Outputs, targets: Targets) ->
         >>> print(f"{share:.3f}")  # eigenvalues 2 and -6/25
         0.107
     """
+    check_arguments(clipped_share, locals())
     negative, absolute = negative_and_absolute(likelihood, outputs, targets)
     total = jnp.sum(absolute)
     return jnp.sum(negative) / jnp.where(total > 0, total, 1)

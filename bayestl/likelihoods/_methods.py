@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Likelihood, Outputs
 
 
@@ -69,6 +70,7 @@ def gaussian_noise(likelihood: Likelihood, outputs: Outputs) -> GaussianNoise | 
         >>> print(noise.location, noise.variance)
         [1. 1. 1.] [0.25 0.25 0.25]
     """
+    check_arguments(gaussian_noise, locals())
     method: Callable[[Any], GaussianNoise] | None = own(likelihood, "gaussian_noise")
     return None if method is None else method(outputs)
 
@@ -90,6 +92,7 @@ def target_noise(likelihood: Likelihood, key: Key, targets: jax.Array, power: An
         >>> print(f"{noise.std():.2f}")
         0.25
     """
+    check_arguments(target_noise, locals())
     method: Callable[[Key, jax.Array, Any], jax.Array | None] | None = own(likelihood, "target_noise")
     noise = None if method is None else method(key, targets, power)
     if noise is None:

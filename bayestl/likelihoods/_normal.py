@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bayestl import _tree
-from bayestl._types import Key, Outputs
+from bayestl._arguments import check_arguments
+from bayestl._types import Key, Numbers, Outputs
 from bayestl.likelihoods._columns import one_each, pulled_back
 from bayestl.likelihoods._methods import GaussianNoise
 from bayestl.likelihoods._raw import at_least_float32
@@ -110,7 +111,7 @@ def _check_broadcast(name: str, shape: tuple[int, ...], target_name: str, target
         )
 
 
-def normal(scale: Any = None) -> Normal:
+def normal(scale: Numbers | None = None) -> Normal:
     """Likelihood for regression with Gaussian noise, independent over the outputs of an example.
 
     The equation is ``log p(y | f) = sum_j log N(y_j; f_j, scale_j^2)``, in nats.
@@ -133,6 +134,7 @@ def normal(scale: Any = None) -> Normal:
         >>> likelihood(jnp.zeros((8, 2))).log_prob(jnp.zeros((8, 2))).shape
         (8,)
     """
+    check_arguments(normal, locals())
     if scale is None:
         return Normal(None)
     scale = jnp.asarray(scale)

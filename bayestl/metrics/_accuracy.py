@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from bayestl._types import Targets
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers, Targets
 from bayestl.metrics._examples import Predictive, class_probs, known_classes, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
-def accuracy(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
+def accuracy(predictive: Predictive, targets: Targets, weights: Numbers | None = None) -> jax.Array:
     """Share of examples whose most probable class is the target (micro average).
 
     Args:
@@ -25,10 +24,11 @@ def accuracy(predictive: Predictive, targets: Targets, weights: Any = None) -> j
         >>> btl.metrics.accuracy(given, jnp.array([1, 1])).item()
         0.5
     """
+    check_arguments(accuracy, locals())
     return ACCURACY(predictive, targets, weights)
 
 
-def macro_accuracy(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
+def macro_accuracy(predictive: Predictive, targets: Targets, weights: Numbers | None = None) -> jax.Array:
     """Mean over classes of the share of their examples that are found, ``1/K sum_c recall_c``: balanced accuracy.
 
     Every class counts alike, however rare; the K classes are those that occur in the targets.
@@ -43,6 +43,7 @@ def macro_accuracy(predictive: Predictive, targets: Targets, weights: Any = None
         >>> btl.metrics.macro_accuracy(given, jnp.array([1, 0, 1])).item()
         0.75
     """
+    check_arguments(macro_accuracy, locals())
     return MACRO_ACCURACY(predictive, targets, weights)
 
 

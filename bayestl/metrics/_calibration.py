@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayestl._types import Targets
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers, Targets
 from bayestl.metrics._examples import Predictive, class_probs, known_classes
 from bayestl.metrics._metric import Metric
 
@@ -29,7 +30,7 @@ class ReliabilityBins(NamedTuple):
 
 
 def reliability_bins(
-    predictive: Predictive, targets: Targets, weights: Any = None, *, num_bins: int = 15
+    predictive: Predictive, targets: Targets, weights: Numbers | None = None, *, num_bins: int = 15
 ) -> ReliabilityBins:
     """Confidence against accuracy in bins of equal width, ``(k / M, (k + 1) / M]`` for k = 0 .. M - 1.
 
@@ -47,11 +48,12 @@ def reliability_bins(
         >>> btl.metrics.reliability_bins(given, jnp.array([0, 0]), num_bins=4).count.tolist()
         [0.0, 0.0, 1.0, 1.0]
     """
+    check_arguments(reliability_bins, locals())
     _check_num_bins(num_bins)
     return Metric("reliability_bins", _answers, partial(_bins_of_equal_width, num_bins))(predictive, targets, weights)
 
 
-def ece(predictive: Predictive, targets: Targets, weights: Any = None, *, num_bins: int = 15) -> jax.Array:
+def ece(predictive: Predictive, targets: Targets, weights: Numbers | None = None, *, num_bins: int = 15) -> jax.Array:
     """Expected calibration error, ``sum_k n_k / n |accuracy_k - confidence_k|``, over bins of equal width.
 
     Of the predicted class alone. It depends on the number of bins and, with few examples, is biased upwards: say the
@@ -71,11 +73,14 @@ def ece(predictive: Predictive, targets: Targets, weights: Any = None, *, num_bi
         >>> btl.metrics.ece(given, jnp.array([1, 0])).item()
         0.25
     """
+    check_arguments(ece, locals())
     _check_num_bins(num_bins)
     return Metric("ece", _answers, partial(_error_of_equal_width, num_bins))(predictive, targets, weights)
 
 
-def ece_equal_mass(predictive: Predictive, targets: Targets, weights: Any = None, *, num_bins: int = 15) -> jax.Array:
+def ece_equal_mass(
+    predictive: Predictive, targets: Targets, weights: Numbers | None = None, *, num_bins: int = 15
+) -> jax.Array:
     """Expected calibration error over bins that hold equally many examples.
 
     The example of rank r of n by confidence (r = 0 .. n - 1, padding not counted) falls into bin ``floor(r M / n)``, so
@@ -100,6 +105,7 @@ def ece_equal_mass(predictive: Predictive, targets: Targets, weights: Any = None
         >>> btl.metrics.ece_equal_mass(given, jnp.array([1, 1]), num_bins=2).item()
         0.375
     """
+    check_arguments(ece_equal_mass, locals())
     _check_num_bins(num_bins)
     return Metric("ece_equal_mass", _answers, partial(_error_of_equal_mass, num_bins))(predictive, targets, weights)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Data, Targets
 from bayestl.metrics._examples import Predictive, check_targets
 from bayestl.metrics._metric import Metric
@@ -53,6 +54,7 @@ def evaluate(
         >>> btl.metrics.evaluate(predict, data, batch_size=2)["rmse"]
         2.0
     """
+    check_arguments(evaluate, locals())
     passes = batches(data, batch_size)
     chosen: tuple[Metric, ...] = ()
     parts = []

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Targets
+from bayestl._types import Numbers, Targets
 from bayestl.metrics._examples import Predictive, check_targets, example_weights
 
 
@@ -28,7 +28,7 @@ class Metric(NamedTuple):
     each: Callable[[Predictive, Any], Any]
     summary: Callable[[Any, jax.Array], Any]
 
-    def __call__(self, predictive: Predictive, targets: Targets, weights: Any = None) -> Any:
+    def __call__(self, predictive: Predictive, targets: Targets, weights: Numbers | None = None) -> Any:
         """The metric of one predictive."""
         targets = _tree.with_arrays(targets)
         check_targets(predictive, targets, weights)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 
 from bayestl import _tree
-from bayestl._types import Scalar, Targets
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers, Scalar, Targets
 from bayestl.metrics._examples import Predictive, check_shape, mean_over_outputs, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
-def rmse(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
+def rmse(predictive: Predictive, targets: Targets, weights: Numbers | None = None) -> jax.Array:
     """Root of the mean squared error of the predictive mean, over examples and outputs, in the unit of the targets.
 
     Args:
@@ -27,10 +26,11 @@ def rmse(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.A
         >>> btl.metrics.rmse(given, jnp.array([3.0, -3.0])).item()
         3.0
     """
+    check_arguments(rmse, locals())
     return RMSE(predictive, targets, weights)
 
 
-def crps(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
+def crps(predictive: Predictive, targets: Targets, weights: Numbers | None = None) -> jax.Array:
     """Continuous ranked probability score of a mixture of normals, exact, in the unit of the targets.
 
     ``int (F(x) - [x >= y])^2 dx = E|X - y| - 1/2 E|X - X'|``, smaller is better; for a predictive without spread it is
@@ -53,11 +53,12 @@ def crps(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.A
         >>> print(f"{btl.metrics.crps(given, jnp.zeros(1)):.4f}")
         0.2337
     """
+    check_arguments(crps, locals())
     return CRPS(predictive, targets, weights)
 
 
 def interval_coverage(
-    predictive: Predictive, targets: Targets, weights: Any = None, *, level: Scalar = 0.9
+    predictive: Predictive, targets: Targets, weights: Numbers | None = None, *, level: Scalar = 0.9
 ) -> jax.Array:
     """Share of targets inside their central predictive interval; a calibrated predictive gives ``level``.
 
@@ -79,6 +80,7 @@ def interval_coverage(
         >>> btl.metrics.interval_coverage(given, jnp.array([0.5, 3.0]), level=0.95).item()
         0.5
     """
+    check_arguments(interval_coverage, locals())
     if _tree.is_concrete(level) and not 0 < float(level) < 1:
         raise ValueError(f"level is {level}; the probability of an interval lies between 0 and 1, both excluded")
     return coverage(level)(predictive, targets, weights)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from bayestl import _tree
-from bayestl._types import Targets
+from bayestl._types import Numbers, Targets
 from bayestl.metrics._accuracy import ACCURACY, MACRO_ACCURACY
 from bayestl.metrics._calibration import ECE, ECE_EQUAL_MASS
 from bayestl.metrics._examples import Predictive, check_targets
@@ -23,7 +23,7 @@ _OTHER = (NLL, RMSE)
 _SEVERAL_HEADS = (NLL,)
 
 
-def report(predictive: Predictive, targets: Targets, weights: Any = None) -> dict[str, float]:
+def report(predictive: Predictive, targets: Targets, weights: Numbers | None = None) -> dict[str, float]:
     """The metrics that apply to a predictive, by name, each with its default setting.
 
     Classes: accuracy, macro_accuracy, nll, brier, ece and ece_equal_mass (15 bins). Mixtures of normals: nll, rmse,

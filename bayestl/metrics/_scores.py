@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from bayestl._types import Targets
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers, Targets
 from bayestl.metrics._examples import Predictive, class_probs, known_classes, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
-def nll(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
+def nll(predictive: Predictive, targets: Targets, weights: Numbers | None = None) -> jax.Array:
     """Negative log likelihood of the averaged predictive, ``-1/B sum_b log sum_s w_s p(y_b | f_sb)``, nats per example.
 
     This is the score of the average that is predicted, neither the average of the samples' scores nor that of the mean
@@ -28,10 +27,11 @@ def nll(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Ar
         >>> print(f"{btl.metrics.nll(given, jnp.array([1, 0])):.4f}")
         0.4904
     """
+    check_arguments(nll, locals())
     return NLL(predictive, targets, weights)
 
 
-def brier(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.Array:
+def brier(predictive: Predictive, targets: Targets, weights: Numbers | None = None) -> jax.Array:
     """Brier score, ``1/B sum_b sum_c (p_bc - [y_b = c])^2``, between 0 and 2.
 
     The sum is over all classes. A binary predictive is taken as one of two classes, so it scores ``2 (p - y)^2``: twice
@@ -50,6 +50,7 @@ def brier(predictive: Predictive, targets: Targets, weights: Any = None) -> jax.
         >>> btl.metrics.brier(given, jnp.array([1])).item()
         0.125
     """
+    check_arguments(brier, locals())
     return BRIER(predictive, targets, weights)
 
 

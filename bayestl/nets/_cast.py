@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayestl._types import Apply, Inputs, Key, Net, Params
+from bayestl._arguments import check_arguments
+from bayestl._types import Apply, DType, Inputs, Key, Net, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class _CastApply:
         return _to(outputs, jnp.float32), new_state
 
 
-def cast(net: Net, dtype: Any) -> Net:
+def cast(net: Net, dtype: DType) -> Net:
     """``net`` computing in ``dtype``, with parameters, priors, gradients and log densities as they were.
 
     For half the memory of activations and the full speed of matrix units. Parameters and floating-point inputs are
@@ -42,6 +43,7 @@ def cast(net: Net, dtype: Any) -> Net:
         >>> net(net.params, jnp.ones((5, 3))).dtype.name, net.params["head"]["kernel"].dtype.name
         ('float32', 'float32')
     """
+    check_arguments(cast, locals())
     if not isinstance(net, Net):
         raise TypeError(f"net is {type(net).__name__}; give a Net, as made by nets.from_function and its like")
     if not jnp.issubdtype(dtype, jnp.floating):

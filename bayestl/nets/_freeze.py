@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._part import PartApply, with_fixed
 from bayestl._types import Net
 
@@ -33,6 +34,7 @@ def freeze(net: Net, patterns: str | Sequence[str]) -> Net:
         >>> net(net.params, jnp.ones((5, 3))).shape
         (5, 1)
     """
+    check_arguments(freeze, locals())
     if not isinstance(net, Net):
         raise TypeError(f"net is {type(net).__name__}; give a Net, as made by nets.from_function and its like")
     frozen = _tree.select(net.params, patterns)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._static import ComparedByValue, checked_params
 
@@ -39,6 +40,7 @@ def from_function(function: Callable[[Params, Any], Any], params: Params) -> Net
         >>> net(net.params, jnp.ones((5, 3))).shape
         (5, 2)
     """
+    check_arguments(from_function, locals())
     if not callable(function):
         raise TypeError(f"function is {type(function).__name__}; give a callable (params, inputs) -> outputs")
     return Net(checked_params(params), (), _FunctionApply(ComparedByValue(function)))

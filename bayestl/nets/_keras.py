@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import ComparedByValue, checked_params
@@ -91,6 +92,7 @@ def from_keras(model: Any) -> Net:
             net = btl.nets.from_keras(keras.Sequential([body, *head]))   # parameters conv1/kernel, ..., head/kernel
             joint = btl.LogJoint(net, btl.likelihoods.bernoulli(), prior, num_data=100)
     """
+    check_arguments(from_keras, locals())
     keras = _keras()
     if not isinstance(model, keras.Model):
         raise TypeError(f"model is {type(model).__name__}; give a keras.Model, such as keras.Sequential([...])")

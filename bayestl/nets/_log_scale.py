@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Apply, Inputs, Key, Net, Params
 
 
@@ -41,6 +42,7 @@ def with_log_scale(net: Net, initial_scale: float | Float[Array, " outputs"] = 1
         >>> location.shape, log_scale.shape, float(jnp.exp(log_scale[0, 0]))
         ((5, 1), (5, 1), 0.5)
     """
+    check_arguments(with_log_scale, locals())
     if not isinstance(net, Net):
         raise TypeError(f"net is {type(net).__name__}; give a Net, as made by nets.from_function and its like")
     scale = jnp.asarray(initial_scale, dtype=float)

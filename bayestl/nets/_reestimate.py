@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._part import own_state
 from bayestl._types import Apply, Batch, Data, Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, with_policy
@@ -59,7 +59,7 @@ def reestimate_state(
         >>> float(state["mean"][0]), float(state["var"][0])
         (1.5, 1.25)
     """
-    check_key("reestimate_state", key)
+    check_arguments(reestimate_state, locals())
     if not jax.tree.leaves(own_state(net.apply, net.state)):
         raise ValueError("the network has no state, so that nothing can be re-estimated")
     passes = batches(data)

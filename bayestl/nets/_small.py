@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Net, Params
 from bayestl.nets._function import from_function
 
@@ -65,7 +65,7 @@ def mlp(key: Key, sizes: Sequence[int], activation: Activation = jax.nn.relu) ->
         >>> net(net.params, jnp.ones((5, 8, 8))).shape
         (5, 10)
     """
-    check_key("mlp", key)
+    check_arguments(mlp, locals())
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes is {tuple(sizes)}; give input, hidden and output sizes, at least two, each >= 1")
     keys = jax.random.split(key, len(sizes) - 1)
@@ -104,7 +104,7 @@ def conv_net(
         >>> net(net.params, jnp.ones((5, 8, 8, 1))).shape
         (5, 10)
     """
-    check_key("conv_net", key)
+    check_arguments(conv_net, locals())
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"input_shape is {tuple(input_shape)}; give (height, width, channels), each >= 1")
     if not channels or min(channels) < 1 or num_classes < 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._part import own_state
 from bayestl._types import Net
 
@@ -46,6 +47,7 @@ def frozen_state(net: Net) -> Net:
         >>> float(state["mean"][0])
         0.0
     """
+    check_arguments(frozen_state, locals())
     return _converted(net, Policy.FROZEN)
 
 
@@ -70,6 +72,7 @@ def trained_state(net: Net) -> Net:
         >>> print(f"{state['mean'][0]:.1f}")
         0.1
     """
+    check_arguments(trained_state, locals())
     return _converted(net, Policy.TRAINED)
 
 
@@ -87,6 +90,7 @@ def state_policy(net: Net | LogJoint) -> str:
         >>> btl.nets.state_policy(btl.nets.mlp(jax.random.key(0), (3, 8, 1)))
         'none'
     """
+    check_arguments(state_policy, locals())
     return _policy(net.apply).value if jax.tree.leaves(own_state(net.apply, net.state)) else "none"
 
 

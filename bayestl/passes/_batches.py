@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from bayestl._arguments import check_arguments
 from bayestl._placement import check_sharding, num_shares, put, replicate
 from bayestl._types import Batch, Data, Inputs, Key, Targets
 from bayestl.passes import _loop
@@ -192,6 +193,7 @@ def batches(
         >>> passes.sum(jax.random.key(0), lambda key, batch: jnp.sum(batch.weights * batch.targets)).item()
         10.0
     """
+    check_arguments(batches, locals())
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or None for all examples at once")
     passes = data if isinstance(data, Batches) else _all_at_once(data)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl.plots._style import axes, finish, styles
 from bayestl.training import FitResult
 
@@ -40,6 +41,7 @@ def history(result: FitResult, ax: Axes | None = None, window: int | None = None
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['objective', 'objective, mean of 1 step', 'validation nll']
     """
+    check_arguments(history, locals())
     if not isinstance(result, FitResult):
         raise TypeError(f"result is a {type(result).__name__}; give what fit gives, or one member of fit_many")
     objective = np.asarray(result.history.get("objective", ()), float)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl.plots._style import axes, finish, styles
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def metric_against_n(ns: Sequence[float], values: Mapping[str, Any], ax: Axes | 
         >>> [line.get_label() for line in ax.get_lines()]
         ['scratch', 'L2-SP']
     """
+    check_arguments(metric_against_n, locals())
     positions, tables = _checked(ns, values)
     ax = axes(ax, (6.8, 3.8))
     for name, style in styles(tables).items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl.metrics import ReliabilityBins
 from bayestl.plots._style import axes, finish, styles
 
@@ -39,6 +40,7 @@ def reliability(
         >>> ax.get_ylabel()
         'accuracy'
     """
+    check_arguments(reliability, locals())
     if not bins:
         raise ValueError("bins is empty; give at least one method with its reliability_bins")
     pooled = {name: _pooled(name, of_method) for name, of_method in bins.items()}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.posteriors._samples import Samples
 
@@ -58,6 +59,7 @@ def pooled(chains: Samples | Sequence[Samples]) -> Samples:
         >>> btl.posteriors.pooled(chains).draws["w"].shape
         (40, 2)
     """
+    check_arguments(pooled, locals())
     each = _apart(chains)
     if not each:
         raise ValueError("pooled got no chains; give the posterior of fit_many, or a list of Samples")

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from bayestl import _containers, _safetensors, _tree, gaussians
+from bayestl._arguments import check_arguments
 from bayestl._types import Net, NetState, Params, Posterior
 from bayestl.gaussians import Gaussian
 from bayestl.posteriors import _stored_tree
@@ -73,6 +74,7 @@ def save(
         >>> print(loaded.posterior.draws["w"], loaded.settings)
         [0. 1. 2. 3.] {'step_size': 0.001}
     """
+    check_arguments(save, locals())
     from bayestl import __version__  # the package imports this module before it has a version
 
     tensors: dict[str, np.ndarray] = {}
@@ -107,6 +109,7 @@ def load(path: str | os.PathLike[str], net: Net | None = None) -> Loaded:
         >>> loaded.params["head"]["kernel"].shape
         (2, 3)
     """
+    check_arguments(load, locals())
     with _safetensors.opened(path, "btl.save") as file, jax.ensure_compile_time_eval():
         header = _header(file)
         node, state = header.posterior, header.net_state

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
 from bayestl.likelihoods import given
 from bayestl.predict._predictive import Predictive
 
 
-def from_probabilities(probs: Any) -> Predictive:
+def from_probabilities(probs: Numbers) -> Predictive:
     """Predictive with the given class probabilities, so that any classifier can be scored with the same metrics.
 
     Args:
@@ -26,6 +26,7 @@ def from_probabilities(probs: Any) -> Predictive:
         >>> btl.metrics.accuracy(given, jnp.array([1, 0])).item()
         1.0
     """
+    check_arguments(from_probabilities, locals())
     probs = jnp.asarray(probs, jnp.result_type(float))
     if probs.ndim != 2:
         raise ValueError(

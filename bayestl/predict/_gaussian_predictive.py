@@ -14,6 +14,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Likelihood, Outputs, Scalar, Targets
 from bayestl.likelihoods import GaussianNoise, check_real_targets, check_targets_shape
 from bayestl.likelihoods import gaussian_noise as noise_of
@@ -183,6 +184,7 @@ def gaussian_noise(outputs: GaussianOutputs) -> GaussianPredictive:
         >>> given.variance.item(), given.function_variance().item()
         (4.0, 3.0)
     """
+    check_arguments(gaussian_noise, locals())
     parts = gaussian_parts(outputs.likelihood, outputs.mean)
     if parts is None:
         raise TypeError(

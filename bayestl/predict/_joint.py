@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Likelihood, Outputs, Targets
 from bayestl.likelihoods import check_real_targets, check_targets_shape, gaussian_noise
 from bayestl.predict._average import average
@@ -121,6 +122,7 @@ def joint_from_samples(predictive: Predictive) -> JointPredictive:
         [[2. 2.]
          [2. 5.]]
     """
+    check_arguments(joint_from_samples, locals())
     outputs = _tree.at_least_float32(predictive.outputs)
     mean = jax.tree.map(lambda x: average(predictive.log_weights, x), outputs)
     deviations = flat(jax.tree.map(jnp.subtract, outputs, mean), 2)

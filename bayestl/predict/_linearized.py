@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Inputs, Posterior
 from bayestl.passes import looped, scanned
@@ -83,6 +84,7 @@ def linearized(
         >>> given.mean.item(), given.variance.item(), given.function_variance().item()
         (3.0, 9.0, 8.0)
     """
+    check_arguments(linearized, locals())
     check_batch_size(batch_size)
     apply, linearizations, log_weights = _components(joint, posterior)
     link = default_link if link is None else link

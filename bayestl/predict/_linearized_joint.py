@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Inputs, Likelihood, Outputs, Params, Posterior
 from bayestl.likelihoods import gaussian_noise
@@ -57,6 +58,7 @@ def linearized_joint(
         [[5. 4.]
          [4. 9.]]
     """
+    check_arguments(linearized_joint, locals())
     check_batch_size(batch_size)
     apply, linear = linearization(joint, posterior)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import likelihoods
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._types import Key
 from bayestl.predict._gaussian_outputs import GaussianOutputs, unflat
 from bayestl.predict._gaussian_predictive import gaussian_noise, gaussian_parts
@@ -64,6 +64,7 @@ def quadrature(outputs: GaussianOutputs, num_nodes: int = _NUM_NODES) -> Predict
         >>> print(f"{btl.predict.quadrature(outputs).probs[0]:.3f}")
         0.775
     """
+    check_arguments(quadrature, locals())
     size = outputs.covariance.shape[-1]
     if size != 1 or num_nodes < 1:
         raise ValueError(
@@ -102,6 +103,7 @@ def probit(outputs: GaussianOutputs) -> Predictive:
         >>> print(f"{btl.predict.probit(outputs).probs[0]:.3f}")
         0.777
     """
+    check_arguments(probit, locals())
     _check_classes("probit", outputs)
     return _predictive(outputs, likelihoods.probit_moderated(outputs.mean, outputs.variance))
 
@@ -122,6 +124,7 @@ def mean_field_0(outputs: GaussianOutputs) -> Predictive:
         Lu, Ie and Sha 2020, "Mean-Field Approximation to Gaussian-Softmax Integral with Application to Uncertainty
         Estimation", arXiv 2006.07584 (mf0).
     """
+    check_arguments(mean_field_0, locals())
     return _mean_field("mean_field_0", outputs, lambda v: jnp.diagonal(v, axis1=-2, axis2=-1)[..., :, None])
 
 
@@ -139,6 +142,8 @@ def mean_field_1(outputs: GaussianOutputs) -> Predictive:
     Reference:
         Lu, Ie and Sha 2020, arXiv 2006.07584 (mf1).
     """
+
+    check_arguments(mean_field_1, locals())
 
     def spread(covariance: jax.Array) -> jax.Array:
         variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
@@ -171,6 +176,8 @@ def mean_field_2(outputs: GaussianOutputs) -> Predictive:
         [[0.777 0.223]]
     """
 
+    check_arguments(mean_field_2, locals())
+
     def spread(covariance: jax.Array) -> jax.Array:
         variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
         # Rounding must not take the variance of a difference below zero.
@@ -200,7 +207,7 @@ def sampled(key: Key, num_samples: int) -> Link:
         >>> print(f"{btl.predict.sampled(jax.random.key(0), 100_000)(outputs).probs[0]:.2f}")
         0.77
     """
-    check_key("sampled", key)
+    check_arguments(sampled, locals())
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; at least 1 draw is needed")
     return partial(_sampled, key, num_samples)

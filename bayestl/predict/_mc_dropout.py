@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._condition import for_draws
 from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
@@ -66,7 +66,7 @@ def mc_dropout(
         >>> predict(jnp.ones((5, 3))).function_variance().shape
         (5, 1)
     """
-    check_key("mc_dropout", key)
+    check_arguments(mc_dropout, locals())
     if num_samples < 2:
         raise ValueError(f"num_samples is {num_samples}; an average over masks needs at least 2")
     for name, value in (("batch_size", batch_size), ("sample_chunk", sample_chunk)):

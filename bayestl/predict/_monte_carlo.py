@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._condition import for_draws, without_rest
 from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
@@ -60,7 +60,7 @@ def monte_carlo(
         >>> predict(jnp.ones((3, 2))).mean.shape
         (3,)
     """
-    check_key("monte_carlo", key)
+    check_arguments(monte_carlo, locals())
     check_numbers(num_samples=num_samples, batch_size=batch_size, sample_chunk=sample_chunk)
     joint, posterior = without_rest(joint, posterior)
     draws, log_weights = _draws(posterior, key, num_samples)

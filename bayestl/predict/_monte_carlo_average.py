@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._condition import for_draws, without_rest
 from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
@@ -64,7 +64,7 @@ def monte_carlo_average(
         >>> given.probs.shape, given.mutual_information().shape
         ((4, 3), (4,))
     """
-    check_key("monte_carlo_average", key)
+    check_arguments(monte_carlo_average, locals())
     check_numbers(num_samples=num_samples, batch_size=batch_size, sample_chunk=sample_chunk)
     joint, posterior = without_rest(joint, posterior)
     num = num_of_draws(posterior, num_samples)

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from bayestl._arguments import check_key
-from bayestl._types import Key
+from bayestl._arguments import check_arguments
+from bayestl._types import DType, Key
 from bayestl.pretrained._backbone import Backbone, Sequential, build
-from bayestl.pretrained._layers import Layers, check_arguments, global_average
+from bayestl.pretrained._layers import Layers, check_sizes, global_average
 
 
 class Stem(nnx.Module):
@@ -41,7 +41,7 @@ class Block(nnx.Module):
 
 
 def cifar_resnet20(
-    key: Key, *, num_classes: int = 10, include_top: bool = True, cut: str | None = None, dtype: Any = None
+    key: Key, *, num_classes: int = 10, include_top: bool = True, cut: str | None = None, dtype: DType | None = None
 ) -> Backbone:
     """ResNet-20 for CIFAR (He et al. 2015, section 4.2, option A): 270,000 parameters, 64 channels at stride 4.
 
@@ -65,12 +65,12 @@ def cifar_resnet20(
         >>> jax.eval_shape(logits, jnp.zeros((2, 32, 32, 3))).shape
         (2, 10)
     """
-    check_key("cifar_resnet20", key)
+    check_arguments(cifar_resnet20, locals())
     return _cifar_resnet(key, 3, num_classes, include_top, cut, dtype)
 
 
 def cifar_resnet56(
-    key: Key, *, num_classes: int = 10, include_top: bool = True, cut: str | None = None, dtype: Any = None
+    key: Key, *, num_classes: int = 10, include_top: bool = True, cut: str | None = None, dtype: DType | None = None
 ) -> Backbone:
     """ResNet-56 for CIFAR (He et al. 2015, section 4.2, option A): 850,000 parameters, 64 channels at stride 4.
 
@@ -92,12 +92,12 @@ def cifar_resnet56(
         >>> jax.eval_shape(features, jnp.zeros((2, 32, 32, 3))).shape
         (2, 16, 16, 32)
     """
-    check_key("cifar_resnet56", key)
+    check_arguments(cifar_resnet56, locals())
     return _cifar_resnet(key, 9, num_classes, include_top, cut, dtype)
 
 
 def _cifar_resnet(key: Key, depth: int, num_classes: int, include_top: bool, cut: str | None, dtype: Any) -> Backbone:
-    check_arguments(num_classes)
+    check_sizes(num_classes)
     make = Layers(nnx.Rngs(params=key), dtype)
 
     def layer(inputs: int, width: int) -> Sequential:

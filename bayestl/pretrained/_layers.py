@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from bayestl._arguments import check_arguments
+
 _conv_kernel = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 _depthwise_kernel = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 _dense_kernel = nnx.initializers.lecun_normal()
@@ -91,10 +93,11 @@ def global_average(x: jax.Array) -> jax.Array:
         >>> btl.pretrained.global_average(jnp.ones((5, 3, 3, 8))).shape
         (5, 8)
     """
+    check_arguments(global_average, locals())
     return jnp.mean(x, axis=(1, 2))
 
 
-def check_arguments(num_classes: int, **positive: int) -> None:
+def check_sizes(num_classes: int, **positive: int) -> None:
     """Raise when a size of a constructor is not a positive integer."""
     for name, value in {"num_classes": num_classes, **positive}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Net
 from bayestl.pretrained._layouts import AS_IS, Layout, Table
 from bayestl.pretrained._report import LoadReport, Mismatch, cause
@@ -75,6 +76,7 @@ def load(
         missing: 0: none
         mismatched: 0: none
     """
+    check_arguments(load, locals())
     parts, rebuild = _taken_apart(net)
     leaves = {path: leaf for part in parts for path, leaf in _tree.by_paths(part).items()}
     named = _named(arrays, rename)

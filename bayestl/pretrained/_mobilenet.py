@@ -8,10 +8,10 @@ from typing import Any
 import jax
 from flax import nnx
 
-from bayestl._arguments import check_key
-from bayestl._types import Key
+from bayestl._arguments import check_arguments
+from bayestl._types import DType, Key
 from bayestl.pretrained._backbone import Backbone, build
-from bayestl.pretrained._layers import Layers, check_arguments, global_average
+from bayestl.pretrained._layers import Layers, check_sizes, global_average
 
 # Of each of the 13 separable convolutions: channels after it, stride.
 _BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
@@ -30,7 +30,7 @@ class ConvNorm(nnx.Module):
 
 
 def mobilenet(
-    key: Key, *, num_classes: int = 1000, include_top: bool = True, cut: str | None = None, dtype: Any = None
+    key: Key, *, num_classes: int = 1000, include_top: bool = True, cut: str | None = None, dtype: DType | None = None
 ) -> Backbone:
     """MobileNet v1 of width 1 (Howard et al. 2017): 4.2 million parameters, 1024 channels at stride 32.
 
@@ -55,8 +55,8 @@ def mobilenet(
         >>> jax.eval_shape(features, jnp.zeros((2, 96, 96, 3))).shape
         (2, 3, 3, 1024)
     """
-    check_key("mobilenet", key)
-    check_arguments(num_classes)
+    check_arguments(mobilenet, locals())
+    check_sizes(num_classes)
     make = Layers(nnx.Rngs(params=key), dtype, epsilon=1e-3, momentum=0.99)
     stages: dict[str, Callable[[], Any]] = {
         "conv1": lambda: ConvNorm(make.conv(3, 32, 3, 2, padding="SAME"), make.batch_norm(32))

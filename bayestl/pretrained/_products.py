@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from bayestl._arguments import check_arguments
+
 T = TypeVar("T", bound=nnx.Module)
 
 
@@ -34,6 +36,7 @@ def as_products(module: T) -> T:
         >>> btl.tree.paths(a.params) == btl.tree.paths(b.params)
         True
     """
+    check_arguments(as_products, locals())
     module = nnx.clone(module)
     for _, part in list(nnx.iter_modules(module)):
         for name, child in list(vars(part).items()):

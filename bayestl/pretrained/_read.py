@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from bayestl._arguments import check_arguments
 from bayestl._limits import check_regular
 from bayestl.pretrained import _flax, _hub, _keras, _npz, _orbax, _safetensors, _shards, _torch
 from bayestl.pretrained._weights import Ask, FileContents, Weights
@@ -73,6 +74,7 @@ def read(
         >>> weights.format, weights.size, weights.arrays["kernel"].dtype
         ('safetensors', 8, dtype('float16'))
     """
+    check_arguments(read, locals())
     if type(max_bytes) is not int or max_bytes < 1:
         raise ValueError(f"max_bytes is {max_bytes!r}; give a positive number of bytes")
     text = os.fspath(source)

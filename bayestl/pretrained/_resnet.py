@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from bayestl._arguments import check_key
-from bayestl._types import Key
+from bayestl._arguments import check_arguments
+from bayestl._types import DType, Key
 from bayestl.pretrained._backbone import Backbone, Sequential, build
-from bayestl.pretrained._layers import Layers, check_arguments, global_average, symmetric
+from bayestl.pretrained._layers import Layers, check_sizes, global_average, symmetric
 
 
 class Stem(nnx.Module):
@@ -76,7 +76,7 @@ class _Size(NamedTuple):
 
 
 def resnet18(
-    key: Key, *, num_classes: int = 1000, include_top: bool = True, cut: str | None = None, dtype: Any = None
+    key: Key, *, num_classes: int = 1000, include_top: bool = True, cut: str | None = None, dtype: DType | None = None
 ) -> Backbone:
     """ResNet-18 (He et al. 2015): 11.7 million parameters, features of 512 channels at stride 32.
 
@@ -100,12 +100,12 @@ def resnet18(
         >>> jax.eval_shape(features, jnp.zeros((2, 64, 64, 3))).shape
         (2, 4, 4, 256)
     """
-    check_key("resnet18", key)
+    check_arguments(resnet18, locals())
     return _resnet(key, _Size(BasicBlock, 1, (2, 2, 2, 2)), num_classes, include_top, cut, dtype)
 
 
 def resnet50(
-    key: Key, *, num_classes: int = 1000, include_top: bool = True, cut: str | None = None, dtype: Any = None
+    key: Key, *, num_classes: int = 1000, include_top: bool = True, cut: str | None = None, dtype: DType | None = None
 ) -> Backbone:
     """ResNet-50 (He et al. 2015, stride in the 3 x 3 convolution): 25.6 million parameters, 2048 channels at stride 32.
 
@@ -129,12 +129,12 @@ def resnet50(
         >>> jax.eval_shape(features, jnp.zeros((2, 64, 64, 3))).shape
         (2, 2048)
     """
-    check_key("resnet50", key)
+    check_arguments(resnet50, locals())
     return _resnet(key, _Size(Bottleneck, 4, (3, 4, 6, 3)), num_classes, include_top, cut, dtype)
 
 
 def _resnet(key: Key, size: _Size, num_classes: int, include_top: bool, cut: str | None, dtype: Any) -> Backbone:
-    check_arguments(num_classes)
+    check_sizes(num_classes)
     make = Layers(nnx.Rngs(params=key), dtype)
     stages: dict[str, Callable[[], Any]] = {"stem": lambda: Stem(make)}
     inputs = 64

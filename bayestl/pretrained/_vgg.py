@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from bayestl._arguments import check_key
-from bayestl._types import Key
+from bayestl._arguments import check_arguments
+from bayestl._types import DType, Key
 from bayestl.pretrained._backbone import Backbone, build
-from bayestl.pretrained._layers import Layers, check_arguments
+from bayestl.pretrained._layers import Layers, check_sizes
 from bayestl.pretrained._layouts import VGG16_DEPTHS
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -47,7 +47,7 @@ class Dense(nnx.Module):
 
 
 def vgg16(
-    key: Key, *, num_classes: int = 1000, include_top: bool = True, cut: str | None = None, dtype: Any = None
+    key: Key, *, num_classes: int = 1000, include_top: bool = True, cut: str | None = None, dtype: DType | None = None
 ) -> Backbone:
     """VGG-16 (Simonyan and Zisserman 2014): 138 million parameters, 14.7 of them before the dense layers.
 
@@ -76,8 +76,8 @@ def vgg16(
         >>> jax.eval_shape(features, jnp.zeros((2, 150, 150, 3))).shape
         (2, 4, 4, 512)
     """
-    check_key("vgg16", key)
-    check_arguments(num_classes)
+    check_arguments(vgg16, locals())
+    check_sizes(num_classes)
     initial, noise = jax.random.split(key)
     make = Layers(nnx.Rngs(params=initial), dtype)
     stages: dict[str, Callable[[], Any]] = {}

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from bayestl._arguments import check_key
-from bayestl._types import Key
+from bayestl._arguments import check_arguments
+from bayestl._types import DType, Key
 from bayestl.pretrained._backbone import Backbone, build
-from bayestl.pretrained._layers import Layers, check_arguments
+from bayestl.pretrained._layers import Layers, check_sizes
 
 _PATCH = 16
 _kernel = nnx.initializers.truncated_normal(0.02)
@@ -101,7 +101,7 @@ def vit_ti16(
     image_size: int = 224,
     include_top: bool = True,
     cut: str | None = None,
-    dtype: Any = None,
+    dtype: DType | None = None,
 ) -> Backbone:
     """ViT-Ti/16 (Dosovitskiy et al. 2020; Touvron et al. 2020): 5.7 million parameters, 192 features.
 
@@ -127,7 +127,7 @@ def vit_ti16(
         >>> jax.eval_shape(logits, jnp.zeros((2, 64, 64, 3))).shape
         (2, 10)
     """
-    check_key("vit_ti16", key)
+    check_arguments(vit_ti16, locals())
     return _vit(key, _Size(12, 192, 3), num_classes, image_size, include_top, cut, dtype)
 
 
@@ -138,7 +138,7 @@ def vit_b16(
     image_size: int = 224,
     include_top: bool = True,
     cut: str | None = None,
-    dtype: Any = None,
+    dtype: DType | None = None,
 ) -> Backbone:
     """ViT-B/16 (Dosovitskiy et al. 2020): 86.6 million parameters, 768 features.
 
@@ -161,14 +161,14 @@ def vit_b16(
         >>> jax.eval_shape(features, jnp.zeros((2, 224, 224, 3))).shape
         (2, 197, 768)
     """
-    check_key("vit_b16", key)
+    check_arguments(vit_b16, locals())
     return _vit(key, _Size(12, 768, 12), num_classes, image_size, include_top, cut, dtype)
 
 
 def _vit(
     key: Key, size: _Size, num_classes: int, image_size: int, include_top: bool, cut: str | None, dtype: Any
 ) -> Backbone:
-    check_arguments(num_classes, image_size=image_size)
+    check_sizes(num_classes, image_size=image_size)
     if image_size % _PATCH:
         raise ValueError(f"image_size is {image_size}; give a multiple of {_PATCH}, the size of a patch")
     make = Layers(nnx.Rngs(params=key), dtype)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.gaussians import LowRank, low_rank
 from bayestl.sources import conventions
@@ -85,6 +86,7 @@ class IterateCollector:
     """
 
     def __init__(self, keep: int, after: int = 0):
+        check_arguments(IterateCollector.__init__, locals())
         if keep < 2:
             raise ValueError(f"keep is {keep}; a covariance needs the last 2 iterates or more")
         self._keep, self._after = keep, after
@@ -136,6 +138,7 @@ def from_iterates(
         >>> print(prior.mean["w"], prior.variance["w"].round(3))
         [2. 0.] [2.  0.5]
     """
+    check_arguments(from_iterates, locals())
     if _tree.is_concrete(covariance_scale) and not float(covariance_scale) > 0:
         raise ValueError(f"covariance_scale is {covariance_scale}; it multiplies the covariance and must be above 0")
     if _tree.is_concrete(eps) and not float(eps) >= 0:

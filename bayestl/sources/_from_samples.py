@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.gaussians import Dense, LowRank, dense, low_rank
 from bayestl.posteriors import Samples
@@ -33,6 +34,7 @@ def from_samples(samples: Samples | Params, *, eps: float) -> LowRank | Dense:
         >>> print(np.asarray(btl.sources.from_samples(draws, eps=1.0).variance["w"]).round(3))
         [3. 1. 1.]
     """
+    check_arguments(from_samples, locals())
     draws = samples.draws if isinstance(samples, Samples) else samples
     _tree.check_floating("samples", draws)
     draws = _tree.at_least_float32(draws)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 
 
@@ -73,6 +74,7 @@ def match(
         new:    1 arrays, 2 parameters: 'head'
         unused: 1 arrays of the source: 'head'
     """
+    check_arguments(match, locals())
     named: dict[str, str] = {}
     for path in _tree.paths(source):
         name = path if rename is None else rename(path)

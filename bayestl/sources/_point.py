@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from bayestl._types import Params
+from bayestl._arguments import check_arguments
+from bayestl._types import Params, Scalar
 from bayestl.gaussians import Diagonal, isotropic
 
 
-def point(params: Params, scale: Any) -> Diagonal:
+def point(params: Params, scale: Scalar | Params) -> Diagonal:
     """The L2-SP prior: ``N(theta_source, scale^2 I)``, what one published set of weights can say.
 
     As a penalty it is ``|theta - theta_source|^2 / (2 scale^2)``.
@@ -28,4 +27,5 @@ def point(params: Params, scale: Any) -> Diagonal:
         >>> print(prior.mean["w"])
         [1. 2.]
     """
+    check_arguments(point, locals())
     return isotropic(params, scale)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import NamedSharding
 
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._data_size import sized, warn_of_size
 from bayestl._types import Batch, Data, Inference, Key, Params
 from bayestl.passes import Batches, first_examples
@@ -98,7 +98,7 @@ def fit(
         >>> print(fitted.steps, fitted.history["validation_nll"].round(2))
         4 [ nan 1.04  nan 0.93]
     """
-    check_key("fit", key)
+    check_arguments(fit, locals(), skip=("steps", "epochs", "every", "chunk_size"))
     steps, batch_size, capacity = check_run(data, steps, batch_size, chunk_size, epochs)
     inputs, targets = as_seen(first_examples(data), transform)
     warn_of_size(inference, data.num_examples)

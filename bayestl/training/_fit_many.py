@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._data_size import sized, warn_of_size
 from bayestl._types import Data, Inference, Key, Params
 from bayestl.passes import first_examples
@@ -85,7 +85,7 @@ def fit_many(
         UserWarning: data of more or fewer examples than ``num_data`` of the first member's log joint.
         RuntimeWarning: members that became non-finite.
     """
-    check_key("fit_many", keys, batched=True)
+    check_arguments(fit_many, locals(), skip=("steps", "epochs", "chunk_size"))
     num_members = _count(settings, keys)
     steps, batch_size, capacity = check_run(data, steps, batch_size, chunk_size, epochs)
     _check_axis("params", params, params_axis, num_members)

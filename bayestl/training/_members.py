@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bayestl._arguments import check_arguments
 from bayestl._data_size import sized
 from bayestl._dispatch import loops_on_host
 from bayestl._placement import put
@@ -37,6 +38,7 @@ CACHE_BYTES = 4 * 2**20
 
 def sequentially(member: Callable) -> Callable:
     """Runs members one after another, where ``jax.vmap`` runs them side by side; for :func:`fit_many`."""
+    check_arguments(sequentially, locals())
     return lambda *args: jax.lax.map(lambda xs: member(*xs), args)
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from bayestl._arguments import check_arguments
 from bayestl._data_size import sized
 from bayestl._static import partition
 from bayestl._types import Data, Inference, Key, Params
@@ -87,6 +88,7 @@ def estimate_memory(
         >>> memory.start == size, memory.states // size, memory.method < 100
         (True, 6, True)
     """
+    check_arguments(estimate_memory, locals(), skip=("chunk_size",))
     _, batch_size, capacity = check_run(data, sys.maxsize, batch_size, chunk_size)
     inference = sized(inference, data.num_examples)
     arrays, static_init = partition(inference.init)

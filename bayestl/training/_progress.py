@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Posterior
 
 History = dict[str, np.ndarray]
@@ -61,6 +62,7 @@ class EarlyStopping:
     """
 
     def __init__(self, evaluate: Callable[[Posterior], Any], patience: int = 5):
+        check_arguments(EarlyStopping.__init__, locals())
         if patience < 1:
             raise ValueError(f"patience is {patience}; give a number of chunks, at least 1")
         self._evaluate, self._patience, self._waited = evaluate, patience, 0

@@ -67,7 +67,7 @@ def test_equal_nets_share_a_program():
     ("net", "dtype", "message"),
     [
         (btl.nets.mlp(jax.random.key(0), (3, 2)), jnp.int8, "dtype is .*int8.*; give a floating-point dtype"),
-        ("resnet", jnp.bfloat16, "net is str; give a Net"),
+        ("resnet", jnp.bfloat16, "net is 'resnet'; give a Net"),
     ],
 )
 def test_bad_input(net, dtype, message):

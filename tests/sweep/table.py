@@ -1,0 +1,351 @@
+"""Valid arguments for every public function: what the sweep starts from, and spoils one argument at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bayestl as btl
+
+KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, 2)
+PARAMS = {"w": jnp.array([0.5, -1.0])}
+INPUTS = jnp.array([[1.0, 2.0], [0.0, 1.0], [3.0, -1.0], [1.0, 1.0]])
+TARGETS = jnp.array([1.0, 0.0, 2.0, -1.0])
+BATCH = btl.Batch(INPUTS, TARGETS)
+LOGITS, LABELS = jnp.zeros((4, 3)), jnp.array([0, 1, 2, 0])
+CLASSES = btl.likelihoods.categorical()
+
+
+def _linear(params: Any, inputs: Any) -> Any:
+    return inputs @ params["w"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Valid arguments of one function.
+
+    Attributes:
+        arguments: by name; made when they are first needed, since some take a while.
+        is_cheap: whether the function may really be called in the sweep.
+    """
+
+    arguments: Callable[[], dict[str, Any]]
+    is_cheap: bool = True
+
+
+@cache
+def shared() -> dict[str, Any]:
+    """What most of the arguments are made of, by the name that arguments have."""
+    net = btl.nets.from_function(_linear, PARAMS)
+    prior = btl.gaussians.isotropic(PARAMS, 1.0)
+    joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), prior, num_data=4)
+    return {
+        "key": KEY,
+        "net": net,
+        "prior": prior,
+        "joint": joint,
+        "params": PARAMS,
+        "data": btl.data.arrays(INPUTS, TARGETS),
+        "inference": btl.infer.map_estimate(joint, optax.sgd(0.1)),
+        "posterior": btl.gaussians.isotropic(PARAMS, 0.5),
+        "optimizer": optax.sgd(0.1),
+        "predictive": btl.predict.Predictive(LOGITS[None], CLASSES, jnp.zeros(1)),
+        "likelihood": CLASSES,
+        "outputs": LOGITS,
+        "outputs_shape": LOGITS,
+        "targets": LABELS,
+        "inputs": INPUTS,
+        "mean": PARAMS,
+        "gaussian": prior,
+    }
+
+
+def of(*names: str, cheap: bool = True, **others: Any) -> Case:
+    """A case with arguments from :func:`shared`, and others."""
+    return Case(lambda: {name: shared()[name] for name in names} | others, cheap)
+
+
+def _draws() -> Any:
+    return btl.Samples({"w": jnp.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0]])}, jnp.zeros(3))
+
+
+def _chain() -> Any:
+    draws = {"w": jnp.arange(20.0).reshape(10, 2)}
+    return btl.posteriors.Chain(draws, jnp.zeros(10), PARAMS)
+
+
+def _gaussian_outputs() -> Any:
+    return btl.predict.GaussianOutputs(
+        jnp.zeros((1, 4)), jnp.ones((1, 4, 1, 1)), btl.likelihoods.normal(1.0), jnp.zeros(1)
+    )
+
+
+def _network() -> Any:
+    return btl.layers.find(_linear, PARAMS, INPUTS)
+
+
+run = partial(
+    of, "key", "inference", "params", "data", cheap=False, steps=2, batch_size=2, chunk_size=1, progress=False
+)
+method = partial(of, "joint", "optimizer")
+sampler = partial(of, "joint", num_samples=2, every=1)
+curved = partial(
+    of, "key", "joint", "params", "data", curvature=btl.curvature.dense(), kind=btl.curvature.ggn, batch_size=2
+)
+scored = partial(of, "predictive", "targets", weights=None)
+backbone = partial(of, "key", cheap=False, num_classes=2, include_top=True, cut=None)
+columns = partial(of, "key", "likelihood", "outputs", "targets")
+checked = partial(of, "likelihood", "outputs_shape", "targets", mask=None)
+path = partial(of, cheap=False, path="a file")
+
+TABLE: dict[str, Case] = {
+    "LogJoint": of("net", "likelihood", "prior", num_data=4, kappa=1.0, temperature=1.0, allow_other_size=False),
+    "EarlyStopping": of(evaluate=lambda posterior: 0.0, patience=2),
+    "fit": run(epochs=None, transform=None, validate=None, every=None, callbacks=(), checkpoint=None, sharding=None),
+    "fit_many": of(
+        "params",
+        "data",
+        cheap=False,
+        keys=KEYS,
+        make_inference=lambda rate: btl.infer.map_estimate(shared()["joint"], optax.sgd(rate)),
+        settings=jnp.array([0.1, 0.2]),
+        steps=2,
+        epochs=None,
+        batch_size=2,
+        transform=None,
+        chunk_size=1,
+        callbacks=(),
+        checkpoint=None,
+        progress=False,
+        params_axis=None,
+        data_axis=None,
+    ),
+    "estimate_memory": of("inference", "params", "data", cheap=False, batch_size=2, transform=None, chunk_size=1),
+    "load": path(net=None),
+    "save": path("posterior", net_state=(), settings=None),
+    "sequentially": of(member=lambda x: x),
+    "shard_params": of("params", cheap=False, mesh=None, axis="data"),
+    "bridges.blackjax_log_density": of("joint", batch=BATCH),
+    "bridges.numpyro_model": of("joint", like=None),
+    "bridges.nuts": of(
+        "key",
+        "joint",
+        "params",
+        "data",
+        cheap=False,
+        num_warmup=2,
+        num_samples=2,
+        num_chains=1,
+        target_accept_prob=0.8,
+        max_tree_depth=2,
+        dense_mass=False,
+        progress=False,
+    ),
+    "bridges.svi": of("joint", "optimizer", "data", guide=lambda model: None, num_particles=1, cheap=False),
+    "curvature.clipped_share": of("joint", "params", "data", batch_size=2),
+    "curvature.dense": of(max_parameters=10),
+    "curvature.empirical_fisher": columns(),
+    "curvature.find_layers": of("joint", "params", "inputs"),
+    "curvature.fisher": of(num_samples=2),
+    "curvature.ggn": columns(),
+    "curvature.kronecker": of(sharing=btl.curvature.expand, bias=btl.curvature.joined),
+    "curvature.low_rank": of(rank=1, num_steps=None),
+    "data.affine": of(
+        rotation=0.0,
+        width_shift=0.0,
+        height_shift=0.0,
+        shear=0.0,
+        zoom=0.0,
+        horizontal_flip=False,
+        vertical_flip=False,
+        fill_mode="nearest",
+        fill_value=0.0,
+    ),
+    "data.arrays": of("inputs", "targets"),
+    "data.color_jitter": of(brightness=0.0, contrast=0.0, saturation=0.0, maximum=255.0),
+    "data.decode_picture": of(encoded=b"no picture", size=None, resample=None, cheap=False),
+    "data.few_shot": of(labels=LABELS, num_per_class=1, seed=0, among=None, exclude=()),
+    "data.folder": path(cache="a folder", root=None, skip_bad=False, gray_to_rgb=False),
+    "data.load": of(source=[1, 2], example=lambda x: (np.ones(2), x), num_threads=1),
+    "data.normalize": of(mean=0.0, std=1.0, scale=1.0),
+    "data.precompute": of("inputs", function=lambda x: x, batch_size=2),
+    "data.random_crop": of(padding=1, size=None, fill_mode="constant", fill_value=0.0),
+    "data.split": of(labels=LABELS, train_per_class=None, validation_per_class=0, seed=0, test=None),
+    "data.stack": Case(lambda: {"members": [shared()["data"], shared()["data"]]}),
+    "data.stream": of(
+        source=[1, 2], example=lambda x: (np.ones(2), x), num_threads=1, num_workers=0, window_bytes=1000
+    ),
+    "data.tfds": of(name="mnist", split="train", data_dir=None, decoders=None, download=False, cheap=False),
+    "diagnostics.by_chain": Case(lambda: {"posterior": _chain(), "function": None}),
+    "diagnostics.ess": of(values=np.arange(20.0).reshape(2, 10)),
+    "diagnostics.ess_tail": of(values=np.arange(20.0).reshape(2, 10)),
+    "diagnostics.expected_targets": of("joint", "inputs"),
+    "diagnostics.left_out": of(
+        "key", "joint", "posterior", "data", kind=btl.curvature.ggn, num_steps=2, batch_size=2, cheap=False
+    ),
+    "diagnostics.log_importance_weights": Case(
+        lambda: (
+            {name: shared()[name] for name in ("joint", "posterior", "data")}
+            | {"draws": _draws().draws, "batch_size": 2}
+        )
+    ),
+    "diagnostics.psis": of(log_weights=np.zeros(30)),
+    "diagnostics.psis_khat": of(log_weights=np.zeros(30)),
+    "diagnostics.r_hat": of(values=np.arange(20.0).reshape(2, 10)),
+    "diagnostics.report": of(
+        "key",
+        "joint",
+        "posterior",
+        "data",
+        history=None,
+        kind=None,
+        num_samples=30,
+        num_inputs=2,
+        batch_size=2,
+        cheap=False,
+    ),
+    "diagnostics.spread": of("key", "posterior", "prior", num_samples=2),
+    "diagnostics.to_arviz": Case(lambda: {"posterior": _chain(), "function": None}, False),
+    "diagnostics.widest_direction": of("gaussian", num_steps=2),
+    "gaussians.by_path": Case(lambda: {"priors": {"**": shared()["prior"]}, "like": None}),
+    "gaussians.dense": of("mean", covariance=jnp.eye(2)),
+    "gaussians.diagonal": of("mean", diagonal=PARAMS | {"w": jnp.ones(2)}),
+    "gaussians.from_diagonal_precision": of("mean", precision={"w": jnp.ones(2)}),
+    "gaussians.from_kronecker_precision": of(
+        "mean", precision=btl.gaussians.KroneckerPrecision((), {"w": jnp.ones(2)})
+    ),
+    "gaussians.isotropic": of("mean", scale=1.0),
+    "gaussians.kl_divergence": Case(lambda: {"q": shared()["posterior"], "p": shared()["prior"]}),
+    "gaussians.kronecker": of(mean={"w": jnp.ones((2, 1))}, rows={"w": jnp.eye(2)}, columns={"w": jnp.eye(1)}),
+    "gaussians.load": path(like=None),
+    "gaussians.low_rank": of("mean", diagonal=1.0, factor={"w": jnp.ones((1, 2))}),
+    "gaussians.read_header": path(),
+    "gaussians.save": path("gaussian", source_task="", convention="", notes=None),
+    "infer.SampleWriter": of(directory="/tmp/no such folder of draws", resume=False),
+    "infer.as_ensemble": of(result=None, cheap=False),
+    "infer.condition": of("joint", "params", selection="w"),
+    "infer.cosine_cycles": of(peak=0.1, cycle_length=2),
+    "infer.cyclical_sghmc": of(
+        "joint", learning_rate=0.1, cycle_length=4, num_samples=2, friction=0.1, exploration=0.5, every=1
+    ),
+    "infer.cyclical_sgld": of("joint", step_size=0.1, cycle_length=4, num_samples=2, exploration=0.5, every=1),
+    "infer.ensemble": of(
+        "key",
+        "joint",
+        "data",
+        starts={"w": jnp.ones((2, 2))},
+        method=lambda joint: None,
+        steps=2,
+        batch_size=2,
+        randomize=None,
+        transform=None,
+        chunk_size=1,
+        checkpoint=None,
+        progress=False,
+        cheap=False,
+    ),
+    "infer.ivon": of("joint", learning_rate=0.1, momentum=0.9, hessian_decay=0.9, initial_hessian=1.0, num_samples=1),
+    "infer.laplace": curved(selection=None),
+    "infer.log_evidence": curved(),
+    "infer.low_rank_vi": method(rank=1, num_samples=1, initial_scale=0.1, divergence=None, allow_weight_decay=False),
+    "infer.map_estimate": method(allow_weight_decay=False),
+    "infer.mean_field_vi": method(num_samples=1, initial_scale=0.1, divergence=None, allow_weight_decay=False),
+    "infer.monte_carlo_kl": of(num_samples=2),
+    "infer.prior_preconditioner": of("prior"),
+    "infer.proximal_map": of("joint", learning_rate=0.1, momentum=0.0),
+    "infer.read_samples": of(directory="a folder", like=PARAMS, rows=slice(None), cheap=False),
+    "infer.scale_evidence": of("key", "joint", "params", "data", kind=btl.curvature.ggn, batch_size=2),
+    "infer.sghmc": sampler(learning_rate=0.1, friction=0.1, start=0, preconditioner=None),
+    "infer.sgld": sampler(step_size=0.1, start=0, preconditioner=None),
+    "infer.swag": method(rank=1, start=0, every=1, eps=0.1, scale=1.0, allow_weight_decay=False),
+    "layers.find": of("params", "inputs", network=_linear),
+    "layers.gradients": Case(
+        lambda: {"network": _network(), "inputs": INPUTS, "columns": lambda outputs: outputs[None]}
+    ),
+    "layers.replay": Case(lambda: {"network": _network(), "inputs": INPUTS, "replaced": None}),
+    "likelihoods.check": checked(),
+    "likelihoods.check_values": checked(),
+    "likelihoods.clipped_share": of("likelihood", "outputs", "targets"),
+    "likelihoods.from_function": of(fn=lambda outputs: None),
+    "likelihoods.gaussian_noise": of("likelihood", "outputs"),
+    "likelihoods.hessian_root": of("likelihood", "outputs", "targets"),
+    "likelihoods.normal": of(scale=1.0),
+    "likelihoods.target_check": of("likelihood", "outputs_shape"),
+    "metrics.accuracy": scored(),
+    "metrics.brier": scored(),
+    "metrics.crps": scored(),
+    "metrics.ece": scored(num_bins=3),
+    "metrics.ece_equal_mass": scored(num_bins=2),
+    "metrics.evaluate": of("data", predict=lambda inputs: None, batch_size=2, cheap=False),
+    "metrics.interval_coverage": scored(level=0.9),
+    "metrics.macro_accuracy": scored(),
+    "metrics.nll": scored(),
+    "metrics.reliability_bins": scored(num_bins=3),
+    "metrics.report": scored(),
+    "metrics.rmse": scored(),
+    "nets.cast": of("net", dtype=jnp.float32),
+    "nets.conv_net": of("key", input_shape=(8, 8, 1), channels=(2,), num_classes=2, activation=jnp.tanh),
+    "nets.freeze": Case(lambda: {"net": btl.nets.mlp(KEY, (2, 2, 1)), "patterns": "head/**"}),
+    "nets.from_equinox": of(module=None, state=None, axis_name="batch", cheap=False),
+    "nets.from_function": of("params", function=_linear),
+    "nets.from_keras": of(model=None, cheap=False),
+    "nets.from_linen": of(module=None, variables={}, train=None, evaluate=None, streams=("dropout",), cheap=False),
+    "nets.from_nnx": of(module=None, train=None, evaluate=None, cheap=False),
+    "nets.frozen_state": of("net"),
+    "nets.mlp": of("key", sizes=(2, 2, 1), activation=jnp.tanh),
+    "nets.reestimate_state": of("key", "net", "params", "data", batch_size=2),
+    "nets.state_policy": of("net"),
+    "nets.trained_state": of("net"),
+    "nets.with_log_scale": of("net", initial_scale=1.0),
+    "passes.batches": of("data", batch_size=2, sharding=None),
+    "plots.history": of(result=None, ax=None, window=None, cheap=False),
+    "plots.metric_against_n": of(ns=[1, 2], values={"a": [1.0, 2.0]}, ax=None, ylabel="", cheap=False),
+    "plots.reliability": of(bins={}, ax=None, min_count=1, cheap=False),
+    "posteriors.pooled": Case(lambda: {"chains": [_draws(), _draws()]}),
+    "predict.from_probabilities": of(probs=jnp.full((4, 2), 0.5)),
+    "predict.gaussian_noise": Case(lambda: {"outputs": _gaussian_outputs()}),
+    "predict.joint_from_samples": Case(
+        lambda: {"predictive": btl.predict.Predictive(jnp.zeros((2, 4)), btl.likelihoods.normal(1.0), jnp.zeros(2))}
+    ),
+    "predict.linearized": of("joint", "posterior", link=None, batch_size=None),
+    "predict.linearized_joint": of("joint", "posterior", batch_size=None),
+    "predict.mc_dropout": of("key", "joint", "params", num_samples=2, batch_size=None, sample_chunk=None),
+    "predict.mean_field_0": Case(lambda: {"outputs": _gaussian_outputs()}, False),
+    "predict.mean_field_1": Case(lambda: {"outputs": _gaussian_outputs()}, False),
+    "predict.mean_field_2": Case(lambda: {"outputs": _gaussian_outputs()}, False),
+    "predict.monte_carlo": of("key", "joint", "posterior", num_samples=2, batch_size=None, sample_chunk=None),
+    "predict.monte_carlo_average": of("key", "joint", "posterior", num_samples=2, batch_size=None, sample_chunk=None),
+    "predict.probit": Case(lambda: {"outputs": _gaussian_outputs()}, False),
+    "predict.quadrature": Case(lambda: {"outputs": _gaussian_outputs(), "num_nodes": 2}, False),
+    "predict.sampled": of("key", num_samples=2),
+    "pretrained.cifar_resnet20": backbone(),
+    "pretrained.cifar_resnet56": backbone(),
+    "pretrained.load": of("net", arrays={}, table=None, new=(), rename=None, strict=True, cheap=False),
+    "pretrained.mobilenet": backbone(),
+    "pretrained.read": of(source="a file", key=None, filename=None, revision=None, max_bytes=100, cheap=False),
+    "pretrained.resnet18": backbone(),
+    "pretrained.resnet50": backbone(),
+    "pretrained.vgg16": backbone(),
+    "pretrained.vit_b16": backbone(image_size=32),
+    "pretrained.vit_ti16": backbone(image_size=32),
+    "sources.IterateCollector": of(keep=2, after=0),
+    "sources.from_iterates": of(iterates={"w": jnp.arange(6.0).reshape(3, 2)}, rank=1, eps=0.1, covariance_scale=1.0),
+    "sources.from_samples": Case(lambda: {"samples": _draws(), "eps": 0.1}),
+    "sources.match": of(source=PARAMS, target=PARAMS, new=(), rename=None, verbose=False),
+    "sources.point": of("params", scale=1.0),
+    "transferability.verdict": of(
+        "key",
+        log_predictive={"from scratch": np.zeros(4), "transfer": np.ones(4)},
+        num_bootstrap=10,
+        level=0.95,
+        cheap=False,
+    ),
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -173,7 +172,7 @@ def _is_whole(value: Any) -> bool:
 def _is_array(value: Any) -> bool:
     """Numbers in an array, or in nested lists of equal lengths."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return not (isinstance(value.dtype, np.dtype) and value.dtype.kind in "OSUV" and value.dtype != jnp.bfloat16)
+        return not (isinstance(value.dtype, np.dtype) and value.dtype.kind in "OSU")
     if isinstance(value, bool | int | float | complex):
         return True
     if not isinstance(value, list | tuple) or not value:
@@ -185,7 +184,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool | complex | str) or (isinstance(value, float) and math.isnan(value)):
+    if isinstance(value, bool | complex):
         return False
     return _is_array(value) and not isinstance(value, list | tuple) and np.ndim(value) == 0
 
@@ -199,8 +198,8 @@ def _is_tree(value: Any) -> bool:
     return all(_is_array(leaf) for leaf in leaves)
 
 
-def _is_full_tree(value: Any) -> bool:
-    return _is_tree(value) and bool(jax.tree.leaves(value))
+def _is_given_tree(value: Any) -> bool:
+    return value is not None and _is_tree(value)
 
 
 def _is_dtype(value: Any) -> bool:
@@ -219,7 +218,14 @@ def _has(*names: str) -> Callable[[Any], bool]:
 
 
 def _sequence_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list | tuple | np.ndarray) and all(fits(item) for item in value)
+    def is_one(value: Any) -> bool:
+        return _is_sequence(value) and getattr(value, "ndim", 1) > 0 and all(fits(item) for item in value)
+
+    return is_one
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray | jax.Array) and not isinstance(value, str | bytes)
 
 
 def _anything(value: Any) -> bool:
@@ -244,17 +250,17 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "os.PathLike": ("a path", _is_path),
     "jax.Array": ("an array", _is_array),
     "Numbers": ("an array of numbers", _is_array),
-    "Arrays": ("an array, or a pytree of arrays", _is_full_tree),
+    "Arrays": ("an array, or a pytree of arrays", _is_given_tree),
     "DType": ("a dtype, such as jnp.float32", _is_dtype),
     "Float": ("an array", _is_array),
-    "Params": ("a pytree of arrays", _is_full_tree),
-    "Inputs": ("an array (B, ...), or a pytree of such", _is_full_tree),
-    "Outputs": ("an array (B, ...), or a pytree of such", _is_full_tree),
+    "Params": ("a pytree of arrays", _is_given_tree),
+    "Inputs": ("an array (B, ...), or a pytree of such", _is_given_tree),
+    "Outputs": ("an array (B, ...), or a pytree of such", _is_given_tree),
     "Targets": ("an array (B, ...), or a pytree of such", _is_tree),
     "Sequence[str]": ("a list of texts", _sequence_of(lambda item: isinstance(item, str))),
     "Sequence[int]": ("a list of whole numbers", _sequence_of(_is_whole)),
     "Sequence[float]": ("a list of numbers", _sequence_of(_is_number)),
-    "Sequence": ("a list", lambda value: isinstance(value, list | tuple)),
+    "Sequence": ("a list", _is_sequence),
     "tuple[int, int]": ("a pair of whole numbers", lambda x: _sequence_of(_is_whole)(x) and len(x) == 2),
     "tuple[float, float]": ("a pair of numbers", lambda x: _sequence_of(_is_number)(x) and len(x) == 2),
     "Table": ("a table of bayestl.pretrained.tables", lambda value: isinstance(value, Mapping)),
@@ -299,9 +305,7 @@ _CLASSES = {
     "GaussianOutputs": "GaussianOutputs, which linearized hands to its link",
     "LayeredNetwork": "a network from bayestl.layers.find",
     "Samples": "Samples, or a Chain",
-    "FitResult": "the result of bayestl.fit",
     "ManyResult": "the result of bayestl.fit_many",
-    "NamedSharding": "a jax.sharding.NamedSharding",
     "Mesh": "a jax.sharding.Mesh",
     "Axes": "Matplotlib axes",
 }

@@ -99,7 +99,7 @@ def nuts(
         >>> print(posterior.draws["w"].mean().round(1), posterior.draws["w"].var().round(1))
         1.5 0.2
     """
-    check_arguments(nuts, locals())
+    check_arguments(nuts, locals(), skip=("data",))
     for name, value, least in (
         ("num_warmup", num_warmup, 0),
         ("num_samples", num_samples, 1),

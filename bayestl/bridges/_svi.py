@@ -103,7 +103,7 @@ def svi(
         >>> print(fitted.posterior.mean["w"].round(1), fitted.posterior.variance["w"].round(1))
         [1.5] [0.2]
     """
-    check_arguments(svi, locals())
+    check_arguments(svi, locals(), skip=("data", "guide", "optimizer"))
     if num_particles < 1:
         raise ValueError(f"num_particles is {num_particles}; at least 1 draw per step is needed")
     if not callable(guide):

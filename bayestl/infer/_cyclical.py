@@ -96,7 +96,7 @@ def cyclical_sgld(
         >>> fitted.posterior.draws["w"].shape      # two draws from each of ten cycles
         (20, 1)
     """
-    check_arguments(cyclical_sgld, locals())
+    check_arguments(cyclical_sgld, locals(), skip=("step_size",))
     schedule = _cycle_schedule(step_size, "step_size", cycle_length, exploration, every)
     return scheduled_sgld(joint, schedule, num_samples, preconditioner)
 
@@ -141,7 +141,7 @@ def cyclical_sghmc(
     Reference:
         Zhang et al. 2020 (arXiv 1902.03932), algorithm 1, with the update of :func:`sghmc`.
     """
-    check_arguments(cyclical_sghmc, locals())
+    check_arguments(cyclical_sghmc, locals(), skip=("learning_rate",))
     schedule = _cycle_schedule(learning_rate, "learning_rate", cycle_length, exploration, every)
     return scheduled_sghmc(joint, schedule, friction, num_samples, preconditioner)
 

@@ -66,7 +66,7 @@ def log_evidence(
         >>> print(f"{value:.4f}, and from N(2; 0, 2): {jax.scipy.stats.norm.logpdf(2.0, 0.0, 2.0**0.5):.4f}")
         -2.2655, and from N(2; 0, 2): -2.2655
     """
-    check_arguments(log_evidence, locals())
+    check_arguments(log_evidence, locals(), skip=("data",))
     joint, params, passes, check = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")

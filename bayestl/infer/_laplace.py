@@ -99,7 +99,7 @@ def laplace(
         >>> print(posterior.mean["w"], posterior.variance["w"])
         [1.5] [0.25]
     """
-    check_arguments(laplace, locals())
+    check_arguments(laplace, locals(), skip=("data",))
     if selection is not None:
         check_params(joint, params)
         conditioned = condition(joint, params, selection)

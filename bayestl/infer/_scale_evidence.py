@@ -97,7 +97,7 @@ def scale_evidence(
         >>> jax.grad(evidence)(jnp.zeros(4)).shape
         (4,)
     """
-    check_arguments(scale_evidence, locals())
+    check_arguments(scale_evidence, locals(), skip=("data",))
     joint, params, passes, check = checked(joint, params, data, batch_size)
     if joint.prior is None:
         raise ValueError("the flat prior is improper, so the evidence is undefined; give a Gaussian prior")

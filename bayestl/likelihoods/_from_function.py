@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpyro.distributions as dist
 
-from bayestl._arguments import check_arguments
 from bayestl._types import Outputs
 from bayestl.likelihoods._families import root_of_distribution, with_own_derivatives
 from bayestl.likelihoods._raw import at_least_float32
@@ -55,7 +54,6 @@ def from_function(fn: Callable[[Any], dist.Distribution]) -> FromFunction:
         >>> labels(jnp.zeros((4, 6))).batch_shape
         (4,)
     """
-    check_arguments(from_function, locals())
     if not callable(fn):
         raise TypeError(f"fn must be a function from outputs to a numpyro distribution, but is {type(fn).__name__}")
     return FromFunction(fn)

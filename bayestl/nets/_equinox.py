@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._arguments import check_arguments
 from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import ComparedByValue, checked_params
@@ -76,7 +75,6 @@ def from_equinox(module: Any, state: Any = None, *, axis_name: str = "batch") ->
             net(net.params, jnp.ones((5, 3))).shape  # (5, 2)
             net = btl.nets.from_equinox(*eqx.nn.make_with_state(MyNet)(jax.random.key(0)))
     """
-    check_arguments(from_equinox, locals())
     try:
         import equinox as eqx
     except ImportError as error:

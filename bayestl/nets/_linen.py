@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._arguments import check_arguments
 from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import ComparedByValue, call_arguments, checked_params
@@ -114,7 +113,6 @@ def from_linen(
         >>> net(net.params, jnp.ones((5, 3))).shape
         (5, 2)
     """
-    check_arguments(from_linen, locals())
     if not isinstance(variables, Mapping):
         raise TypeError(f"variables is {type(variables).__name__}; give what module.init returned, a mapping")
     if "params" not in variables:

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._arguments import check_arguments
 from bayestl._types import Inputs, Key, Net, Params
 from bayestl.nets._state import Policy, updated
 from bayestl.nets._static import ComparedByValue, call_arguments, checked_params
@@ -119,7 +118,6 @@ def from_nnx(module: Any, *, train: Mapping[str, Any] | None = None, evaluate: M
         >>> net(net.params, jnp.ones((5, 3))).shape
         (5, 2)
     """
-    check_arguments(from_nnx, locals())
     from flax import nnx
 
     if not isinstance(module, nnx.Module):

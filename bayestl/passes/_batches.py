@@ -193,7 +193,7 @@ def batches(
         >>> passes.sum(jax.random.key(0), lambda key, batch: jnp.sum(batch.weights * batch.targets)).item()
         10.0
     """
-    check_arguments(batches, locals())
+    check_arguments(batches, locals(), skip=("data",))
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or None for all examples at once")
     passes = data if isinstance(data, Batches) else _all_at_once(data)

@@ -98,7 +98,7 @@ def fit(
         >>> print(fitted.steps, fitted.history["validation_nll"].round(2))
         4 [ nan 1.04  nan 0.93]
     """
-    check_arguments(fit, locals(), skip=("steps", "epochs", "every", "chunk_size"))
+    check_arguments(fit, locals(), skip=("steps", "epochs", "every", "chunk_size", "validate"))
     steps, batch_size, capacity = check_run(data, steps, batch_size, chunk_size, epochs)
     inputs, targets = as_seen(first_examples(data), transform)
     warn_of_size(inference, data.num_examples)

@@ -121,5 +121,5 @@ def test_bad_arguments():
         btl.nets.freeze(net(), "body/**")
     with pytest.raises(ValueError, match=r"patterns is '\*\*', which freezes all of 'head/bias'.*leave something"):
         btl.nets.freeze(net(), "**")
-    with pytest.raises(TypeError, match="net is dict; give a Net"):
+    with pytest.raises(TypeError, match="net is a dict; give a Net"):
         btl.nets.freeze({}, "**")  # pyright: ignore[reportArgumentType]

@@ -74,7 +74,7 @@ def test_unhashable_functions_are_compared_by_identity():
 
 
 def test_refusals():
-    with pytest.raises(TypeError, match="function is int; give a callable"):
+    with pytest.raises(TypeError, match="function is 3; give a function"):
         nets.from_function(3, {"w": jnp.ones(2)})
     with pytest.raises(TypeError, match="params at 'steps' has dtype int32; parameters must be floating point"):
         nets.from_function(line, {"kernel": KERNEL, "steps": jnp.zeros((), jnp.int32)})

@@ -70,5 +70,5 @@ def test_scales_that_are_not_positive(scale, message):
 def test_other_refusals():
     with pytest.raises(ValueError, match=r"initial_scale has shape \(1, 2\); give a scalar, or one number per output"):
         nets.with_log_scale(base(), np.ones((1, 2)))
-    with pytest.raises(TypeError, match="net is dict; give a Net"):
+    with pytest.raises(TypeError, match="net is a dict; give a Net"):
         nets.with_log_scale(base().params)

@@ -1,7 +1,7 @@
 """Spoiled arguments end in one sentence of ours, for every public function and every argument of it.
 
-An error counts as ours where it is a ``TypeError`` or a ``ValueError`` (or one that a docstring names) and its innermost
-frame is a ``raise`` in this package. A function that is new, and in no table, fails the first test.
+An error counts as ours if it is a ``TypeError``, a ``ValueError`` or another one that docstrings name, and its innermost
+frame is a ``raise`` in this package. A function that is in no table fails the first test.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ FOR_OTHER_ROOMS = {
     "layers": "held_numbers once_per_row same_rows weight_gradient weight_gradients",
     "likelihoods": "base check_inherited check_normalised check_real_targets check_samples check_shapes "
     "check_targets_shape class_log_probs class_probs describe describe_predictive expected_target has_logits "
-    "knows_hessian mean_field_moderated negative_and_absolute own predictive_distribution probit_moderated target_noise",
+    "knows_hessian mean_field_moderated negative_and_absolute own predictive_distribution probit_moderated "
+    "target_noise",
     "passes": "check_weights first_examples in_turn joined looped mapped num_inputs scanned split whole HostReader",
     "posteriors": "check_equal",
     "pretrained": "Backbone as_products global_average",
@@ -94,7 +95,7 @@ def foreign(function: Any, arguments: dict[str, Any]) -> str | None:
         if is_ours(error):
             return None
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__} at {frame.filename}:{frame.lineno}: {str(error).splitlines()[0] if str(error) else ''}"
+        return f"{type(error).__name__} at {frame.filename}:{frame.lineno}: {str(error)[:100]}"
     return None
 
 

@@ -222,7 +222,12 @@ class LogJoint:
         self.check_paths("params", params)
         if isinstance(self.prior, Part):
             self.prior.log_prob(params)  # which says that there is none
-        shapes = jax.eval_shape(lambda p, x: self.outputs(p, x)[0], params, inputs)
+        try:
+            shapes = jax.eval_shape(lambda p, x: self.outputs(p, x)[0], params, inputs)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            inputs_shapes = [jnp.shape(x) for x in jax.tree.leaves(inputs)]
+            raise kind(f"the network cannot be applied to inputs of shapes {inputs_shapes}: {error}") from error
         likelihoods.check_shapes(self.likelihood, shapes, targets, weights)
         check = likelihoods.target_check(self.likelihood, shapes)
         check(targets, weights)

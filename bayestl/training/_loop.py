@@ -138,6 +138,16 @@ def as_seen(examples: Batch, transform: Transform | None) -> tuple[Any, Any]:
     if transform is None:
         return examples.inputs, examples.targets
     transformed = jax.eval_shape(transform, jax.random.key(0), examples)
+    if not isinstance(transformed, Batch):
+        raise TypeError(
+            f"transform returned a {type(transformed).__name__}; return a Batch, such as batch._replace(inputs=...)"
+        )
+    num = jax.tree.leaves(examples.inputs)[0].shape[0]
+    shapes = [x.shape for x in jax.tree.leaves((transformed.inputs, transformed.targets))]
+    if any(shape[:1] != (num,) for shape in shapes):
+        raise ValueError(
+            f"transform returned arrays of shapes {shapes} for {num} examples; keep one row for each of them"
+        )
     same = jax.tree.structure(transformed.targets) == jax.tree.structure(examples.targets) and all(
         (a.shape, a.dtype) == (b.shape, b.dtype)
         for a, b in zip(jax.tree.leaves(transformed.targets), jax.tree.leaves(examples.targets), strict=True)

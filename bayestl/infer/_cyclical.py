@@ -149,6 +149,8 @@ def cyclical_sghmc(
 def _cycle_schedule(peak: Any, name: str, cycle_length: int, exploration: float, every: int) -> SamplerSchedule:
     if callable(peak):
         raise TypeError(f"{name} is a function; a cyclical sampler makes its own schedule from a number, the peak")
+    if not hasattr(peak, "dtype") and not isinstance(peak, float | int):
+        raise TypeError(f"{name} is a {type(peak).__name__}; give a number, the peak of every cycle")
     checked_schedule(name, peak)
     check_whole("every", every, 1)
     if not _tree.is_concrete(exploration) or not 0 <= float(exploration) < 1:

@@ -43,7 +43,7 @@ def cast(net: Net, dtype: DType) -> Net:
         >>> net(net.params, jnp.ones((5, 3))).dtype.name, net.params["head"]["kernel"].dtype.name
         ('float32', 'float32')
     """
-    check_arguments(cast, locals(), skip=("dtype",))
+    check_arguments(cast, locals())
     if not isinstance(net, Net):
         raise TypeError(f"net is {type(net).__name__}; give a Net, as made by nets.from_function and its like")
     if not jnp.issubdtype(dtype, jnp.floating):

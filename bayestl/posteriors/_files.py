@@ -74,7 +74,7 @@ def save(
         >>> print(loaded.posterior.draws["w"], loaded.settings)
         [0. 1. 2. 3.] {'step_size': 0.001}
     """
-    check_arguments(save, locals())
+    check_arguments(save, locals(), skip=("posterior",))
     from bayestl import __version__  # the package imports this module before it has a version
 
     tensors: dict[str, np.ndarray] = {}

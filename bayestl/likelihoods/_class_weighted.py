@@ -11,7 +11,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from bayestl import _tree
-from bayestl._types import Likelihood, Outputs
+from bayestl._arguments import check_arguments
+from bayestl._types import Likelihood, Numbers, Outputs
 from bayestl.likelihoods._class_density import ClassDensity, class_densities
 from bayestl.likelihoods._methods import has_logits, own, predictive_distribution
 
@@ -60,7 +61,7 @@ class ClassWeighted:
         return has_logits(self.likelihood)
 
 
-def class_weighted(likelihood: Likelihood, weights: Any) -> ClassWeighted:
+def class_weighted(likelihood: Likelihood, weights: Numbers) -> ClassWeighted:
     """A likelihood of classes in which an example counts by the weight of its class: ``w_y log p(y | f)``.
 
     What is minimised is the cross entropy with class weights of other libraries, except that nothing is divided by the
@@ -86,6 +87,7 @@ def class_weighted(likelihood: Likelihood, weights: Any) -> ClassWeighted:
         >>> (likelihood(jnp.zeros((2, 3))).log_prob(jnp.array([0, 2])) / jnp.log(3)).tolist()
         [-1.0, -5.0]
     """
+    check_arguments(class_weighted, locals())
     weights = jnp.asarray(weights, jnp.result_type(float))
     if weights.ndim != 1:
         raise ValueError(f"weights have shape {weights.shape}; give one number per class, (C,)")

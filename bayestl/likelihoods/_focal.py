@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,8 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
-from bayestl._types import Likelihood, Outputs
+from bayestl._arguments import check_arguments
+from bayestl._types import Likelihood, Outputs, Scalar
 from bayestl.likelihoods._bernoulli import BernoulliLogits
 from bayestl.likelihoods._categorical import CategoricalLogits
 from bayestl.likelihoods._class_density import ClassDensity, class_densities
@@ -81,7 +81,7 @@ def _undone(log_probs: Float[Array, "B C"], power: jax.Array) -> Float[Array, "B
     return log_probs - shrunk - jnp.log1p(power * jnp.exp(log_probs) * ratio)
 
 
-def focal(likelihood: Likelihood, power: Any = 2.0) -> Focal:
+def focal(likelihood: Likelihood, power: Scalar = 2.0) -> Focal:
     """A likelihood of classes with the focal loss, ``(1 - p_y)^k log p_y``: what is well predicted counts little.
 
     For detectors and other tasks with very many easy examples; on top of :func:`class_weighted` it is the balanced
@@ -112,6 +112,7 @@ def focal(likelihood: Likelihood, power: Any = 2.0) -> Focal:
         -0.17329
         -0.00011
     """
+    check_arguments(focal, locals())
     power = jnp.asarray(power, jnp.result_type(float))
     if power.ndim or (_tree.is_concrete(power) and not 0 <= float(power) < float("inf")):
         raise ValueError(f"power is {power}; the power of 1 - p is one finite number, 0 or more")

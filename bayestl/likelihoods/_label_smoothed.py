@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bayestl import _tree
-from bayestl._types import Likelihood, Outputs
+from bayestl._arguments import check_arguments
+from bayestl._types import Likelihood, Outputs, Scalar
 from bayestl.likelihoods._class_density import ClassDensity, class_densities
 from bayestl.likelihoods._hessian import known_root
 from bayestl.likelihoods._methods import has_logits, own, predictive_distribution
@@ -56,7 +57,7 @@ class LabelSmoothed:
         return has_logits(self.likelihood)
 
 
-def label_smoothed(likelihood: Likelihood, amount: Any) -> LabelSmoothed:
+def label_smoothed(likelihood: Likelihood, amount: Scalar) -> LabelSmoothed:
     """A likelihood of classes in which a label is right with share ``1 - a``, and any class with share ``a / C``.
 
     The log density is ``(1 - a) log p(y | f) + a / C sum_c log p(c | f)``, the cross entropy against labels that are
@@ -84,6 +85,7 @@ def label_smoothed(likelihood: Likelihood, amount: Any) -> LabelSmoothed:
         -0.199
         -2.899
     """
+    check_arguments(label_smoothed, locals())
     amount = jnp.asarray(amount, jnp.result_type(float))
     if amount.ndim or (_tree.is_concrete(amount) and not 0 <= float(amount) < 1):
         raise ValueError(

@@ -137,15 +137,15 @@ def normal(scale: Numbers | None = None) -> Normal:
     check_arguments(normal, locals())
     if scale is None:
         return Normal(None)
-    scale = jnp.asarray(scale)
-    if not jnp.issubdtype(scale.dtype, jnp.floating):
-        scale = scale.astype(float)
-    scale = at_least_float32(scale)
-    if _tree.is_concrete(scale) and not bool(jnp.all(jnp.isfinite(scale) & (scale > 0))):
-        bad = int(jnp.sum(~(jnp.isfinite(scale) & (scale > 0))))
+    noise = jnp.asarray(scale)
+    if not jnp.issubdtype(noise.dtype, jnp.floating):
+        noise = noise.astype(float)
+    noise = at_least_float32(noise)
+    if _tree.is_concrete(noise) and not bool(jnp.all(jnp.isfinite(noise) & (noise > 0))):
+        bad = int(jnp.sum(~(jnp.isfinite(noise) & (noise > 0))))
         raise ValueError(
-            f"scale has {bad} of {scale.size} values that are not positive and finite (smallest "
-            f"{float(jnp.min(scale)):.3g}); it is the standard deviation of the noise"
+            f"scale has {bad} of {noise.size} values that are not positive and finite (smallest "
+            f"{float(jnp.min(noise)):.3g}); it is the standard deviation of the noise"
         )
     # A weak type would make a second program of the same one once the noise is replaced by a computed value.
-    return Normal(jax.lax.convert_element_type(scale, jnp.dtype(scale.dtype)))
+    return Normal(jax.lax.convert_element_type(noise, jnp.dtype(noise.dtype)))

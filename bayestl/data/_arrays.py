@@ -186,7 +186,7 @@ def arrays(inputs: Inputs, targets: Targets) -> ArrayData:
         >>> data.batch(jax.random.key(0), step=0, batch_size=4).targets.shape
         (4,)
     """
-    check_arguments(arrays, locals())
+    check_arguments(arrays, locals(), skip=("inputs", "targets"))
     inputs, targets = _checks.place("inputs", inputs), _checks.place("targets", targets)
     num_examples = _checks.common_length(inputs, targets)
     return ArrayData(inputs, targets, num_examples, jax.tree.leaves(targets)[0].ndim)

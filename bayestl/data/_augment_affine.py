@@ -157,7 +157,7 @@ def affine(
         >>> batch.inputs.shape, batch.inputs.dtype
         ((8, 8, 8, 1), dtype('float32'))
     """
-    check_arguments(affine, locals())
+    check_arguments(affine, locals(), skip=("rotation",))
     check_fill(fill_mode, fill_value)
     return Affine(
         number("rotation", rotation, 0, 180, "degrees"),

@@ -102,7 +102,7 @@ def random_crop(
         >>> crop(jax.random.key(0), data.gather(jnp.arange(8))).inputs.shape
         (8, 32, 32, 3)
     """
-    check_arguments(random_crop, locals())
+    check_arguments(random_crop, locals(), skip=("padding",))
     check_fill(fill_mode, fill_value)
     if type(padding) is not int or padding < 0:
         raise ValueError(f"padding is {padding!r}; give a whole number of pixels, 0 for none")

@@ -178,7 +178,7 @@ def stream(
         >>> data.num_examples, data.batch(jax.random.key(0), step=0, batch_size=4).inputs.shape
         (10, (4, 8, 8))
     """
-    check_arguments(stream, locals(), skip=("example",))
+    check_arguments(stream, locals(), skip=("example", "window_bytes"))
     for name, value, least in (
         ("num_threads", num_threads, 1),
         ("num_workers", num_workers, 0),

@@ -94,7 +94,7 @@ def sgld(
         >>> print(fitted.posterior.draws["w"].mean().round(1), fitted.posterior.draws["w"].var().round(1))
         1.6 0.2
     """
-    check_arguments(sgld, locals())
+    check_arguments(sgld, locals(), skip=("every",))
     return scheduled_sgld(joint, plain_schedule(step_size, "step_size", every, start), num_samples, preconditioner)
 
 

@@ -76,7 +76,7 @@ def load(
         missing: 0: none
         mismatched: 0: none
     """
-    check_arguments(load, locals())
+    check_arguments(load, locals(), skip=("arrays", "new"))
     parts, rebuild = _taken_apart(net)
     leaves = {path: leaf for part in parts for path, leaf in _tree.by_paths(part).items()}
     named = _named(arrays, rename)

@@ -55,7 +55,7 @@ def mobilenet(
         >>> jax.eval_shape(features, jnp.zeros((2, 96, 96, 3))).shape
         (2, 3, 3, 1024)
     """
-    check_arguments(mobilenet, locals())
+    check_arguments(mobilenet, locals(), skip=("num_classes",))
     check_sizes(num_classes)
     make = Layers(nnx.Rngs(params=key), dtype, epsilon=1e-3, momentum=0.99)
     stages: dict[str, Callable[[], Any]] = {

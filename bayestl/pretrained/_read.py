@@ -74,7 +74,7 @@ def read(
         >>> weights.format, weights.size, weights.arrays["kernel"].dtype
         ('safetensors', 8, dtype('float16'))
     """
-    check_arguments(read, locals())
+    check_arguments(read, locals(), skip=("max_bytes",))
     if type(max_bytes) is not int or max_bytes < 1:
         raise ValueError(f"max_bytes is {max_bytes!r}; give a positive number of bytes")
     text = os.fspath(source)

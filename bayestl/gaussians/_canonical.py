@@ -37,11 +37,11 @@ def apart(values: jax.Array) -> jax.Array:
 
 def orthonormal(columns: Params) -> tuple[Params, jax.Array]:
     """``B = Q R`` with Q^T Q = I for B = ``columns``; where B is singular, zero columns of Q, which come first."""
-    # A Gram matrix squares the condition number. What it cannot resolve is not yet given up: a first pass makes the
-    # columns less collinear by up to 1 / sqrt(k eps), a second one makes them orthonormal up to what rounding has moved
-    # in the products, and a third removes that.
+    # A Gram matrix squares the condition number. What it cannot resolve is not given up, since it may hold a part of a
+    # long column: each of two passes makes the columns less collinear by up to 1 / sqrt(k eps). A third one makes them
+    # orthonormal.
     basis, first = _less_collinear(columns)
-    basis, second = _combined(basis, *_orthonormalising(basis))
+    basis, second = _less_collinear(basis)
     weights, third = _orthonormalising(basis)
     root = _matmul(third, _matmul(second, first))
     # Singular for the columns at length 1 is what is left of rounding alone.
@@ -83,10 +83,6 @@ def _orthonormalising(columns: Params) -> tuple[jax.Array, jax.Array]:
     roots = jnp.sqrt(jnp.where(keep, values, 1.0))
     weights = jnp.where(keep, vectors / roots, 0.0) / lengths[:, None]
     return weights, jnp.where(keep[:, None], (vectors * roots).T, 0.0) * lengths[None, :]
-
-
-def _combined(columns: Params, weights: jax.Array, root: jax.Array) -> tuple[Params, jax.Array]:
-    return _combine(columns, weights), root
 
 
 # ---------------------------------------------------------------- canonical forms

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,9 +60,17 @@ def problem(apply: Any = None) -> tuple[btl.LogJoint, Any]:
     return btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=NUM), net.params
 
 
+def _directions(like: Any) -> Any:
+    """Every parameter by itself, leaves (D, *shape)."""
+    flat, unravel = jax.flatten_util.ravel_pytree(like)
+    return jax.vmap(unravel)(jnp.eye(flat.size, dtype=flat.dtype))
+
+
 def assert_close(found: Any, wanted: Any):
-    """The same sums in the same order, by two programs: equal up to rounding."""
+    """The same sums in the same order, by two programs: equal up to rounding, and up to the signs of eigenvectors."""
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    if isinstance(found, btl.gaussians.LowRank):
+        found, wanted = ((g.mean, jax.vmap(g.covariance_mv)(_directions(g.mean))) for g in (found, wanted))
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * np.max(np.abs(y)))
 

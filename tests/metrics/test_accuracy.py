@@ -40,7 +40,7 @@ def test_a_binary_predictive_has_two_classes():
 
 def test_bad_targets(probs):
     predictive = from_probabilities(probs)
-    with pytest.raises(ValueError, match=r"targets have shape \(60, 1\), but the predictive is over \(60,\)"):
+    with pytest.raises(ValueError, match=r"targets have shape \(60, 1\), but the likelihood is over \(60,\)"):
         metrics.accuracy(predictive, np.zeros((60, 1), int))
     with pytest.raises(TypeError, match=r"targets have dtype float32, but labels are integers"):
         metrics.macro_accuracy(predictive, np.zeros(60))

@@ -114,7 +114,9 @@ def test_compiles_once_for_posteriors_of_one_network():
     for seed in range(3):
         posterior = gaussians.isotropic({"w": jnp.full((3, 2), float(seed))}, scale=1.0)
         monte_carlo(jax.random.key(seed), joint, posterior, 5)(jnp.ones((4, 3)))
-    assert len(count) == 1
+        if seed == 0:
+            traced = len(count)
+    assert len(count) == traced <= 2  # once for the shapes of what comes out, once for the program
 
 
 def test_under_jit_and_vmap_over_posteriors():

@@ -287,6 +287,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "a predictive: what a function from bayestl.predict gives for inputs",
         lambda value: hasattr(type(value), "is_classification"),
     ),
+    "Criterion": ("a criterion from bayestl.tune", lambda value: callable(value) and _has("groups")(value)),
     "Posterior": ("a posterior: something with sample(key, num_samples)", _has("sample")),
     "Prior": ("a prior: something with log_prob(params)", _has("log_prob")),
     "optax.GradientTransformation": ("an optax optimizer, such as optax.adam(1e-3)", _has("init", "update")),

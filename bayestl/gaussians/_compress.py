@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._blocks import Blocks
@@ -39,6 +40,7 @@ def compress(gaussian: Gaussian, rank: int) -> Gaussian:
         >>> print(smaller.rank, smaller.variance["w"].round(2))
         1 [10.    1.01  1.01]
     """
+    check_arguments(compress, locals())
     if rank < 1:
         raise ValueError(f"rank is {rank}; keep at least 1 column")
     blocks = gaussian.blocks()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Data, Inference, Key, Likelihood, Net, Params
 from bayestl.curvature import Builder, Kind, ggn, low_rank
@@ -105,7 +105,7 @@ def chain_tasks(
         >>> print(f"{last.mean['w'][0]:.3f} {last.variance['w'][0]:.3f}")
         2.800 0.200
     """
-    check_key("chain_tasks", key)
+    check_arguments(chain_tasks, locals(), skip=("prior",))
     tasks = list(tasks)
     if not tasks:
         raise ValueError("tasks is empty; give the training data of one task or more")

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Key, NetState, Params, Prior
+from bayestl._types import Batch, Key, NetState, Params, Posterior, Prior
 from bayestl.gaussians import Gaussian, kl_divergence
 
 Divergence = Callable[[Any, Any, Key], jax.Array]
@@ -41,7 +41,7 @@ def _monte_carlo(num_samples: int, q: Any, prior: Prior, key: Key) -> jax.Array:
     return jnp.mean(jax.vmap(lambda params: q.log_prob(params) - prior.log_prob(params))(draws))
 
 
-def sticking_the_landing(q: Any, prior: Prior | None, key: Key) -> jax.Array:
+def sticking_the_landing(q: Posterior, prior: Prior | None, key: Key) -> jax.Array:
     """``log q(theta) - log p(theta)`` at the very draws that the likelihood sees, with q's own parameters held fixed in
     ``log q``: as ``divergence=`` of a variational method.
 
@@ -72,6 +72,7 @@ def sticking_the_landing(q: Any, prior: Prior | None, key: Key) -> jax.Array:
         >>> print(f"{fitted.posterior.mean['w'][0]:.2f}, {fitted.posterior.variance['w'][0]:.2f}")
         1.60, 0.20
     """
+    check_arguments(sticking_the_landing, locals())
     params = jax.tree.map(lambda x: x[0], q.sample(key, 1))
     return _log_ratio(q, prior, params)
 

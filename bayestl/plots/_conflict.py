@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl.plots._style import axes, finish, styles
 from bayestl.transferability import Conflict
 
@@ -37,6 +38,7 @@ def conflict(result: Conflict, ax: Axes | None = None) -> Axes:
         >>> [round(float(bar.get_width()), 2) for bar in ax.patches]
         [0.04, 16.0]
     """
+    check_arguments(conflict, locals())
     if not isinstance(result, Conflict):
         raise TypeError(f"result is a {type(result).__name__}; give what transferability.conflict gives")
     has_posterior = all(not math.isnan(layer.determined) for layer in result.layers)

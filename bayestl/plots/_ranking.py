@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
 from bayestl.plots._style import axes, finish, styles
 from bayestl.transferability import Ranking
 
@@ -35,6 +36,7 @@ def ranking(result: Ranking, ax: Axes | None = None) -> Axes:
         >>> [text.get_text() for text in ax.get_yticklabels()]
         ['sees', 'blind']
     """
+    check_arguments(ranking, locals())
     if not isinstance(result, Ranking):
         raise TypeError(f"result is a {type(result).__name__}; give what transferability.rank_sources gives")
     ax = axes(ax, (6.8, 1.2 + 0.45 * len(result.names)))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._types import Params
+from bayestl._arguments import check_arguments
+from bayestl._types import Params, Scalar
 from bayestl.gaussians import Blocks, Gaussian, isotropic
 
 
-def extend(source: Gaussian, params: Params, *, scale: Any, new: Sequence[str] = ()) -> Gaussian:
+def extend(source: Gaussian, params: Params, *, scale: Scalar | Params, new: str | Sequence[str] = ()) -> Gaussian:
     """A prior over all of a target's parameters from a source that has only some of them.
 
     What both have, under the same path, takes the source's marginal, with all its correlations; what is new is
@@ -36,6 +36,7 @@ def extend(source: Gaussian, params: Params, *, scale: Any, new: Sequence[str] =
         >>> print(prior.mean["body"], prior.mean["head"], prior.variance["head"])
         [1. 1. 1.] [0. 0.] [1. 1.]
     """
+    check_arguments(extend, locals())
     new = [new] if isinstance(new, str) else list(new)
     have, target = _tree.by_paths(source.mean), _tree.by_paths(params)
     for pattern in new:

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
-from bayestl._types import Batch, Data, Key, Likelihood, Net, Params
+from bayestl._types import Batch, Data, Key, Likelihood, Net, Params, Scalar
 from bayestl.curvature import Builder, Kind, diagonal, ggn
 from bayestl.gaussians import Gaussian, isotropic
 from bayestl.passes import Batches, batches
@@ -25,7 +25,7 @@ def fisher(
     likelihood: Likelihood,
     data: Data | Batch,
     *,
-    scale: Any,
+    scale: Scalar | Params,
     params: Params | None = None,
     strength: float = 1.0,
     curvature: Builder = _DIAGONAL,
@@ -75,7 +75,7 @@ def fisher(
         >>> print(prior.mean["w"], np.asarray(prior.variance["w"]).round(3))    # the first: 1 / (1 + 1^2 + 2^2)
         [1. 1.] [0.167 1.   ]
     """
-    check_key("fisher", key)
+    check_arguments(fisher, locals())
     params = _tree.at_least_float32(net.params if params is None else params)
     passes = batches(data, batch_size)
     if _tree.is_concrete(strength) and not float(strength) >= 0:

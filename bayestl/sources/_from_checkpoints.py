@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.gaussians import LowRank, low_rank
 
@@ -41,6 +42,7 @@ def from_checkpoints(
         >>> print(prior.mean["w"], np.asarray(prior.variance["w"]).round(3))
         [1. 0.] [1.5 0.5]
     """
+    check_arguments(from_checkpoints, locals())
     trees = list(checkpoints)
     if len(trees) < 2:
         raise ValueError(f"from_checkpoints got {len(trees)} checkpoint; give 2 or more, or use sources.point for one")

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
-from bayestl._types import Key, Params
+from bayestl._arguments import check_arguments
+from bayestl._types import Key, Numbers, Params
 from bayestl.gaussians import Gaussian
 
 
@@ -76,7 +77,7 @@ class SourceMixture:
         return f"SourceMixture({len(self.components)} sources, weights [{shares}])"
 
 
-def mixture(components: Sequence[Gaussian], weights: Any = None) -> SourceMixture:
+def mixture(components: Sequence[Gaussian], weights: Numbers | None = None) -> SourceMixture:
     """A prior over several sources of which one is right: the target's data decide which.
 
     Near one source its density is that source's, log its weight; in between the nearest source pulls. MAP under it
@@ -97,6 +98,7 @@ def mixture(components: Sequence[Gaussian], weights: Any = None) -> SourceMixtur
         >>> print(np.asarray(prior.responsibilities({"w": jnp.full(3, 2.0)})).round(3))
         [0.9 0.1]
     """
+    check_arguments(mixture, locals())
     components = tuple(components)
     check_sources("mixture", components)
     num = len(components)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,15 @@ from jax.flatten_util import ravel_pytree
 from jax.lax import Precision
 
 from bayestl import _tree
-from bayestl._types import Params
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers, Params
 from bayestl.gaussians import Blocks, Columns, Diagonal, Gaussian, LowRank, dense, low_rank
 from bayestl.sources._mixture import check_sources
 
 _MOST_DENSE = 3000
 
 
-def product(sources: Sequence[Gaussian], weights: Any = None) -> Gaussian:
+def product(sources: Sequence[Gaussian], weights: Numbers | None = None) -> Gaussian:
     """A prior that agrees with all of several sources: the normalised product of their densities, each to a power.
 
     ``precision = sum_m w_m Lambda_m``, ``mean = precision^-1 sum_m w_m Lambda_m mu_m``. Independent sources are each
@@ -50,6 +50,7 @@ def product(sources: Sequence[Gaussian], weights: Any = None) -> Gaussian:
         >>> print(f"{both.mean['w'][0]:.3f} {both.variance['w'][0]:.3f}")
         1.000 0.667
     """
+    check_arguments(product, locals())
     sources = tuple(sources)
     check_sources("product", sources)
     if weights is not None:

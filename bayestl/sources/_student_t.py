@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
 
 from bayestl import _tree
-from bayestl._types import Key, Params
+from bayestl._arguments import check_arguments
+from bayestl._types import Key, Numbers, Params
 from bayestl.gaussians import Gaussian
 
 
@@ -90,7 +90,7 @@ class StudentT:
         return f"StudentT(D={_tree.size(self.mean)}, degrees={self.degrees}, {parts})"
 
 
-def student_t(gaussian: Gaussian, degrees: Any, *, groups: Sequence[str] | None = None) -> StudentT:
+def student_t(gaussian: Gaussian, degrees: Numbers, *, groups: Sequence[str] | None = None) -> StudentT:
     """A Student-t prior with the location and the shape of a Gaussian: heavy tails for what has to leave the source.
 
     A Gaussian pulls the harder the further a weight has gone; here the pull fades beyond about ``sqrt(nu)`` scales.
@@ -116,6 +116,7 @@ def student_t(gaussian: Gaussian, degrees: Any, *, groups: Sequence[str] | None 
         >>> print(f"{cauchy.log_prob({'w': jnp.array([3.0])}):.4f}")              # -log(10 pi)
         -3.4473
     """
+    check_arguments(student_t, locals())
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian is a {type(gaussian).__name__}; give the Gaussian whose location and shape it has")
     if _tree.is_concrete(degrees) and not (float(degrees) > 0 and math.isfinite(degrees)):

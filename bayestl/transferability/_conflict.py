@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params
 from bayestl.gaussians import Gaussian
 
@@ -115,6 +116,7 @@ def conflict(
         body           4          0.04        0.1          0.5
         head           4            16          2          0.5
     """
+    check_arguments(conflict, locals())
     if not isinstance(prior, Gaussian):
         raise TypeError(f"prior is a {type(prior).__name__}; distances from it need a Gaussian")
     if posterior is not None and not isinstance(posterior, Gaussian):

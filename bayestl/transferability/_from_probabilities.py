@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
 from bayestl.transferability._checks import checked_probabilities, one_hot
 
 
-def leep(probabilities: Any, labels: Any) -> float:
+def leep(probabilities: Numbers, labels: Numbers) -> float:
     """The log expected empirical prediction: how well the source's classes, taken for words, spell the target's.
 
     ``1/N sum_i log sum_z P(y_i | z) p(z | x_i)``, with P(y | z) the share of label y in the mass that the source gives
@@ -32,6 +32,7 @@ def leep(probabilities: Any, labels: Any) -> float:
         >>> print(f"{btl.transferability.leep([[0.5, 0.5]] * 4, [0, 0, 1, 1]):.3f}")              # log 1/2
         -0.693
     """
+    check_arguments(leep, locals())
     probabilities, places = checked_probabilities(probabilities, labels)
     joint = one_hot(places).T @ probabilities / len(places)
     given = _conditional(joint)
@@ -40,7 +41,7 @@ def leep(probabilities: Any, labels: Any) -> float:
     return float(np.mean(np.log(each)))
 
 
-def nce(probabilities: Any, labels: Any) -> float:
+def nce(probabilities: Numbers, labels: Numbers) -> float:
     """The negative conditional entropy of the target's labels given the source's most probable class.
 
     ``-H(Y | Z) = sum_yz P(y, z) log P(y | z)``, with P(y, z) the share of examples of label y for which the source
@@ -61,6 +62,7 @@ def nce(probabilities: Any, labels: Any) -> float:
         >>> print(f"{btl.transferability.nce([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], [0, 0, 1, 1]):.3f}")
         -0.693
     """
+    check_arguments(nce, locals())
     probabilities, places = checked_probabilities(probabilities, labels)
     largest = probabilities == probabilities.max(axis=1, keepdims=True)
     said = largest / largest.sum(axis=1, keepdims=True)

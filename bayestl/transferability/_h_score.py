@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
 from bayestl.transferability._checks import checked_features, checked_labels
 
 
-def h_score(features: Any, labels: Any, shrinkage: float | None = None) -> float:
+def h_score(features: Numbers, labels: Numbers, shrinkage: float | None = None) -> float:
     """The H-score with a shrunk covariance: the spread of the class means in units of the spread of the features.
 
     ``(1 - a) tr(Sigma_a^-1 Sigma_between)``, ``Sigma_a = (1 - a) Sigma + a tr(Sigma) / D I``, both covariances with
@@ -36,6 +36,7 @@ def h_score(features: Any, labels: Any, shrinkage: float | None = None) -> float
         >>> print(btl.transferability.h_score(features, [0, 0, 1, 1], shrinkage=0.0))    # all spread is between classes
         1.0
     """
+    check_arguments(h_score, locals())
     features = checked_features(features)
     places, _ = checked_labels(labels, len(features))
     num, size = features.shape

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bayestl._arguments import check_key
-from bayestl._types import Key
+from bayestl._arguments import check_arguments
+from bayestl._types import Key, Numbers
 from bayestl.transferability._bootstrap import generator, percentile_interval
 
 
@@ -25,7 +25,7 @@ class RankCorrelation(NamedTuple):
 
 
 def rank_correlation(
-    key: Key, scores: Any, results: Any, *, groups: Any = None, num_bootstrap: int = 2000, level: float = 0.95
+    key: Key, scores: Numbers, results: Numbers, *, groups: Any = None, num_bootstrap: int = 2000, level: float = 0.95
 ) -> RankCorrelation:
     """Kendall's rank correlation of a score with what fine-tuning then gave, with a bootstrap interval.
 
@@ -52,7 +52,7 @@ def rank_correlation(
         >>> print(f"{result.tau:.3f}")                                     # 5 pairs agree, 1 does not
         0.667
     """
-    check_key("rank_correlation", key)
+    check_arguments(rank_correlation, locals())
     x, y = (np.asarray(values, np.float64) for values in (scores, results))
     if x.ndim != 1 or x.shape != y.shape or len(x) < 3:
         raise ValueError(f"scores and results have shapes {x.shape} and {y.shape}; give two (n,), n at least 3")

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
 from bayestl.transferability import _ridge, _softmax_process
 from bayestl.transferability._checks import checked_features, checked_labels, is_classes, one_hot
 
@@ -90,7 +92,9 @@ class LastLayer:
         return float(np.max(self.log_evidence))
 
 
-def last_layer(features: Any, targets: Any, *, outputs: Any = None, variances: Any = _VARIANCES) -> LastLayer:
+def last_layer(
+    features: Numbers, targets: Numbers, *, outputs: Numbers | None = None, variances: Numbers = _VARIANCES
+) -> LastLayer:
     """A Bayesian last layer on features: held-out predictions in closed form, and the evidence, over prior variances.
 
     The layer is linear with a bias, its weights are N(0, tau I) around zero (or around the source's own head, where
@@ -126,6 +130,7 @@ def last_layer(features: Any, targets: Any, *, outputs: Any = None, variances: A
         >>> print(useful.held_out > -0.1, useless.held_out < -0.69)
         True True
     """
+    check_arguments(last_layer, locals())
     features = checked_features(features)
     variances = np.asarray(variances, np.float64)
     if variances.ndim != 1 or not variances.size or not np.all(np.isfinite(variances) & (variances > 0)):
@@ -148,7 +153,7 @@ def last_layer(features: Any, targets: Any, *, outputs: Any = None, variances: A
     return LastLayer(average, variances, predictive.mean(axis=1), log_evidence / len(features), weights, modes)
 
 
-def held_out(features: Any, targets: Any) -> float:
+def held_out(features: Numbers, targets: Numbers) -> float:
     """The mean held-out log predictive of a new last layer on these features, nats per example; larger is better.
 
     :attr:`LastLayer.held_out` of :func:`last_layer`, which says what it is.
@@ -157,10 +162,11 @@ def held_out(features: Any, targets: Any) -> float:
         features: of the target's inputs, (N, D).
         targets: classes, whole numbers (N,); or numbers, (N,) or (N, M).
     """
+    check_arguments(held_out, locals())
     return last_layer(features, targets).held_out
 
 
-def evidence(features: Any, targets: Any) -> float:
+def evidence(features: Numbers, targets: Numbers) -> float:
     """The log evidence of a new last layer on these features at its best prior variance, nats per example.
 
     :attr:`LastLayer.evidence` of :func:`last_layer`, which says what it is. Larger is better.
@@ -169,6 +175,7 @@ def evidence(features: Any, targets: Any) -> float:
         features: of the target's inputs, (N, D).
         targets: classes, whole numbers (N,); or numbers, (N,) or (N, M).
     """
+    check_arguments(evidence, locals())
     return last_layer(features, targets).evidence
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
 from bayestl.transferability._checks import checked_features, checked_labels, is_classes, one_hot
 
 _STARTS = np.geomspace(1e-12, 1e12, 97)
 _FLOOR = 1e-14
 
 
-def log_me(features: Any, targets: Any) -> float:
+def log_me(features: Numbers, targets: Numbers) -> float:
     """The log evidence per example of a linear model of the targets, at its best weight variance and noise.
 
     ``max over alpha, beta of log N(y; 0, F F^T / alpha + I / beta) / N``, the mean over the columns of y: one per class
@@ -44,6 +46,7 @@ def log_me(features: Any, targets: Any) -> float:
         >>> print(round(value, 3))
         0.287
     """
+    check_arguments(log_me, locals())
     features = checked_features(features)
     columns = _columns(targets, len(features))
     left, singular, _ = np.linalg.svd(features, full_matrices=False)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
 from bayestl.transferability._checks import checked_features, is_classes
 from bayestl.transferability._from_probabilities import leep, nce
 from bayestl.transferability._h_score import h_score
@@ -119,7 +121,7 @@ class Ranking:
 
 def rank_sources(
     sources: Mapping[str, Source | Any],
-    targets: Any,
+    targets: Numbers,
     *,
     scores: Mapping[str, Score] = SCORES,
     most: int = 500,
@@ -146,6 +148,7 @@ def rank_sources(
         >>> print(btl.transferability.rank_sources({"blind": blind, "sees": sees}, labels).best)
         sees
     """
+    check_arguments(rank_sources, locals())
     if not sources or not scores:
         raise ValueError("rank_sources needs at least one source and one score")
     if most < 2:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
 from bayestl.transferability._checks import checked_features, checked_labels
 
 
-def trans_rate(features: Any, labels: Any, distortion: float = 1e-4) -> float:
+def trans_rate(features: Numbers, labels: Numbers, distortion: float = 1e-4) -> float:
     """The coding rate of the features less that within classes, an estimate of their mutual information with labels.
 
     ``R(Z) - sum_c N_c / N R(Z_c)``, ``R(Z) = 1/2 log det (I + Z^T Z / (N eps))``, Z the features less their mean.
@@ -32,6 +32,7 @@ def trans_rate(features: Any, labels: Any, distortion: float = 1e-4) -> float:
         >>> print(f"{btl.transferability.trans_rate([[-1.0], [1.0]], [0, 1], distortion=1.0):.4f}")  # 1/2 log 2 twice
         0.0000
     """
+    check_arguments(trans_rate, locals())
     features = checked_features(features)
     places, _ = checked_labels(labels, len(features))
     if not distortion > 0:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayestl import _tree
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._types import Key
 from bayestl.transferability._bootstrap import bootstrap_means, expanded_interval
 
@@ -117,7 +117,7 @@ def verdict(
         >>> print(verdict.outcome, round(verdict.difference, 3))
         helps 0.596
     """
-    check_key("verdict", key)
+    check_arguments(verdict, locals())
     values = _checked(log_predictive, baseline, chosen)
     if num_bootstrap < 100:
         raise ValueError(f"num_bootstrap is {num_bootstrap}; an interval needs at least 100 draws")

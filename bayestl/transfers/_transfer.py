@@ -12,7 +12,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from bayestl import _tree, likelihoods, transferability, tune
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Likelihood, Net
 from bayestl.passes import whole
@@ -88,7 +88,7 @@ def transfer(
         >>> result.predict(jnp.ones((2, 4))).probs.shape
         (2, 3)
     """
-    check_key("transfer", key)
+    check_arguments(transfer, locals())
     began = time.perf_counter()
     keys = jax.random.split(key, 4)
     batch = whole(train)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bayestl._arguments import check_key
-from bayestl._types import Key
+from bayestl._arguments import check_arguments
+from bayestl._types import Key, Numbers
 
 
 class Weights(NamedTuple):
@@ -28,7 +28,12 @@ class Weights(NamedTuple):
 
 
 def average(
-    key: Key, log_predictive: Any, log_prior: Any = None, *, num_draws: int = 200, num_iterations: int = 300
+    key: Key,
+    log_predictive: Numbers,
+    log_prior: Numbers | None = None,
+    *,
+    num_draws: int = 200,
+    num_iterations: int = 300,
 ) -> Weights:
     """Weights for a mixture of candidates: half pseudo-BMA+, half stacking.
 
@@ -57,7 +62,7 @@ def average(
         >>> print(btl.tune.average(jax.random.key(0), scores).stacking.round(2))
         [0.5 0.5 0. ]
     """
-    check_key("tune.average", key)
+    check_arguments(average, locals())
     scores, prior = _checked(log_predictive, log_prior)
     num = scores.shape[1]
     seed = np.asarray(jax.random.bits(key, (4,), np.uint32))

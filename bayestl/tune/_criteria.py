@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import infer
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Builder, dual
@@ -98,6 +99,7 @@ def leave_out(groups: Any, *, search: bool = True) -> LeaveOut:
         >>> print(scores.round(4), f"{jax.scipy.stats.norm.logpdf(1.0, 1.0, 1.0):.4f}")
         [-0.9189 -2.0439] -0.9189
     """
+    check_arguments(leave_out, locals())
     return LeaveOut(checked_groups(groups), search)
 
 
@@ -162,6 +164,7 @@ def evidence(*, curvature: Builder | None = None, batch_size: int | None = None)
         curvature: its structure; None for ``curvature.dual()``, exact for few-shot targets.
         batch_size: examples seen at once; None for all.
     """
+    check_arguments(evidence, locals())
     return Evidence(dual() if curvature is None else curvature, batch_size)
 
 
@@ -187,6 +190,7 @@ def validation(data: Data | Batch) -> Validation:
     Args:
         data: in memory.
     """
+    check_arguments(validation, locals())
     return Validation(whole(data))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.lax import Precision
 
 from bayestl import _tree, layers
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Inputs, Outputs, Params
 from bayestl.gaussians import Gaussian
@@ -31,6 +32,7 @@ def outputs_gram(joint: LogJoint, prior: Gaussian, params: Params, inputs: Input
         params: where.
         inputs: of N examples.
     """
+    check_arguments(outputs_gram, locals())
     around = prior.around(params)
     if _has_one_variance_per_leaf(prior):
         gram = _layered(joint.replace(prior=None), around, inputs)
@@ -42,6 +44,7 @@ def outputs_gram(joint: LogJoint, prior: Gaussian, params: Params, inputs: Input
 def mean_prior_variance(joint: LogJoint, prior: Gaussian, inputs: Inputs) -> float:
     """The variance of an output under the prior, averaged over outputs and examples: ``mean_i tr(J_i S0 J_i^T) / C`` at
     the prior's mean."""
+    check_arguments(mean_prior_variance, locals())
     return float(np.mean(np.diagonal(outputs_gram(joint, prior, prior.mean, inputs))))
 
 

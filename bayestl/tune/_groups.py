@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
-from bayestl._arguments import check_key
-from bayestl._types import Key
+from bayestl._arguments import check_arguments
+from bayestl._types import Key, Numbers
 
 
-def groups_by_class(labels: Any, num_groups: int | None = None) -> np.ndarray:
+def groups_by_class(labels: Numbers, num_groups: int | None = None) -> np.ndarray:
     """One example of every class in each group: the k-th of each class is in group k.
 
     To leave out one example alone says little where labels are few: with one example per class it takes the class away.
@@ -33,6 +31,7 @@ def groups_by_class(labels: Any, num_groups: int | None = None) -> np.ndarray:
         >>> print(btl.tune.groups_by_class(jnp.array([0, 0, 0, 1, 1, 1, 2])))
         [ 0  1  2  0  1  2 -1]
     """
+    check_arguments(groups_by_class, locals())
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels have shape {labels.shape}; groups by class need one class per example, shape (N,)")
@@ -70,7 +69,7 @@ def random_groups(key: Key, num_examples: int, num_groups: int = 10) -> np.ndarr
         >>> np.bincount(btl.tune.random_groups(jax.random.key(0), 7, 3))
         array([3, 2, 2])
     """
-    check_key("random_groups", key)
+    check_arguments(random_groups, locals())
     if num_groups < 2 or num_examples < 2:
         raise ValueError(f"{num_groups} groups of {num_examples} examples; at least 2 of both are needed")
     order = np.asarray(jax.random.permutation(key, num_examples))

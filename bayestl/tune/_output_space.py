@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import likelihoods
+from bayestl._arguments import check_arguments
 from bayestl._static import Static, partition
 from bayestl._types import Likelihood, Outputs, Targets
 
@@ -41,6 +42,7 @@ class OutputSpace(NamedTuple):
 
 def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> OutputSpace:
     """A likelihood at these outputs, leaves (N, ...), and targets, (N, ...)."""
+    check_arguments(output_space, locals())
     outputs, likelihood = jax.tree.map(_lifted, (outputs, likelihood))
     arrays, static = partition(likelihood)
     flat, unflat = _flattened(outputs)

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree, infer
-from bayestl._arguments import check_key
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
-from bayestl._types import Batch, Data, Key, Params
+from bayestl._types import Batch, Data, Key, Numbers, Params
 from bayestl.infer import proximal_map
 from bayestl.passes import whole
 from bayestl.tune._criteria import Criterion, Fitted
@@ -58,7 +58,7 @@ def path(
     joint: LogJoint,
     families: Sequence[Family],
     data: Data | Batch,
-    log_scales: Any,
+    log_scales: Numbers,
     criterion: Criterion,
     *,
     steps: int = 60,
@@ -102,7 +102,7 @@ def path(
         >>> [round(float(params["w"][0]), 2) for params in result.params[0]]
         [0.43, 1.33, 1.87]
     """
-    check_key("tune.path", key)
+    check_arguments(path, locals())
     began = time.perf_counter()
     batch = whole(data)
     families, log_scales = tuple(families), _checked_scales(log_scales, len(families))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree, likelihoods
+from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Params
 from bayestl.likelihoods import Normal
@@ -98,6 +99,7 @@ def linear_model(joint: LogJoint, params: Params, batch: Batch) -> LinearModel:
         >>> print(model.left_out(1.0).round(4))  # N(1; 1, 1.5), N(2; 1/2, 1.5)
         [-1.1217 -1.8717]
     """
+    check_arguments(linear_model, locals())
     if not isinstance(joint.likelihood, Normal):
         raise TypeError(
             f"the likelihood is a {type(joint.likelihood).__name__}; the linear model of a regression has "
@@ -149,6 +151,7 @@ def noise_by_evidence(joint: LogJoint, params: Params, batch: Batch) -> Normal:
         params: the mode.
         batch: the examples.
     """
+    check_arguments(noise_by_evidence, locals())
     targets = np.asarray(batch.targets, np.float64)
     variance = linear_model(joint, params, batch).best_variance(float(np.var(targets, axis=0).mean()))
     return likelihoods.normal(float(np.sqrt(variance)))
@@ -156,6 +159,7 @@ def noise_by_evidence(joint: LogJoint, params: Params, batch: Batch) -> Normal:
 
 def noise_variance(joint: LogJoint) -> float:
     """The variance of the noise of a normal likelihood: one number."""
+    check_arguments(noise_variance, locals())
     likelihood: Any = joint.likelihood
     if likelihood.scale is None or jnp.size(likelihood.scale) != 1:
         raise ValueError("one noise for all outputs is needed; give likelihoods.normal(scale) one number")

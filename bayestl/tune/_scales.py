@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from bayestl._arguments import check_arguments
+from bayestl._types import Numbers
+
 # Logarithms of the variance of the outputs under the prior, over its typical value: from a network that hardly leaves
 # the prior's mean to one that the prior hardly holds.
 NARROWEST, WIDEST = -6.5, 5.5
@@ -11,7 +14,7 @@ NARROWEST, WIDEST = -6.5, 5.5
 _WIDTH = 2.0
 
 
-def scales_around(variances: np.ndarray, typical: float, num: int = 13) -> np.ndarray:
+def scales_around(variances: Numbers, typical: float, num: int = 13) -> np.ndarray:
     """Log factors on the covariances of families of priors, the same for all of them in the space of outputs.
 
     Args:
@@ -29,12 +32,13 @@ def scales_around(variances: np.ndarray, typical: float, num: int = 13) -> np.nd
         >>> btl.tune.scales_around(np.array([100.0]), 10.0, 3).round(2)
         array([[-8.8, -2.8,  3.2]])
     """
+    check_arguments(scales_around, locals())
     if num < 2:
         raise ValueError(f"num is {num}; a path needs at least 2 scales")
     return np.linspace(NARROWEST, WIDEST, num) + _logarithms(variances, typical)[:, None]
 
 
-def scale_prior(log_scales: np.ndarray, variances: np.ndarray, typical: float) -> np.ndarray:
+def scale_prior(log_scales: Numbers, variances: Numbers, typical: float) -> np.ndarray:
     """Log prior weights of the scales, normalised within each family, (F, K).
 
     ``-1/2 (log(v / typical) / 2)^2`` with ``v = tau variances``: weak, and what decides where nothing is left out.
@@ -48,6 +52,7 @@ def scale_prior(log_scales: np.ndarray, variances: np.ndarray, typical: float) -
         >>> np.exp(btl.tune.scale_prior(np.array([[0.0, 4.0]]), np.array([1.0]), 1.0)).round(2)
         array([[0.88, 0.12]])
     """
+    check_arguments(scale_prior, locals())
     log_prior = -0.5 * ((np.asarray(log_scales) - _logarithms(variances, typical)[:, None]) / _WIDTH) ** 2
     return log_prior - np.log(np.sum(np.exp(log_prior), -1, keepdims=True))
 

@@ -21,6 +21,7 @@ INPUTS = jnp.array([[1.0, 2.0], [0.0, 1.0], [3.0, -1.0], [1.0, 1.0]])
 TARGETS = jnp.array([1.0, 0.0, 2.0, -1.0])
 BATCH = btl.Batch(INPUTS, TARGETS)
 LOGITS, LABELS = jnp.zeros((4, 3)), jnp.array([0, 1, 2, 0])
+PAIRS = np.array([0, 1, 1, 0])
 CLASSES = btl.likelihoods.categorical()
 
 
@@ -88,6 +89,10 @@ def _gaussian_outputs() -> Any:
     )
 
 
+def _two_gaussians() -> list[Any]:
+    return [btl.gaussians.isotropic(PARAMS, 0.5), btl.gaussians.isotropic({"w": jnp.zeros(2)}, 1.0)]
+
+
 def _network() -> Any:
     return btl.layers.find(_linear, PARAMS, INPUTS)
 
@@ -104,6 +109,8 @@ scored = partial(of, "predictive", "targets", weights=None)
 backbone = partial(of, "key", cheap=False, num_classes=2, include_top=True, cut=None)
 columns = partial(of, "key", "likelihood", "outputs", "targets")
 checked = partial(of, "likelihood", "outputs_shape", "targets", mask=None)
+featured = partial(of, features=np.asarray(INPUTS), targets=PAIRS)
+labelled = partial(of, features=np.asarray(INPUTS), labels=PAIRS)
 path = partial(of, cheap=False, path="a file")
 
 TABLE: dict[str, Case] = {
@@ -351,4 +358,100 @@ TABLE: dict[str, Case] = {
         level=0.95,
         cheap=False,
     ),
+    "transfer": of(
+        "key",
+        "net",
+        "likelihood",
+        source=PARAMS,
+        train=BATCH,
+        new=(),
+        head=None,
+        criterion=None,
+        num_scales=2,
+        steps=2,
+        learning_rate=None,
+        keep=1,
+        progress=False,
+        cheap=False,
+    ),
+    "gaussians.compress": of("gaussian", rank=1),
+    "infer.chain_tasks": Case(
+        lambda: (
+            {name: shared()[name] for name in ("key", "net", "prior")}
+            | {"likelihood": btl.likelihoods.normal(1.0), "tasks": [shared()["data"]]}
+            | {"method": lambda joint: btl.infer.map_estimate(joint, optax.sgd(0.1)), "steps": 1, "batch_size": 2}
+            | {"curvature": btl.curvature.dense(), "kind": btl.curvature.ggn, "rank": None, "forgetting": 1.0}
+            | {"start": None, "transform": None, "progress": False}
+        ),
+        False,
+    ),
+    "infer.sticking_the_landing": of("prior", "key", q=btl.gaussians.isotropic(PARAMS, 0.5)),
+    "plots.conflict": of(result=None, ax=None, cheap=False),
+    "plots.ranking": of(result=None, ax=None, cheap=False),
+    "sources.extend": of("params", source=btl.gaussians.isotropic(PARAMS, 0.5), scale=1.0, new=()),
+    "sources.fisher": of(
+        "key",
+        "net",
+        "data",
+        "params",
+        likelihood=btl.likelihoods.normal(1.0),
+        scale=1.0,
+        strength=1.0,
+        curvature=btl.curvature.dense(),
+        kind=btl.curvature.ggn,
+        batch_size=2,
+    ),
+    "sources.from_checkpoints": of(
+        checkpoints=[PARAMS, {"w": jnp.array([1.0, 0.0])}], low_rank_share=0.5, covariance_scale=1.0, eps=0.1
+    ),
+    "sources.mixture": of(components=_two_gaussians(), weights=None),
+    "sources.product": of(sources=_two_gaussians(), weights=None),
+    "sources.student_t": of("gaussian", degrees=4.0, groups=None),
+    "transferability.conflict": of("prior", "params", "posterior", layers=None),
+    "transferability.evidence": featured(),
+    "transferability.h_score": labelled(shrinkage=None),
+    "transferability.held_out": featured(),
+    "transferability.last_layer": featured(outputs=None, variances=(0.1, 1.0)),
+    "transferability.leep": of(probabilities=np.full((4, 2), 0.5), labels=PAIRS),
+    "transferability.log_me": featured(),
+    "transferability.nce": of(probabilities=np.full((4, 2), 0.5), labels=PAIRS),
+    "transferability.rank_correlation": of(
+        "key", scores=[1.0, 2.0, 3.0], results=[0.1, 0.3, 0.2], groups=None, num_bootstrap=2, level=0.95
+    ),
+    "transferability.rank_sources": of(
+        sources={"one": np.asarray(INPUTS)},
+        targets=PAIRS,
+        scores={"LogME": lambda source, targets: 0.0},
+        most=4,
+    ),
+    "transferability.trans_rate": labelled(distortion=0.1),
+    "tune.average": of("key", log_predictive=np.zeros((2, 4)), log_prior=None, num_draws=2, num_iterations=2),
+    "tune.evidence": of(curvature=None, batch_size=2),
+    "tune.groups_by_class": of(labels=PAIRS, num_groups=2),
+    "tune.isotropic_family": of("mean", name="a family"),
+    "tune.k_fold": of(groups=PAIRS),
+    "tune.leave_out": of(groups=PAIRS, search=True),
+    "tune.linear_model": of("joint", "params", batch=BATCH),
+    "tune.mean_prior_variance": of("joint", "prior", "inputs"),
+    "tune.noise_by_evidence": of("joint", "params", batch=BATCH),
+    "tune.noise_variance": of("joint"),
+    "tune.output_space": of("likelihood", "outputs", "targets", cheap=False),
+    "tune.outputs_gram": of("joint", "prior", "params", "inputs"),
+    "tune.path": of(
+        "key",
+        "joint",
+        "data",
+        families=[btl.tune.isotropic_family("decay", PARAMS)],
+        log_scales=np.array([-1.0, 0.0]),
+        criterion=btl.tune.validation(BATCH),
+        steps=1,
+        learning_rate=0.1,
+        learn=None,
+        report=None,
+        cheap=False,
+    ),
+    "tune.random_groups": of("key", num_examples=4, num_groups=2),
+    "tune.scale_prior": of(log_scales=np.zeros((1, 2)), variances=np.ones(1), typical=1.0),
+    "tune.scales_around": of(variances=np.ones(1), typical=1.0, num=2),
+    "tune.validation": of("data"),
 }

@@ -116,7 +116,7 @@ def conflict(
         body           4          0.04        0.1          0.5
         head           4            16          2          0.5
     """
-    check_arguments(conflict, locals())
+    check_arguments(conflict, locals(), skip=("prior", "posterior"))
     if not isinstance(prior, Gaussian):
         raise TypeError(f"prior is a {type(prior).__name__}; distances from it need a Gaussian")
     if posterior is not None and not isinstance(posterior, Gaussian):

@@ -88,7 +88,7 @@ def test_chosen_layers_and_independent_blocks():
 
 
 def test_bad_input():
-    with pytest.raises(TypeError, match="prior is None; give a Gaussian"):
+    with pytest.raises(TypeError, match="prior is a NoneType"):
         btl.transferability.conflict(None, PARAMS)
     with pytest.raises(ValueError, match="params and prior differ at 'head'"):
         btl.transferability.conflict(PRIOR, {**PARAMS, "head": jnp.zeros(2)})

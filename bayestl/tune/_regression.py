@@ -15,8 +15,7 @@ import numpy as np
 from bayestl import _tree, likelihoods
 from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Key, Params
-from bayestl.likelihoods import Normal
+from bayestl._types import Batch, Key, Likelihood, Params
 from bayestl.tune._criteria import Fitted
 from bayestl.tune._gram import outputs_gram
 
@@ -100,7 +99,8 @@ def linear_model(joint: LogJoint, params: Params, batch: Batch) -> LinearModel:
         [-1.1217 -1.8717]
     """
     check_arguments(linear_model, locals())
-    if not isinstance(joint.likelihood, Normal):
+    noise = jax.eval_shape(lambda: likelihoods.gaussian_noise(joint.likelihood, joint.outputs(params, batch.inputs)[0]))
+    if noise is None:
         raise TypeError(
             f"the likelihood is a {type(joint.likelihood).__name__}; the linear model of a regression has "
             "likelihoods.normal(scale) around an array of locations"
@@ -143,7 +143,7 @@ def linear_leave_one_out() -> LinearLeaveOneOut:
     return LinearLeaveOneOut()
 
 
-def noise_by_evidence(joint: LogJoint, params: Params, batch: Batch) -> Normal:
+def noise_by_evidence(joint: LogJoint, params: Params, batch: Batch) -> Likelihood:
     """A normal likelihood with the noise of the largest evidence of the linearised network, for :func:`path`.
 
     Args:

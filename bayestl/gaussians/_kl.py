@@ -32,7 +32,9 @@ def kl_divergence(q: Gaussian, p: Gaussian) -> jax.Array:
         >>> print(btl.gaussians.kl_divergence(q, p))
         1.0
     """
-    check_arguments(kl_divergence, locals(), skip=("q",))  # which may be an approximation under construction
+    check_arguments(kl_divergence, locals(), skip=("q",))
+    if not hasattr(q, "log_det_covariance"):  # any object with these methods, while it is being learned
+        raise TypeError(f"kl_divergence: q is a {type(q).__name__}; give a Gaussian from bayestl.gaussians")
     _tree.check_same_structure("q", q.mean, "p", p.mean, "both must be over the same parameters")
     trace = q.trace(p.precision_diagonal(), p.precision_quadratic, Dual(p.precision_trace, p.num_directions))
     log_dets = p.log_det_covariance() - q.log_det_covariance()

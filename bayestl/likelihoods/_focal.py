@@ -112,7 +112,7 @@ def focal(likelihood: Likelihood, power: Scalar = 2.0) -> Focal:
         -0.17329
         -0.00011
     """
-    check_arguments(focal, locals(), skip=("power",))
+    check_arguments(focal, locals())
     power = jnp.asarray(power, jnp.result_type(float))
     if power.ndim or (_tree.is_concrete(power) and not 0 <= float(power) < float("inf")):
         raise ValueError(f"power is {power}; the power of 1 - p is one finite number, 0 or more")

@@ -85,7 +85,7 @@ def label_smoothed(likelihood: Likelihood, amount: Scalar) -> LabelSmoothed:
         -0.199
         -2.899
     """
-    check_arguments(label_smoothed, locals(), skip=("amount",))
+    check_arguments(label_smoothed, locals())
     amount = jnp.asarray(amount, jnp.result_type(float))
     if amount.ndim or (_tree.is_concrete(amount) and not 0 <= float(amount) < 1):
         raise ValueError(

@@ -14,7 +14,6 @@ from bayestl import infer, likelihoods, tune
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Likelihood, Net
 from bayestl.curvature import dual
-from bayestl.likelihoods import Normal
 from bayestl.posteriors import Mixture
 from bayestl.transfers._data import Plan
 from bayestl.transfers._result import TransferResult
@@ -32,13 +31,17 @@ MOST_TARGETS = 2000
 
 def is_regression(likelihood: Likelihood, net: Net, batch: Batch) -> bool:
     """Whether targets are normal around one array of outputs, with one noise, given or to be learned."""
-    if not isinstance(likelihood, Normal) or (likelihood.scale is not None and jnp.size(likelihood.scale) != 1):
-        return False
     outputs = jax.eval_shape(lambda: net(net.params, batch.inputs))
-    return hasattr(outputs, "shape") and np.size(np.asarray(batch.targets)) <= MOST_TARGETS
+    if not (hasattr(likelihood, "scale") and hasattr(outputs, "shape")):
+        return False
+    scale: Any = getattr(likelihood, "scale")  # noqa: B009  a likelihood is a function, most of which have none
+    if np.size(np.asarray(batch.targets)) > MOST_TARGETS or (scale is not None and jnp.size(scale) != 1):
+        return False
+    example = (outputs, outputs) if scale is None else outputs
+    return jax.eval_shape(lambda x: likelihoods.gaussian_noise(likelihood, x), example) is not None
 
 
-def with_start(likelihood: Any, batch: Batch) -> Normal:
+def with_start(likelihood: Any, batch: Batch) -> Likelihood:
     """The likelihood, with half of the targets' standard deviation where its noise is to be learned."""
     if likelihood.scale is not None:
         return likelihood

@@ -45,8 +45,8 @@ def test_columns_that_narrow_leave_their_precision():
 @pytest.mark.x64
 def test_the_columns_kept_are_those_that_matter():
     """Of a widening by 9 and a narrowing to 1/100, in nats of divergence, the second matters more."""
-    wide = gaussians.low_rank({"w": jnp.zeros(2)}, 1.0, {"w": jnp.array([[3.0, 0.0]])})
-    both = wide.add_precision({"w": jnp.array([[0.0, 1e4]])})
+    wide = gaussians.low_rank({"w": jnp.zeros(3)}, 1.0, {"w": jnp.array([[3.0, 0.0, 0.0]])})
+    both = wide.add_precision({"w": jnp.array([[0.0, 1e4, 0.0]])})
     kept = gaussians.compress(both, 1)
     np.testing.assert_allclose(kept.variance["w"], both.variance["w"], rtol=1e-6)
     assert float(kept.eigenvalues[0]) < 0

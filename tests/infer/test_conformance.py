@@ -239,7 +239,11 @@ def test_keeps_the_tree_and_compiles_once(method, precision):
 
 
 @pytest.mark.optimized  # bits of two programs: XLA gives them when it optimises both
-@all_runs
+@pytest.mark.representative(
+    *(f"{name}-full precision" for name in ("map_estimate, sgd", "mean_field_vi", "swag", "sgld", "cyclical_sghmc")),
+    "map_estimate, sgd-bfloat16",
+)
+@_every_run
 def test_the_key_decides_and_the_chunks_do_not(method, precision):
     joint, params = _joint(precision)
     first = _fit(method, joint, params, _data())

@@ -188,6 +188,7 @@ def flow(model: btl.bridges.NumPyroModel) -> Any:
     return autoguide.AutoIAFNormal(model, num_flows=1, hidden_dims=[8])
 
 
+@pytest.mark.representative("flow")
 @pytest.mark.x64
 @pytest.mark.parametrize("guide", [by_hand, several, flow], ids=lambda g: g.__name__)
 def test_any_other_guide_is_sampled(guide):

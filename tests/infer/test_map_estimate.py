@@ -58,6 +58,7 @@ def test_fixture(answer, prior, kappa):
 SIZE, PROBLEMS = 50, 17
 
 
+@pytest.mark.representative("low rank", "blocks")
 @pytest.mark.x64
 @pytest.mark.parametrize("structure", lg.STRUCTURES, ids=lambda structure: structure.name)
 def test_random_problems(structure):

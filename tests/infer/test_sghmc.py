@@ -43,6 +43,7 @@ def _check(structure: Any, variant: laws.Variant) -> tuple[np.ndarray, laws.Targ
     return draws, target
 
 
+@pytest.mark.representative("dense", "blocks")
 @pytest.mark.x64
 @each_structure
 def test_law_under_every_prior(structure):

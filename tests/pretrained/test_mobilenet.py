@@ -72,6 +72,7 @@ def cats_and_dogs(archive: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     return pictures, np.array(["/dog/" in name for name in names]).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "accuracies"),
     [(96, {100: 0.85, 720: 0.91}), pytest.param(160, {100: 0.91, 720: 0.95}, marks=pytest.mark.slow)],

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the peak is read from Linux's /proc")
-@pytest.mark.representative("map-2")
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "copies"), [("map", 2), ("vi", 6)])
 def test_the_estimate_is_what_a_large_run_takes(method, copies):
     # Blocks above 1 MB go back to the system at once, so that what is resident is what is in use.

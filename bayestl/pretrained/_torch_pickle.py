@@ -35,7 +35,12 @@ _DTYPES = (
 _BUILTINS = ("object", "list", "dict", "int", "long", "float", "complex", "slice", "range", "xrange")
 INERT = frozenset({
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS),
-    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    # Python 3.13 names them by another module.
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")
+        for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    ),
     *(f"datetime.{name}" for name in ("date", "datetime", "timedelta", "timezone")),
     "argparse.Namespace", "types.SimpleNamespace", "_codecs.encode", "copyreg._reconstructor",
     "copy_reg._reconstructor", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",

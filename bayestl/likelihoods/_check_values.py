@@ -151,6 +151,8 @@ def check_real_targets(like: jax.Array, targets: Targets, mask: Numbers | None =
 
 def _counted(values: np.ndarray, mask: Any) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the rows that the mask leaves in, and these rows."""
+    if values.ndim == 0:
+        raise ValueError(f"targets are the single number {values}; give an array (B, ...) with one row per example")
     if mask is None:
         return np.arange(len(values)), values
     if np.shape(mask) != values.shape[:1]:

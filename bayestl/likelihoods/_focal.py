@@ -57,7 +57,8 @@ def log_of_others(log_probs: Float[Array, "... C"]) -> Float[Array, "... C"]:
     """``log(1 - p_c)`` of every class, from ``log p``; without cancellation where p is nearly 1."""
     probable = log_probs > -0.5  # p > .61: of one class at most
     improbable = jnp.log1p(-jnp.exp(jnp.where(probable, -1.0, log_probs)))
-    top = jnp.max(log_probs, axis=-1, keepdims=True) == log_probs
+    # By its place: compared with the largest, a value that XLA computes twice need not be found (docs/compilers.md).
+    top = jnp.arange(log_probs.shape[-1]) == jnp.argmax(log_probs, axis=-1, keepdims=True)
     rest = jnp.where(top, -jnp.inf, log_probs)
     certain = jnp.all(rest == -jnp.inf, axis=-1, keepdims=True)
     rest = logsumexp(jnp.where(certain, 0.0, rest), axis=-1, keepdims=True)

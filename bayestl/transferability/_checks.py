@@ -28,6 +28,21 @@ def checked_features(features: Any) -> np.ndarray:
     return features
 
 
+def checked_columns(targets: Any, num: int) -> np.ndarray:
+    """Real targets as columns (N, M) in float64.
+
+    Raises:
+        ValueError: another number of rows, more than two axes, or values that are not finite.
+    """
+    columns = np.asarray(targets, np.float64)
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    if columns.ndim != 2 or len(columns) != num:
+        raise ValueError(f"targets has shape {np.shape(targets)}; give ({num},) or ({num}, M)")
+    if not np.all(np.isfinite(columns)):
+        raise ValueError("targets has non-finite values")
+    return columns
+
+
 def checked_labels(labels: Any, num: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels as places among the classes that occur, (N,), and those classes, in ascending order.
 

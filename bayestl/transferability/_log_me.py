@@ -9,7 +9,7 @@ import numpy as np
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers
-from bayestl.transferability._checks import checked_features, checked_labels, is_classes, one_hot
+from bayestl.transferability._checks import checked_columns, checked_features, checked_labels, is_classes, one_hot
 
 _STARTS = np.geomspace(1e-12, 1e12, 97)
 _FLOOR = 1e-14
@@ -56,12 +56,7 @@ def log_me(features: Numbers, targets: Numbers) -> float:
 def _columns(targets: Any, num: int) -> np.ndarray:
     if is_classes(targets):
         return one_hot(checked_labels(targets, num)[0])
-    columns = np.asarray(targets, np.float64)
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if columns.ndim != 2 or len(columns) != num:
-        raise ValueError(f"targets has shape {np.shape(targets)}; give ({num},) or ({num}, M)")
-    if not np.all(np.isfinite(columns)):
-        raise ValueError("targets has non-finite values")
+    columns = checked_columns(targets, num)
     zeros = np.flatnonzero(~np.any(columns, axis=0))
     if len(zeros):
         raise ValueError(f"column {zeros[0]} of targets is zero throughout, which has no evidence; leave it out")

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from bayestl.transferability._checks import checked_columns
+
 
 def held_out(kernel: np.ndarray, targets: Any, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Leave-one-out log predictives (V, N) and log evidences (V,), sums over the columns of the targets.
@@ -44,12 +46,7 @@ def held_out(kernel: np.ndarray, targets: Any, variances: np.ndarray) -> tuple[n
 
 def _standardised(targets: Any, num: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns (N, M) of mean 0 and variance 1, and their standard deviations before that."""
-    columns = np.asarray(targets, np.float64)
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if columns.ndim != 2 or len(columns) != num:
-        raise ValueError(f"targets has shape {np.shape(targets)}; give ({num},) or ({num}, M)")
-    if not np.all(np.isfinite(columns)):
-        raise ValueError("targets has non-finite values")
+    columns = checked_columns(targets, num)
     centred = columns - columns.mean(axis=0)
     scales = np.sqrt(np.mean(centred**2, axis=0))
     constant = np.flatnonzero(scales <= 1e-12 * np.maximum(1, np.abs(columns.mean(axis=0))))

@@ -2,6 +2,7 @@
 
 from bayestl.pretrained import tables
 from bayestl.pretrained._backbone import Backbone
+from bayestl.pretrained._bert import bert, first_token, mean_of_tokens
 from bayestl.pretrained._cifar_resnet import cifar_resnet20, cifar_resnet56
 from bayestl.pretrained._layers import global_average
 from bayestl.pretrained._load import Loaded, load
@@ -21,10 +22,13 @@ __all__ = [
     "Mismatch",
     "Weights",
     "as_products",
+    "bert",
     "cifar_resnet20",
     "cifar_resnet56",
+    "first_token",
     "global_average",
     "load",
+    "mean_of_tokens",
     "mobilenet",
     "read",
     "resnet18",

@@ -11,8 +11,8 @@ from flax import nnx
 
 from bayestl import _tree
 
-Stage = Callable[[jax.Array], jax.Array]
-"""A module, or a function without parameters."""
+Stage = Callable[[Any], Any]
+"""A module, or a function without parameters, from an array (or a pytree of arrays) to the next."""
 
 
 class Sequential(nnx.Module):
@@ -37,8 +37,8 @@ class Backbone(nnx.Module):
     A backbone becomes a :class:`bayestl.Net` by :func:`bayestl.nets.from_nnx`.
 
     Args:
-        stages: name to module or function, each from one array to the next, in the order in which they are applied.
-            Names become attributes: Python identifiers that a backbone does not have yet.
+        stages: name to module or function, each from one array (or pytree of arrays) to the next, in the order in
+            which they are applied. Names become attributes: Python identifiers that a backbone does not have yet.
 
     Raises:
         ValueError: no stages, or a name that cannot be an attribute.
@@ -64,11 +64,11 @@ class Backbone(nnx.Module):
         for name, stage in stages.items():
             setattr(self, name, stage)
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: Any) -> Any:
         """What the last stage gives for ``inputs``."""
         return self.features(inputs, until=self.stages[-1])
 
-    def features(self, inputs: jax.Array, *, until: str) -> jax.Array:
+    def features(self, inputs: Any, *, until: str) -> Any:
         """What the stage ``until`` gives for ``inputs``.
 
         Raises:
@@ -77,7 +77,7 @@ class Backbone(nnx.Module):
         x = inputs
         for name in self._up_to("until", until):
             x = getattr(self, name)(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return jax.tree.map(_at_least_float32, x)
 
     def split(self, at: str) -> tuple[Backbone, Backbone]:
         """The stages up to and including ``at``, and those after it: a frozen body and what is trained on its features.
@@ -110,6 +110,10 @@ class Backbone(nnx.Module):
     def _up_to(self, argument: str, stage: str) -> tuple[str, ...]:
         check_stage(argument, stage, self.stages)
         return self.stages[: self.stages.index(stage) + 1]
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def check_stage(argument: str, stage: str, stages: tuple[str, ...]) -> None:

@@ -76,9 +76,9 @@ class Layers(NamedTuple):
         """A dense layer."""
         return nnx.Linear(inputs, outputs, dtype=self.dtype, kernel_init=kernel_init, rngs=self.rngs)
 
-    def layer_norm(self, features: int) -> nnx.LayerNorm:
+    def layer_norm(self, features: int, epsilon: float) -> nnx.LayerNorm:
         """Layer normalisation, with the variance as a mean of squared deviations."""
-        return nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, dtype=self.dtype, rngs=self.rngs)
+        return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, dtype=self.dtype, rngs=self.rngs)
 
 
 def symmetric(width: int) -> Any:

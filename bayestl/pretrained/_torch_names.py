@@ -1,4 +1,4 @@
-"""The names of torchvision, timm and pytorch_resnet_cifar10."""
+"""The names of torchvision, timm, pytorch_resnet_cifar10 and Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -83,3 +83,39 @@ def vit(depth: int) -> Rows:
         for dense in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
             rows |= _layer(f"{name}.{dense}", f"{path}/{dense.replace('.', '/')}", DENSE)
     return rows | _norm("norm", "pool/norm") | _layer("head", "head", DENSE)
+
+
+def bert(num_layers: int) -> Rows:
+    """An encoder as ``BertModel`` names it, without its pooler and what ``BertForPreTraining`` has beside it."""
+    rows: Rows = {
+        "embeddings.word_embeddings.weight": Entry("embed/words/embedding", AS_IS),
+        "embeddings.position_embeddings.weight": Entry("embed/positions/embedding", AS_IS),
+        "embeddings.token_type_embeddings.weight": Entry("embed/segments/embedding", AS_IS),
+        **_text_norm("embeddings.LayerNorm", "embed/norm"),
+    }
+    for n in range(num_layers):
+        name, path = f"encoder.layer.{n}", f"block{n}"
+        for part in ("query", "key", "value"):
+            rows |= _layer(f"{name}.attention.self.{part}", f"{path}/attention/{part}", DENSE)
+        rows |= _layer(f"{name}.attention.output.dense", f"{path}/attention/output", DENSE)
+        rows |= _text_norm(f"{name}.attention.output.LayerNorm", f"{path}/norm1")
+        rows |= _layer(f"{name}.intermediate.dense", f"{path}/mlp/fc1", DENSE)
+        rows |= _layer(f"{name}.output.dense", f"{path}/mlp/fc2", DENSE)
+        rows |= _text_norm(f"{name}.output.LayerNorm", f"{path}/norm2")
+    return rows | dict.fromkeys(_NOT_IN_THE_ENCODER) | _layer("classifier", "head", DENSE)
+
+
+_NOT_IN_THE_ENCODER = (
+    "embeddings.position_ids",
+    *(f"pooler.dense.{kind}" for kind in ("weight", "bias")),
+    *(f"cls.seq_relationship.{kind}" for kind in ("weight", "bias")),
+    *(f"cls.predictions.{part}.{kind}" for part in ("decoder", "transform.dense") for kind in ("weight", "bias")),
+    *(f"cls.predictions.transform.LayerNorm.{kind}" for kind in ("weight", "bias", "gamma", "beta")),
+    "cls.predictions.bias",
+)
+
+
+def _text_norm(name: str, path: str) -> Rows:
+    """Layer normalisation, under the names of today and those of the first checkpoints."""
+    scale, bias = Entry(f"{path}/scale", AS_IS), Entry(f"{path}/bias", AS_IS)
+    return {**_norm(name, path), f"{name}.gamma": scale, f"{name}.beta": bias}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,9 @@ from bayestl._arguments import check_arguments
 from bayestl._types import DType, Key
 from bayestl.pretrained._backbone import Backbone, build
 from bayestl.pretrained._layers import Layers, check_sizes
+from bayestl.pretrained._transformer import PreNormBlock, TransformerSize, small_kernel
 
 _PATCH = 16
-_kernel = nnx.initializers.truncated_normal(0.02)
-
-
-class _Size(NamedTuple):
-    """Depth, width and number of heads."""
-
-    depth: int
-    width: int
-    heads: int
 
 
 class Embed(nnx.Module):
@@ -34,7 +26,7 @@ class Embed(nnx.Module):
         tokens = 1 + (image_size // _PATCH) ** 2
         self.patches = make.conv(3, width, _PATCH, _PATCH, padding="VALID", bias=True)
         self.cls_token = nnx.Param(jnp.zeros((1, 1, width), jnp.float32))
-        self.pos_embed = nnx.Param(_kernel(make.rngs.params(), (1, tokens, width), jnp.float32))
+        self.pos_embed = nnx.Param(small_kernel(make.rngs.params(), (1, tokens, width), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         if x.shape[1:3] != (self.image_size, self.image_size):
@@ -48,47 +40,11 @@ class Embed(nnx.Module):
         return jnp.concatenate([first.astype(x.dtype), x], axis=1) + self.pos_embed[...].astype(x.dtype)
 
 
-class Attention(nnx.Module):
-    """Self-attention, with queries, keys and values from one dense layer."""
-
-    def __init__(self, make: Layers, size: _Size):
-        self.heads = size.heads
-        self.qkv = make.linear(size.width, 3 * size.width, _kernel)
-        self.proj = make.linear(size.width, size.width, _kernel)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        batch, tokens, width = x.shape
-        q, k, v = jnp.moveaxis(self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads), 2, 0)
-        return self.proj(jax.nn.dot_product_attention(q, k, v).reshape(batch, tokens, width))
-
-
-class MLP(nnx.Module):
-    """Two dense layers with GELU between, four times as wide."""
-
-    def __init__(self, make: Layers, width: int):
-        self.fc1, self.fc2 = make.linear(width, 4 * width, _kernel), make.linear(4 * width, width, _kernel)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(nnx.gelu(self.fc1(x), approximate=False))
-
-
-class Block(nnx.Module):
-    """Attention and MLP, each on normalised tokens and added to them."""
-
-    def __init__(self, make: Layers, size: _Size):
-        self.norm1, self.attn = make.layer_norm(size.width), Attention(make, size)
-        self.norm2, self.mlp = make.layer_norm(size.width), MLP(make, size.width)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
 class Pool(nnx.Module):
     """The class token, normalised: (B, tokens, width) to (B, width)."""
 
     def __init__(self, make: Layers, width: int):
-        self.norm = make.layer_norm(width)
+        self.norm = make.layer_norm(width, 1e-6)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(x[:, 0])
@@ -128,7 +84,7 @@ def vit_ti16(
         (2, 10)
     """
     check_arguments(vit_ti16, locals())
-    return _vit(key, _Size(12, 192, 3), num_classes, image_size, include_top, cut, dtype)
+    return _vit(key, _size(12, 192, 3), num_classes, image_size, include_top, cut, dtype)
 
 
 def vit_b16(
@@ -162,18 +118,22 @@ def vit_b16(
         (2, 197, 768)
     """
     check_arguments(vit_b16, locals())
-    return _vit(key, _Size(12, 768, 12), num_classes, image_size, include_top, cut, dtype)
+    return _vit(key, _size(12, 768, 12), num_classes, image_size, include_top, cut, dtype)
+
+
+def _size(depth: int, width: int, heads: int) -> TransformerSize:
+    return TransformerSize(depth, width, heads, hidden=4 * width, epsilon=1e-6)
 
 
 def _vit(
-    key: Key, size: _Size, num_classes: int, image_size: int, include_top: bool, cut: str | None, dtype: Any
+    key: Key, size: TransformerSize, num_classes: int, image_size: int, include_top: bool, cut: str | None, dtype: Any
 ) -> Backbone:
     check_sizes(num_classes, image_size=image_size)
     if image_size % _PATCH:
         raise ValueError(f"image_size is {image_size}; give a multiple of {_PATCH}, the size of a patch")
     make = Layers(nnx.Rngs(params=key), dtype)
     stages: dict[str, Callable[[], Any]] = {"embed": lambda: Embed(make, size.width, image_size)}
-    stages |= {f"block{n}": lambda: Block(make, size) for n in range(size.depth)}
+    stages |= {f"block{n}": lambda: PreNormBlock(make, size) for n in range(size.depth)}
     stages["pool"] = lambda: Pool(make, size.width)
-    stages["head"] = lambda: make.linear(size.width, num_classes, _kernel)
+    stages["head"] = lambda: make.linear(size.width, num_classes, small_kernel)
     return build(stages, include_top, cut)

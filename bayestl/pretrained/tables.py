@@ -8,6 +8,7 @@ of your own is a dict of the same kind.
 
 from __future__ import annotations
 
+from bayestl._arguments import check_arguments
 from bayestl.pretrained import _keras_names, _torch_names
 from bayestl.pretrained._keras_names import keras_names
 from bayestl.pretrained._layouts import (
@@ -43,6 +44,7 @@ __all__ = [
     "Entry",
     "Layout",
     "Table",
+    "bert",
     "keras_names",
 ]
 
@@ -72,3 +74,25 @@ VIT_TI16: Table = _torch_names.vit(depth=12)
 
 VIT_B16: Table = _torch_names.vit(depth=12)
 """timm's ``vit_base_patch16_*``, for :func:`vit_b16`."""
+
+
+def bert(num_layers: int) -> Table:
+    """BERT encoders under the names of Hugging Face's ``BertModel``, for :func:`bert`.
+
+    Checkpoints of a whole model have ``bert.`` before each name:
+    ``load(..., rename=lambda name: name.removeprefix("bert."))``.
+
+    Args:
+        num_layers: ``num_hidden_layers`` of its configuration, >= 1.
+
+    Raises:
+        ValueError: fewer than one layer.
+
+    Example:
+        >>> btl.pretrained.tables.bert(6)["encoder.layer.0.attention.self.query.weight"].path
+        'block0/attention/query/kernel'
+    """
+    check_arguments(bert, locals())
+    if num_layers < 1:
+        raise ValueError(f"num_layers is {num_layers}; give the number of the encoder's layers, at least 1")
+    return _torch_names.bert(num_layers)

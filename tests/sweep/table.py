@@ -336,6 +336,7 @@ TABLE: dict[str, Case] = {
     "predict.probit": Case(lambda: {"outputs": _gaussian_outputs()}, False),
     "predict.quadrature": Case(lambda: {"outputs": _gaussian_outputs(), "num_nodes": 2}, False),
     "predict.sampled": of("key", num_samples=2),
+    "pretrained.bert": of("key", cheap=False, config={}, num_classes=2, cut=None, dtype=None),
     "pretrained.cifar_resnet20": backbone(),
     "pretrained.cifar_resnet56": backbone(),
     "pretrained.load": of("net", arrays={}, table=None, new=(), rename=None, strict=True, cheap=False),

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "bayestl"
 
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
-    {"_arguments", "_infos", "_limits", "_types", "_tree", "_rearrangement"},
+    {"_arguments", "_infos", "_limits", "_types", "_tree", "_rearrangement", "_words"},
     {"_containers", "_convolutions", "_dispatch", "_part", "_safetensors", "_static", "_placement", "layers"},
     {"passes"},
     {
@@ -42,6 +42,7 @@ WITHIN = {
     "_infos": set(),
     "_tree": {"_types"},
     "_rearrangement": set(),
+    "_words": set(),
     "_placement": set(),
     "_convolutions": {"_dispatch"},
     "layers": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -46,6 +47,7 @@ readers = {
     "gaussian": gaussians.load,
     "gaussian's header": gaussians.read_header,
     "posterior": btl.load,
+    "word vectors": lambda path: pretrained.read_vectors(path, max_bytes=50_000_000),
 }
 import tensorflow_datasets, PIL.Image, orbax.checkpoint  # what comes late is not to count
 resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + (3 << 29), resource.RLIM_INFINITY))
@@ -270,6 +272,30 @@ def program_for_ghostscript(path: Path) -> None:
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
 
 
+def many_vectors(path: Path) -> None:
+    """30,000 words, each with a thousand zeros, which take a byte for every thousand."""
+    with gzip.open(path, "wb", 1) as file:
+        zeros = b" 0" * 1000 + b"\n"
+        for start in range(0, 30_000, 1000):
+            file.write(b"".join(b"w%d" % number + zeros for number in range(start, start + 1000)))
+
+
+def long_line_of_vectors(path: Path) -> None:
+    with gzip.open(path, "wb", 1) as file:
+        file.write(b"a 1 2\n")
+        for _ in range(600):
+            file.write(b"x" * MIB)
+
+
+def vectors_that_are_announced(path: Path) -> None:
+    path.write_bytes(b"400000 1000\na" + b" 0" * 1000 + b"\n")
+
+
+def long_vectors_that_are_announced(path: Path) -> None:
+    with gzip.open(path, "wb", 1) as file:
+        file.write(b"2 120000000\na " + bytes(4 * MIB))
+
+
 CASES = [
     (long_key_torch, "weights", "ValueError: .*its names take more than 67,108,864 letters"),
     (long_key_msgpack, "weights", "ValueError: .*its names take more than 67,108,864 letters"),
@@ -288,6 +314,11 @@ CASES = [
     (pipe, "weights", "ValueError: .*is a pipe, not a file"),
     (pipe, "gaussian", "ValueError: .*is a pipe, not a file"),
     (pipe, "posterior", "ValueError: .*is a pipe, not a file"),
+    (many_vectors, "word vectors", "ValueError: .*its vectors take more than the 50,000,000 bytes allowed"),
+    (long_line_of_vectors, "word vectors", "ValueError: .*line 2 has more than the 1,048,576 bytes allowed"),
+    (vectors_that_are_announced, "word vectors", "ValueError: .*announces 400,000 vectors of 1,000 numbers"),
+    (long_vectors_that_are_announced, "word vectors", "ValueError: .*announces 2 vectors of 120,000,000 numbers"),
+    (pipe, "word vectors", "ValueError: .*is a pipe, not a file"),
     (pipe, "pictures", "ValueError: .*is a pipe, not a file"),
     (class_of_a_pipe, "pictures", "ValueError: .*'cat/0.png', which is a pipe, a socket or a device"),
     (rank_over_nothing, "gaussian", "ValueError: .*rank 40,000 over 0 numbers"),

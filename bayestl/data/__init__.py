@@ -1,5 +1,6 @@
-"""Data sets on the device and streams: arrays, TFDS, folders of pictures; few-shot splits; augmentation."""
+"""Data sets on the device and streams: arrays, TFDS, folders of pictures, texts; few-shot splits; augmentation."""
 
+from bayestl.data import text
 from bayestl.data._arrays import ArrayData, arrays, stack
 from bayestl.data._augment import compose, normalize
 from bayestl.data._augment_affine import affine
@@ -33,5 +34,6 @@ __all__ = [
     "split",
     "stack",
     "stream",
+    "text",
     "tfds",
 ]

@@ -1,4 +1,4 @@
-"""Published networks: backbones that can be cut anywhere, and published weights under our names."""
+"""Published networks: backbones that can be cut anywhere, published weights under our names; word vectors."""
 
 from bayestl.pretrained import tables
 from bayestl.pretrained._backbone import Backbone
@@ -9,8 +9,10 @@ from bayestl.pretrained._load import Loaded, load
 from bayestl.pretrained._mobilenet import mobilenet
 from bayestl.pretrained._products import as_products
 from bayestl.pretrained._read import read
+from bayestl.pretrained._read_vectors import read_vectors
 from bayestl.pretrained._report import LoadReport, Mismatch
 from bayestl.pretrained._resnet import resnet18, resnet50
+from bayestl.pretrained._vectors import Skipped, WordVectors
 from bayestl.pretrained._vgg import vgg16
 from bayestl.pretrained._vit import vit_b16, vit_ti16
 from bayestl.pretrained._weights import Weights
@@ -20,7 +22,9 @@ __all__ = [
     "LoadReport",
     "Loaded",
     "Mismatch",
+    "Skipped",
     "Weights",
+    "WordVectors",
     "as_products",
     "bert",
     "cifar_resnet20",
@@ -31,6 +35,7 @@ __all__ = [
     "mean_of_tokens",
     "mobilenet",
     "read",
+    "read_vectors",
     "resnet18",
     "resnet50",
     "tables",

@@ -190,6 +190,13 @@ TABLE: dict[str, Case] = {
     "data.stream": of(
         source=[1, 2], example=lambda x: (np.ones(2), x), num_threads=1, num_workers=0, window_bytes=1000
     ),
+    "data.text.coverage": of(texts=["a film"], words=["a"], split=str.split),
+    "data.text.encode": Case(lambda: {"texts": ["a film"], "vocab": btl.data.text.vocabulary(["a film"]), "length": 2}),
+    "data.text.from_records": of(records=[{"text": "a film", "label": 0}], text="text", label="label"),
+    "data.text.read_labelled": path(encoding="utf-8"),
+    "data.text.split_words": of(text="a film"),
+    "data.text.tokenizer": path(),
+    "data.text.vocabulary": of(texts=["a film"], split=str.split, min_count=1, max_size=None, extra=()),
     "data.tfds": of(name="mnist", split="train", data_dir=None, decoders=None, download=False, cheap=False),
     "diagnostics.by_chain": Case(lambda: {"posterior": _chain(), "function": None}),
     "diagnostics.ess": of(values=np.arange(20.0).reshape(2, 10)),
@@ -342,6 +349,7 @@ TABLE: dict[str, Case] = {
     "pretrained.load": of("net", arrays={}, table=None, new=(), rename=None, strict=True, cheap=False),
     "pretrained.mobilenet": backbone(),
     "pretrained.read": of(source="a file", key=None, filename=None, revision=None, max_bytes=100, cheap=False),
+    "pretrained.read_vectors": path(words=None, limit=None, errors="strict", max_bytes=100),
     "pretrained.resnet18": backbone(),
     "pretrained.resnet50": backbone(),
     "pretrained.vgg16": backbone(),

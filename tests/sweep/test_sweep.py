@@ -28,10 +28,12 @@ from tests.sweep.table import TABLE, Case
 
 PACKAGE = Path(btl.__file__).parent
 ROOMS = ["bayestl", *(f"bayestl.{room.name}" for room in pkgutil.iter_modules(btl.__path__) if room.name[0] != "_")]
+ROOMS.append("bayestl.data.text")
 
 # Called by other rooms, most of them while they trace, with arguments that a function above has checked.
 FOR_OTHER_ROOMS = {
     "curvature": "expand joined lanczos product reduce separate",
+    "data.text": "Tokenizer",
     "infer": "random_anchors random_anchors_and_targets",
     "layers": "held_numbers once_per_row same_rows weight_gradient weight_gradients",
     "likelihoods": "at_labels base check_inherited check_normalised check_real_targets check_samples check_shapes "

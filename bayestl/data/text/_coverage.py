@@ -42,7 +42,7 @@ class Coverage(NamedTuple):
         if self.contractions < max(1, _MANY_CONTRACTIONS * self.num_tokens):
             return None
         return (
-            f'{self.contractions:,} of {self.num_tokens:,} words are contractions in one piece, such as "doesn\'t", and '
+            f'{self.contractions:,} of {self.num_tokens:,} words are contractions in one piece, as "doesn\'t", and '
             'unknown, where their parts are known ("n\'t"): negations are lost; split with data.text.split_words'
         )
 

@@ -151,7 +151,8 @@ def _result(
     draws = jax.tree.map(lambda *xs: jnp.stack(xs), *(path.params[f][k] for f, k in places))
     members = path.scores[tuple(np.transpose(places))]  # (members, M)
     mixture = np.asarray(logsumexp(members + np.log(share)[:, None], axis=0), np.float64)
-    notes = [*plan.notes, *_edges(families, weights.weights.reshape(shape), alone)]
+    names = [family.name for family in families.families]
+    notes = [*plan.notes, *tune.edges(names, alone, weights.weights.reshape(shape)), *path.unfinished]
     if families.head is None:
         notes.append(
             "no last layer was found whose zero silences the network, so that priors with a head at zero are missing; "
@@ -208,26 +209,6 @@ def _verdict(
     return transferability.verdict(
         key, {name: np.maximum(each, floor) for name, each in {**same, "transfer": mixture}.items()}
     )
-
-
-def _edges(families: Families, weights: np.ndarray, alone: np.ndarray) -> list[str]:
-    """What it means that a family predicts best at the end of its scales."""
-    notes = []
-    for family, each, score in zip(families.families, weights, alone, strict=True):
-        if each.sum() < 0.1:
-            continue
-        best = int(np.argmax(score))
-        if best == 0:
-            notes.append(
-                f"{family.name!r} is best at the smallest scale: it runs to 0, where the data change nothing and the "
-                "prior's mean predicts as it is"
-            )
-        elif best == len(score) - 1:
-            notes.append(
-                f"{family.name!r} is best at the largest scale: it runs to infinity, where the prior holds nothing and "
-                "its mean is a start alone"
-            )
-    return notes
 
 
 def _typical_variance(joint: LogJoint, families: Families, batch: Batch) -> float:

@@ -13,6 +13,7 @@ from bayestl.tune._criteria import (
     leave_out,
     validation,
 )
+from bayestl.tune._edges import edges
 from bayestl.tune._family import Family, isotropic_family
 from bayestl.tune._gram import mean_prior_variance, outputs_gram
 from bayestl.tune._groups import groups_by_class, random_groups
@@ -26,6 +27,7 @@ from bayestl.tune._regression import (
     noise_by_evidence,
     noise_variance,
 )
+from bayestl.tune._remaining_gain import remaining_gain
 from bayestl.tune._scales import scale_prior, scales_around
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "Validation",
     "Weights",
     "average",
+    "edges",
     "evidence",
     "groups_by_class",
     "isotropic_family",
@@ -56,6 +59,7 @@ __all__ = [
     "outputs_gram",
     "path",
     "random_groups",
+    "remaining_gain",
     "scale_prior",
     "scales_around",
     "validation",

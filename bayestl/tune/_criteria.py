@@ -15,9 +15,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Builder, dual
 from bayestl.passes import whole
-from bayestl.tune._gram import outputs_gram
-from bayestl.tune._leave_out_algebra import held_out_log_probs
-from bayestl.tune._output_space import output_space
+from bayestl.tune._linear_network import linear_network, mode, modes_without
 
 
 class Fitted(NamedTuple):
@@ -53,7 +51,7 @@ class LeaveOut:
     """Leave-group-out predictions in closed form. Made by :func:`leave_out`."""
 
     left_out: np.ndarray
-    search: bool
+    most_steps: int
 
     @property
     def groups(self) -> None:
@@ -65,27 +63,26 @@ class LeaveOut:
         prior: Any = joint.prior
         if np.all(self.left_out == 0):
             return _log_probs(joint, prior.mean, batch)
-        outputs = joint.outputs(fitted.params, batch.inputs)[0]
-        space = output_space(joint.likelihood, outputs, batch.targets)
-        gram = outputs_gram(joint, prior, fitted.params, batch.inputs)
-        each = held_out_log_probs(space, gram, self.left_out, self.search)
-        return each[self.left_out >= 0]
+        network = linear_network(joint, fitted.params, batch)
+        whole_mode = mode(network, self.most_steps)
+        without = network.outputs(modes_without(network, whole_mode, self.left_out, self.most_steps))
+        each = network.space.log_probs(without)
+        return each[np.maximum(self.left_out, 0), np.arange(len(self.left_out))][self.left_out >= 0]
 
 
-def leave_out(groups: Any, *, search: bool = True) -> LeaveOut:
-    """Predictions of every group of examples without it, in closed form from the mode of all data.
+def leave_out(groups: Any, *, most_steps: int = 30) -> LeaveOut:
+    """Predictions of every group of examples without it, in closed form from the fit of all data.
 
-    One Newton step of the loss without the group, in the dual: matrices of N C numbers a side, in float64 on the host.
-    Exact where the network is linear and the likelihood normal. For classes a whole step is always too cautious; so the
-    probabilities after it and after a line search along it are averaged. A group of all examples leaves nothing, and is
-    predicted at the prior's mean, exactly.
+    The network is made linear where it has come to, and without each group its mode is found anew, by Newton's method
+    in the dual: matrices of N C numbers a side, in float64 on the host. Exact where the network is linear, whatever the
+    parameters: they need not be a mode. A group of all examples leaves nothing, and is predicted at the prior's mean.
 
     Args:
         groups: (N,) group numbers, as :func:`groups_by_class` and :func:`random_groups` give; -1 for never left out.
-        search: average with the line search.
+        most_steps: Newton's steps, which end before where they gain nothing: after one where the likelihood is normal.
 
     Raises:
-        ValueError: groups that are not (N,) whole numbers, 0 among them.
+        ValueError: groups that are not (N,) whole numbers, 0 among them; no step.
 
     Example:
         >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
@@ -93,14 +90,16 @@ def leave_out(groups: Any, *, search: bool = True) -> LeaveOut:
         ...     net, btl.likelihoods.normal(1.0), btl.gaussians.isotropic(net.params, scale=1.0), num_data=2
         ... )
         >>> batch = btl.Batch(jnp.ones((2, 1)), jnp.array([1.0, 2.0]))
-        >>> criterion = btl.tune.leave_out([0, 1], search=False)
+        >>> criterion = btl.tune.leave_out([0, 1])
         >>> mode = {"w": jnp.ones(1)}
         >>> scores = criterion(jax.random.key(0), joint, btl.tune.Fitted(mode, None), batch)
         >>> print(scores.round(4), f"{jax.scipy.stats.norm.logpdf(1.0, 1.0, 1.0):.4f}")
         [-0.9189 -2.0439] -0.9189
     """
     check_arguments(leave_out, locals())
-    return LeaveOut(checked_groups(groups), search)
+    if most_steps < 1:
+        raise ValueError(f"most_steps is {most_steps}; one step at least is needed")
+    return LeaveOut(checked_groups(groups), most_steps)
 
 
 @dataclasses.dataclass(frozen=True)

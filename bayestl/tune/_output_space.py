@@ -30,6 +30,7 @@ class OutputSpace(NamedTuple):
         residuals: e = L⁺ g, (N, K): the gradient in whitened outputs; ``L e = g`` where g lies in the range of L.
         log_probs: outputs (G, N, F) to ``log p(y | z)``, (G, N).
         slopes: outputs (G, N, F) to gradients (G, N, F).
+        roots_at: outputs (G, N, F) to roots (G, N, F, K).
     """
 
     outputs: np.ndarray
@@ -38,6 +39,7 @@ class OutputSpace(NamedTuple):
     residuals: np.ndarray
     log_probs: Callable[[np.ndarray], np.ndarray]
     slopes: Callable[[np.ndarray], np.ndarray]
+    roots_at: Callable[[np.ndarray], np.ndarray]
 
 
 def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> OutputSpace:
@@ -56,15 +58,20 @@ def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> 
         slopes = [x.reshape(*leading, -1) for x in jax.tree.leaves(slopes)]
         return np.asarray(each, np.float64), -np.concatenate(slopes, -1)
 
-    with jax.enable_x64(True):
-        columns = jax.tree.map(np.asarray, _root(static, arrays, outputs, targets))
-    parts = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(columns)]
-    roots = np.moveaxis(np.concatenate(parts, -1), 0, -1).astype(np.float64)  # (N, F, K)
+    def roots_at(values: np.ndarray) -> np.ndarray:
+        with jax.enable_x64(True):
+            columns = _roots(static, arrays, jax.vmap(unflat)(jnp.asarray(values)), targets)
+            parts = [np.asarray(x, np.float64) for x in jax.tree.leaves(columns)]  # (G, K, N, ...)
+        return np.moveaxis(np.concatenate([x.reshape(*x.shape[:3], -1) for x in parts], -1), 1, -1)
+
+    roots = roots_at(flat[None])[0]
     gradients = evaluated(flat[None])[1][0]
     largest = np.linalg.norm(roots, 2, axis=(-2, -1))
     inverses = np.linalg.pinv(roots, rcond=np.maximum(_SHARE, _SMALLEST / np.maximum(largest, _SMALLEST)))
     residuals = np.einsum("nkf,nf->nk", inverses, gradients)
-    return OutputSpace(flat, gradients, roots, residuals, lambda z: evaluated(z)[0], lambda z: evaluated(z)[1])
+    return OutputSpace(
+        flat, gradients, roots, residuals, lambda z: evaluated(z)[0], lambda z: evaluated(z)[1], roots_at
+    )
 
 
 def _lifted(x: Any) -> Any:
@@ -87,8 +94,10 @@ def _flattened(outputs: Outputs) -> tuple[np.ndarray, Callable[[jax.Array], Any]
 
 
 @partial(jax.jit, static_argnums=0)
-def _root(static: Static, arrays: list[Any], outputs: Outputs, targets: Targets) -> Any:
-    return likelihoods.hessian_root(static.combine(arrays), outputs, targets)
+def _roots(static: Static, arrays: list[Any], outputs: Outputs, targets: Targets) -> Any:
+    """Roots of Hessians, leaves (G, K, N, ...)."""
+    likelihood = static.combine(arrays)
+    return jax.vmap(lambda z: likelihoods.hessian_root(likelihood, z, targets))(outputs)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import _tree, infer
 from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
-from bayestl._static import Static, partition
 from bayestl._types import Batch, Data, Key, Numbers, Params
-from bayestl.infer import proximal_map
 from bayestl.passes import whole
-from bayestl.tune._criteria import Criterion, Fitted
+from bayestl.tune._criteria import Criterion
+from bayestl.tune._edges import edges
 from bayestl.tune._family import Family
-from bayestl.tune._rate import safe_rate
+from bayestl.tune._path_run import PathRun
+from bayestl.tune._remaining_gain import remaining_gain
 
-MOMENTUM = 0.9
-# How often a rate that diverged is halved before the path gives up.
-_MOST_HALVINGS = 6
+# Nats per example that a fit still gains on its way to the mode, above which it is said to have stopped before it.
+_NEGLIGIBLE_GAIN = 0.05
 
 
 class Path(NamedTuple):
@@ -38,6 +35,7 @@ class Path(NamedTuple):
         likelihoods: one list per family of K likelihoods: those that were given, or learned.
         steps: gradient steps over all data that were taken, those of the criterion's own fits included.
         seconds: of all.
+        unfinished: which families have not come to the mode at their best scale, in words.
     """
 
     families: tuple[Family, ...]
@@ -47,6 +45,29 @@ class Path(NamedTuple):
     likelihoods: tuple[list[Any], ...]
     steps: int
     seconds: float
+    unfinished: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known about the best scale of each family: that it is at an edge, or not at its mode."""
+        return (*edges([family.name for family in self.families], self.curve), *self.unfinished)
+
+    @property
+    def choice(self) -> tuple[int, int]:
+        """The numbers of the family and the scale that score best."""
+        family, scale = np.unravel_index(int(np.argmax(self.curve)), self.curve.shape)
+        return int(family), int(scale)
+
+    @property
+    def curve(self) -> np.ndarray:
+        """Mean score of each family at each scale, nats per example, (F, K)."""
+        return self.scores.mean(-1)
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Standard errors of :attr:`curve` over the examples, (F, K); 0 where there is but one."""
+        count = self.scores.shape[-1]
+        return self.scores.std(-1, ddof=1) / np.sqrt(count) if count > 1 else np.zeros(self.curve.shape)
 
     def prior(self, family: int, scale: int) -> Any:
         """The prior of one family at one scale."""
@@ -114,16 +135,16 @@ def path(
     params: list[list[Params]] = [[] for _ in families]
     scores: list[list[np.ndarray]] = [[] for _ in families]
     learned: list[list[Any]] = [[] for _ in families]
-    taken = 0
+    count = 0
     for members in _alike(families):
-        run = _Run(key, joint, [families[m] for m in members], batch, subsets, learning_rate)
+        run = PathRun(key, joint, [families[m] for m in members], batch, subsets, learning_rate)
         for number in range(log_scales.shape[1]):
             scales = np.exp(log_scales[members, number])
             if learn is None:
-                taken += run.advance(scales, steps)
+                count += run.advance(scales, steps)
             else:
                 for part in (steps - steps // 2, steps // 2):
-                    taken += run.advance(scales, part)
+                    count += run.advance(scales, part)
                     run.learn(learn, scales)
             for place, member in enumerate(members):
                 fitted = run.fitted(place)
@@ -134,131 +155,24 @@ def path(
                 params[member].append(jax.tree.map(np.asarray, fitted.params))
             if report is not None:
                 names = ", ".join(families[m].name for m in members)
-                report(f"scale {number + 1} of {log_scales.shape[1]}: {names}; {taken} steps")
-    return Path(
-        families, log_scales, tuple(params), np.array(scores), tuple(learned), taken, time.perf_counter() - began
-    )
+                report(f"scale {number + 1} of {log_scales.shape[1]}: {names}; {count} steps")
+    result = Path(families, log_scales, tuple(params), np.array(scores), tuple(learned), count, 0.0)
+    return result._replace(unfinished=_unfinished(joint, result, batch), seconds=time.perf_counter() - began)
 
 
-class _Run:
-    """Families of one structure on their way from scale to scale."""
-
-    def __init__(self, key: Key, joint: LogJoint, families: list[Family], batch: Batch, subsets: np.ndarray, rate: Any):
-        self.key, self.joint, self.batch, self.families = key, joint, batch, families
-        self.subsets = jnp.asarray(subsets, jnp.float32)
-        self.priors = jax.tree.map(lambda *xs: jnp.stack(xs), *(family.prior for family in families))
-        means = [_tree.at_least_float32(family.prior.mean) for family in families]
-        each = [infer.ProximalMAPState(m, _tree.zeros_like(m), _zero(), joint.state, jnp.int32(0)) for m in means]
-        stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
-        self.states = jax.tree.map(lambda x: jnp.repeat(x[:, None], len(subsets), 1), stacked)
-        self.likelihoods = [joint.likelihood] * len(families)
-        self.given = rate
-        self.slowest = jnp.full(len(families), jnp.inf if rate is None else rate, jnp.float32)
-
-    def advance(self, scales: np.ndarray, steps: int) -> int:
-        """To the modes at the next scales; how many steps that took."""
-        arrays, static = partition(self.joint)
-        likelihoods = jax.tree.map(lambda *xs: jnp.stack(xs), *self.likelihoods)
-        if self.given is None:
-            rates = _rates(static, arrays, self.key, likelihoods, self.states.params, self.batch)
-            self.slowest = jnp.minimum(self.slowest, rates)
-        taken = 0
-        for _ in range(_MOST_HALVINGS):
-            states = _run_scale(
-                static,
-                arrays,
-                self.priors,
-                jnp.asarray(scales, jnp.float32),
-                self.slowest,
-                likelihoods,
-                self.states,
-                self.subsets,
-                self.batch,
-                steps=steps,
+def _unfinished(joint: LogJoint, path: Path, batch: Batch) -> tuple[str, ...]:
+    """Which families have not come to the mode at their best scale."""
+    notes, num = [], len(jax.tree.leaves(batch.inputs)[0])
+    for number, family in enumerate(path.families):
+        best = int(np.argmax(path.curve[number]))
+        own = joint.replace(prior=path.prior(number, best), likelihood=path.likelihoods[number][best])
+        gain = remaining_gain(own, jax.tree.map(jnp.asarray, path.params[number][best]), batch) / num
+        if not gain < _NEGLIGIBLE_GAIN:
+            notes.append(
+                f"{family.name!r} has not come to its mode at its best scale: about {gain:.2g} nats per example are "
+                "left to gain; what it predicts depends on where its steps end. More steps bring it nearer"
             )
-            taken += steps * self.subsets.shape[0] * len(scales)
-            finite = np.asarray(_finite(states.params))
-            if finite.all():
-                self.states = states
-                return taken
-            self.slowest = jnp.where(jnp.asarray(finite), self.slowest, 0.25 * self.slowest)
-        raise ValueError(
-            f"the steps of the path diverge at learning rates down to {float(self.slowest.min()):.2g}; scale the "
-            "inputs to numbers near 1, or give a learning_rate"
-        )
-
-    def learn(self, learn: Callable[[LogJoint, Params, Batch], Any], scales: np.ndarray) -> None:
-        """Likelihoods anew, of every family by itself."""
-        places = range(len(self.families))
-        self.likelihoods = [
-            learn(self.joint_of(place, scales), self.fitted(place).params, self.batch) for place in places
-        ]
-
-    def joint_of(self, place: int, scales: np.ndarray) -> LogJoint:
-        """The log joint of one family at its scale, with the likelihood that it has learned."""
-        prior = self.families[place].prior.rescale(float(scales[place]))
-        return self.joint.replace(prior=prior, likelihood=self.likelihoods[place])
-
-    def fitted(self, place: int) -> Fitted:
-        """The fits of one family."""
-        params = self.states.params
-        return Fitted(jax.tree.map(lambda x: x[place, 0], params), jax.tree.map(lambda x: x[place, 1:], params))
-
-
-@partial(jax.jit, static_argnums=0, static_argnames="steps")
-def _run_scale(
-    static: Static,
-    arrays: list[Any],
-    priors: Any,
-    scales: jax.Array,
-    rates: jax.Array,
-    likelihoods: Any,
-    states: Any,
-    subsets: jax.Array,
-    batch: Batch,
-    *,
-    steps: int,
-) -> Any:
-    """``steps`` steps of every family (leading axis F) on every subset of the examples (second axis)."""
-    joint = static.combine(arrays)
-
-    def one(prior: Any, scale: Any, rate: Any, likelihood: Any, state: Any, weights: jax.Array | None) -> Any:
-        weights = None if subsets.shape[0] == 1 and batch.weights is None else weights
-        num = joint.num_data if weights is None else jnp.sum(weights).astype(joint.num_data.dtype)
-        own = joint.replace(prior=prior.rescale(scale), num_data=num, likelihood=likelihood)
-        inference = proximal_map(own, rate, momentum=MOMENTUM)
-
-        def body(state: Any, _: None) -> tuple[Any, None]:
-            deterministic: Any = None
-            state, _ = inference.step(deterministic, state, Batch(batch.inputs, batch.targets, weights))
-            return state._replace(net_state=joint.state), None
-
-        return jax.lax.scan(body, state, None, length=steps)[0]
-
-    each = jax.vmap(one, (None, None, None, None, 0, 0))
-    return jax.vmap(each, (0, 0, 0, 0, 0, None))(priors, scales, rates, likelihoods, states, subsets)
-
-
-@partial(jax.jit, static_argnums=0)
-def _rates(static: Static, arrays: list[Any], key: Key, likelihoods: Any, params: Params, batch: Batch) -> jax.Array:
-    joint = static.combine(arrays)
-
-    def one(pair: Any) -> jax.Array:
-        likelihood, params = pair
-        return safe_rate(key, joint.replace(likelihood=likelihood), params, batch)
-
-    return jax.lax.map(one, (likelihoods, jax.tree.map(lambda x: x[:, 0], params)))
-
-
-@jax.jit
-def _finite(params: Params) -> jax.Array:
-    """Which families (leading axis) are finite, (F,)."""
-    checks = [jnp.all(jnp.isfinite(x).reshape(len(x), -1), 1) for x in jax.tree.leaves(params)]
-    return jnp.all(jnp.stack(checks), 0)
-
-
-def _zero() -> jax.Array:
-    return jnp.zeros((), jnp.result_type(float))
+    return tuple(notes)
 
 
 def _subsets(groups: np.ndarray | None, num: int, given: Any) -> np.ndarray:

@@ -25,9 +25,16 @@ def ridge(mean: np.ndarray, log_scale: float, rows: np.ndarray) -> np.ndarray:
     return mean + np.linalg.solve(x.T @ x + np.eye(3) * NOISE**2 / np.exp(log_scale), x.T @ residual)
 
 
-def test_modes_and_folds_are_those_of_ridge_regression():
+def by_convolution(params: dict, x: jax.Array) -> jax.Array:
+    """The same linear network; on CPUs its steps are dispatched one by one."""
+    return jax.lax.conv_general_dilated(x[:, None], params["w"][None, None], (1,), "VALID")[:, 0, 0]
+
+
+@pytest.mark.parametrize("net", [NET, btl.nets.from_function(by_convolution, NET.params)], ids=["", "convolutional"])
+def test_modes_and_folds_are_those_of_ridge_regression(net: btl.Net):
     groups = np.array([0, 1, 2, 0, 1, 2, 0, -1])
-    path = btl.tune.path(jax.random.key(0), JOINT, FAMILIES, BATCH, SCALES, btl.tune.k_fold(groups), steps=300)
+    joint, criterion = btl.LogJoint(net, btl.likelihoods.normal(NOISE), None, num_data=8), btl.tune.k_fold(groups)
+    path = btl.tune.path(jax.random.key(0), joint, FAMILIES, BATCH, SCALES, criterion, steps=300)
     assert path.steps == 2 * 3 * 300 * 4  # two families, three scales, all data and three folds
     for family, mean in enumerate(MEANS.values()):
         for number, log_scale in enumerate(SCALES):

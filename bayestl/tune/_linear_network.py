@@ -1,0 +1,150 @@
+"""The network made linear at some parameters, in its dual form: its mode, and its modes without groups of examples.
+
+With J the Jacobian of all outputs at theta, G = J S0 J^T and a one number per output, theta(a) = mu + S0 J^T a has
+the outputs ``z(a) = offset + G a``, ``offset = z - J (theta - mu)``, and costs ``1/2 a^T G a`` under the prior. Every
+mode of the linearised network has this form, with a = 0 at the examples that are left out. It does not matter how far
+theta itself is from a mode.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayestl import _tree
+from bayestl._log_joint import LogJoint
+from bayestl._types import Batch, Params
+from bayestl.tune._gram import outputs_gram
+from bayestl.tune._output_space import OutputSpace, output_space
+
+# Nats that one more Newton step would gain where the steps end.
+_TOLERANCE = 1e-10
+_HALVINGS = 20
+
+
+class LinearNetwork(NamedTuple):
+    """The linearised network of N examples with F outputs each; float64 on the host.
+
+    Attributes:
+        space: the likelihood at the outputs of the network itself.
+        offset: outputs of the linearised network at the prior's mean, (N F,).
+        gram: G, (N F, N F).
+        powers: how often each example counts, (N,).
+    """
+
+    space: OutputSpace
+    offset: np.ndarray
+    gram: np.ndarray
+    powers: np.ndarray
+
+    def outputs(self, dual: np.ndarray) -> np.ndarray:
+        """(G, N F) to (G, N, F)."""
+        return (self.offset + dual @ self.gram).reshape(len(dual), *self.space.outputs.shape)
+
+    def losses(self, dual: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        """Minus the log joint without constants, nats, (G,), of the examples that count, (G, N)."""
+        each = np.where(counted, self.space.log_probs(self.outputs(dual)), 0.0)
+        return 0.5 * np.sum(dual * (dual @ self.gram), 1) - np.sum(counted * self.powers * each, 1)
+
+
+def linear_network(joint: LogJoint, params: Params, batch: Batch) -> LinearNetwork:
+    """The network linearised at ``params``, under the prior of ``joint``."""
+    prior: Any = joint.prior
+    outputs, offset = _at(joint.replace(prior=None), prior.mean, params, batch)
+    space = output_space(joint.likelihood, outputs, batch.targets)
+    num = len(space.outputs)
+    weights = np.ones(num) if batch.weights is None else np.asarray(batch.weights, np.float64)
+    flat = [np.asarray(x, np.float64).reshape(num, -1) for x in jax.tree.leaves(offset)]
+    return LinearNetwork(
+        space,
+        np.concatenate(flat, -1).ravel(),
+        outputs_gram(joint, prior, params, batch.inputs),
+        float(joint.kappa) * weights,
+    )
+
+
+def mode(network: LinearNetwork, most_steps: int = 30) -> np.ndarray:
+    """The dual of the mode of all examples, (1, N F)."""
+    counted = np.ones((1, len(network.powers)), bool)
+    return _minimise(network, network.space.outputs[None], counted, most_steps)
+
+
+def modes_without(network: LinearNetwork, dual: np.ndarray, groups: np.ndarray, most_steps: int = 30) -> np.ndarray:
+    """The duals of the modes without each group, (G, N F), from the mode of all examples."""
+    counted = groups != np.arange(groups.max() + 1)[:, None]
+    start = np.repeat(network.outputs(dual), len(counted), 0)
+    return _minimise(network, start, counted, most_steps)
+
+
+def _minimise(network: LinearNetwork, outputs: np.ndarray, counted: np.ndarray, most_steps: int) -> np.ndarray:
+    """Newton's method with halved steps, from outputs that need not belong to any dual, (G, N, F)."""
+    dual = _newton(network, outputs, counted)
+    losses, from_mean = network.losses(dual, counted), np.zeros_like(dual)
+    # Where the first step overshoots by so much that it is worse than the prior's mean, begin there.
+    at_mean = network.losses(from_mean, counted)
+    worse = ~(losses <= at_mean)
+    dual, losses = np.where(worse[:, None], from_mean, dual), np.where(worse, at_mean, losses)
+    active = np.arange(len(dual))
+    for _ in range(most_steps - 1):
+        here, rows = dual[active], counted[active]
+        step = _newton(network, network.outputs(here), rows) - here
+        size, before = np.ones(len(active)), losses[active]
+        above, after = np.ones(len(active), bool), before
+        slack = 1e-12 * (1 + np.abs(before))
+        for _ in range(_HALVINGS):
+            after = network.losses(here + size[:, None] * step, rows)
+            above = ~(after <= before + slack)
+            if not above.any():
+                break
+            size = np.where(above, 0.5 * size, size)
+        better = ~above
+        dual[active] = np.where(better[:, None], here + size[:, None] * step, here)
+        losses[active] = np.where(better, after, before)
+        active = active[better & (before - after > _TOLERANCE)]
+        if not len(active):
+            break
+    return dual
+
+
+def _newton(network: LinearNetwork, outputs: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Duals after a whole Newton step from these outputs: ``a = -(I + H G)^-1 (g - H t)`` among the examples that
+    count, ``t = z - offset``, by ``(I + L L^T G)^-1 = I - L (I + L^T G L)^-1 L^T G``."""
+    slopes, roots = network.space.slopes(outputs), network.space.roots_at(outputs)
+    num, width, columns = roots.shape[1:]
+    duals = np.zeros((len(outputs), num, width))
+    for number, rows in enumerate(counted):
+        size = int(rows.sum())
+        gram = network.gram.reshape(num, width, num, width)[rows][:, :, rows]
+        powers = network.powers[rows]
+        root = np.sqrt(powers)[:, None, None] * roots[number][rows]  # (R, F, K)
+        moved = (outputs[number] - network.offset.reshape(num, width))[rows]
+        force = powers[:, None] * slopes[number][rows] - _through(root, _across(root, moved))
+        right = np.matmul(gram.reshape(size * width, size, width).transpose(1, 0, 2), root)  # (R, R F, K)
+        right = right.transpose(1, 0, 2).reshape(size, width, size * columns)
+        inner = np.matmul(root.transpose(0, 2, 1), right).reshape(size * columns, size * columns)
+        pushed = (gram.reshape(size * width, -1) @ force.ravel()).reshape(size, width)
+        solved = np.linalg.solve(np.eye(len(inner)) + inner, _across(root, pushed).ravel())
+        duals[number][rows] = _through(root, solved.reshape(size, columns)) - force
+    return duals.reshape(len(outputs), -1)
+
+
+def _through(root: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.einsum("nfk,nk->nf", root, values)
+
+
+def _across(root: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.einsum("nfk,nf->nk", root, values)
+
+
+@jax.jit
+def _at(joint: LogJoint, mean: Params, params: Params, batch: Batch) -> tuple[Any, Any]:
+    """Outputs of the network itself, and of the linearised one at the prior's mean."""
+
+    def outputs(params: Params) -> Any:
+        return _tree.at_least_float32(joint.outputs(params, batch.inputs)[0])
+
+    at, change = jax.jvp(outputs, (params,), (_tree.sub(params, mean),))
+    return at, jax.tree.map(jnp.subtract, at, change)

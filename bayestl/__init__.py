@@ -39,7 +39,7 @@ from bayestl.training import (
 from bayestl.transfers import TransferResult, Trust, transfer
 
 if TYPE_CHECKING:
-    from bayestl import data, nets, plots, pretrained
+    from bayestl import control, data, nets, plots, pretrained
 
 __version__ = "0.2.0"
 
@@ -64,6 +64,7 @@ __all__ = [
     "Trust",
     "__version__",
     "bridges",
+    "control",
     "curvature",
     "data",
     "diagnostics",
@@ -92,7 +93,7 @@ __all__ = [
     "tune",
 ]
 
-_EDGES = ("data", "nets", "plots", "pretrained")
+_EDGES = ("control", "data", "nets", "plots", "pretrained")
 
 
 def __getattr__(name: str) -> Any:

@@ -308,6 +308,9 @@ _CLASSES = {
     "Samples": "Samples, or a Chain",
     "ManyResult": "the result of bayestl.fit_many",
     "Mesh": "a jax.sharding.Mesh",
+    "Environment": "an Environment(reset, step, params), as control.cartpole() and control.from_gymnax(...) give it",
+    "Rollouts": "what control.rollouts made",
+    "Critic": "what control.critic made",
     "Axes": "Matplotlib axes",
 }
 """Names of classes, which this module cannot import, to what they are in words."""

@@ -93,6 +93,22 @@ def _two_gaussians() -> list[Any]:
     return [btl.gaussians.isotropic(PARAMS, 0.5), btl.gaussians.isotropic({"w": jnp.zeros(2)}, 1.0)]
 
 
+def _acting(*names: str, policy: bool = False, **others: Any) -> Case:
+    """A case whose network acts in an environment."""
+
+    def arguments() -> dict[str, Any]:
+        net = btl.nets.mlp(KEY, (4, 2))
+        own = {"key": KEY, "net": net, "posterior": btl.Point(net.params)}
+        chosen = {name: own[name] for name in names} | ({"policy": net} if policy else {})
+        return chosen | {"env": btl.control.cartpole(), "likelihood": CLASSES} | others
+
+    return Case(arguments, False)
+
+
+def _rollouts() -> Any:
+    return btl.control.rollouts(btl.nets.mlp(KEY, (4, 2)), btl.control.cartpole(), 1, 2, 0.9)
+
+
 def _network() -> Any:
     return btl.layers.find(_linear, PARAMS, INPUTS)
 
@@ -383,6 +399,19 @@ TABLE: dict[str, Case] = {
         progress=False,
         cheap=False,
     ),
+    "control.advantage_weights": of(temperature=1.0, standardize=True),
+    "control.critic": of("net", "inference"),
+    "control.demonstrations": _acting("key", policy=True, num_episodes=1, max_steps=2),
+    "control.from_gymnax": of(env=None, params=None, cheap=False),
+    "control.kl_prior": of("net", "params", "likelihood", observations=INPUTS, strength=1.0, cheap=False),
+    "control.map_observations": Case(lambda: {"env": btl.control.cartpole(), "function": jnp.negative}),
+    "control.on_policy": Case(
+        lambda: {"method": shared()["inference"], "rollouts": _rollouts()} | {"passes": 1, "minibatches": 1}
+    ),
+    "control.returns": _acting("key", "posterior", "net", num_episodes=1, num_draws=1, max_steps=2),
+    "control.rollouts": _acting("net", num_envs=1, num_steps=2, discount=0.9, weigh=None, critic=None, trace=1.0),
+    "control.swap_actions": Case(lambda: {"env": btl.control.cartpole(), "order": (1, 0)}),
+    "control.vary": Case(lambda: {"env": btl.control.cartpole(), "gravity": 3.0}),
     "gaussians.compress": of("gaussian", rank=1),
     "infer.chain_tasks": Case(
         lambda: (

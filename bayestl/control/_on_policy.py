@@ -1,0 +1,194 @@
+"""Learning from one's own experience, by any method."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from bayestl._arguments import check_arguments
+from bayestl._static import Static, partition
+from bayestl._types import Batch, Inference, Key, NetState, Params
+from bayestl.control._critic import point_of
+from bayestl.control._demonstrations import check_count
+from bayestl.control._rollouts import Rollouts, World
+
+
+class OnPolicyState(NamedTuple):
+    """Attributes:
+    method: the state of the method around which it is.
+    world: where the environments stand.
+    critic: the state of the critic's method, or None.
+    """
+
+    method: Any
+    world: World
+    critic: Any
+
+    @property
+    def net_state(self) -> NetState:
+        """The state of the policy's network."""
+        return getattr(self.method, "net_state", ())
+
+
+class OnPolicyInfo(NamedTuple):
+    """Attributes:
+    objective: the method's, at its last minibatch.
+    episode_return: the mean return of the episodes that ended last, undiscounted; 0 before any has.
+    reward: the mean reward of a step in this rollout.
+    episodes: how many episodes ended in this rollout.
+    effective: the share of the decisions that count, ``(sum w)^2 / (N sum w^2)``, in (0, 1].
+    critic_objective: of the critic's method at its last minibatch; None without one.
+    """
+
+    objective: jax.Array
+    episode_return: jax.Array
+    reward: jax.Array
+    episodes: jax.Array
+    effective: jax.Array
+    critic_objective: jax.Array | None
+
+
+def on_policy(method: Inference, rollouts: Rollouts, *, passes: int = 4, minibatches: int = 4) -> Inference:
+    """A method that makes its own data: each step acts, weighs what it did, and learns from that.
+
+    Control as inference by expectation-maximisation. A step collects N = T E decisions (E-step: weights
+    ``exp(A / tau)``), and then gives the method ``passes * minibatches`` batches of them (M-step: the weighted log
+    likelihood and the log prior, which is what a :class:`~bayestl.LogJoint` is). It acts with a draw from the current
+    posterior: the point under MAP, where the chain stands under SGLD and SGHMC, a new draw for each rollout of a
+    Gaussian (Thompson sampling).
+
+    Run it as any other method, on ``rollouts.data``, whose ``batch_size`` means nothing here. The log joint's N is the
+    number of decisions of a rollout unless it says another; it is what the prior is held against.
+
+    Args:
+        method: such as :func:`bayestl.infer.map_estimate`, around a log joint of the policy.
+        rollouts: how experience is made.
+        passes: over the decisions of a rollout.
+        minibatches: into which a pass is cut; it divides N.
+
+    Raises:
+        ValueError: minibatches that do not divide N; numbers below 1. On the start of a run also rewards that are not
+            finite, weights that are negative or not finite.
+
+    Warns:
+        UserWarning: no episode ended in a rollout of the start, although there is no critic to say what is beyond it.
+
+    Reference:
+        Dayan and Hinton 1997, "Using Expectation-Maximization for Reinforcement Learning"; Abdolmaleki et al. 2018,
+        "Maximum a Posteriori Policy Optimisation".
+
+    Example:
+        >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 2), jax.nn.tanh)
+        >>> prior = btl.gaussians.isotropic(net.params, scale=1.0)
+        >>> method = btl.infer.map_estimate(btl.LogJoint(net, btl.likelihoods.categorical(), prior), optax.adam(1e-2))
+        >>> made = btl.control.rollouts(net, btl.control.cartpole(), num_envs=4, num_steps=32, discount=0.95)
+        >>> result = btl.fit(
+        ...     jax.random.key(1), btl.control.on_policy(method, made), net.params, made.data, steps=3, progress=False
+        ... )
+        >>> result.history["episode_return"].shape
+        (3,)
+    """
+    check_arguments(on_policy, locals())
+    check_count("passes", passes)
+    check_count("minibatches", minibatches)
+    if rollouts.num_decisions % minibatches:
+        raise ValueError(
+            f"minibatches is {minibatches}, which does not divide the {rollouts.num_decisions} decisions of a rollout"
+        )
+    return Inference(
+        Partial(_init, method.init, rollouts),
+        Partial(_step, method.step, method.posterior, rollouts, passes, minibatches),
+        Partial(_posterior, method.posterior),
+        Partial(_check, method.check, rollouts),
+    )
+
+
+def _init(init: Any, rollouts: Rollouts, key: Key, params: Params) -> OnPolicyState:
+    key_method, key_world, key_critic = jax.random.split(key, 3)
+    critic = rollouts.critic
+    critic_state = None if critic is None else critic.inference.init(key_critic, critic.net.params)
+    return OnPolicyState(init(key_method, params), rollouts.start(key_world), critic_state)
+
+
+def _step(
+    step: Any,
+    posterior: Any,
+    rollouts: Rollouts,
+    passes: int,
+    minibatches: int,
+    key: Key,
+    state: OnPolicyState,
+    batch: Batch,
+) -> tuple[OnPolicyState, OnPolicyInfo]:
+    key_draw, key_collect, key_method, key_critic = jax.random.split(key, 4)
+    params = state.method.params if hasattr(state.method, "params") else _one(posterior(state.method), key_draw)
+    critic_params = None if rollouts.critic is None else point_of(state.critic)
+    net_state = state.net_state if jax.tree.leaves(state.net_state) else None
+    world, collected = rollouts.collect(key_collect, params, state.world, critic_params, net_state)
+    learn = partial(_learn, passes=passes, minibatches=minibatches)
+    method, objective = learn(step, key_method, state.method, collected.decisions)
+    critic, critic_objective = state.critic, None
+    if rollouts.critic is not None and collected.goals is not None:
+        critic, critic_objective = learn(rollouts.critic.inference.step, key_critic, critic, collected.goals)
+    numbers = (world.episode_return, collected.reward, collected.episodes, collected.effective)
+    return OnPolicyState(method, world, critic), OnPolicyInfo(objective, *numbers, critic_objective)
+
+
+def _one(posterior: Any, key: Key) -> Params:
+    return jax.tree.map(lambda x: x[0], posterior.sample(key, 1))
+
+
+def _learn(step: Any, key: Key, state: Any, examples: Batch, *, passes: int, minibatches: int) -> tuple[Any, jax.Array]:
+    """Passes over a rollout in another order each; the state after them, and the objective of the last minibatch."""
+    num = len(jax.tree.leaves(examples)[0])
+    key_order, key_steps = jax.random.split(key)
+    order = jax.vmap(lambda k: jax.random.permutation(k, num))(jax.random.split(key_order, passes))
+    rows = order.reshape(passes * minibatches, num // minibatches)
+
+    def body(state: Any, now: tuple[jax.Array, Key]) -> tuple[Any, jax.Array]:
+        rows, key = now
+        state, info = step(key, state, jax.tree.map(lambda x: x[rows], examples))
+        return state, info.objective
+
+    state, objectives = jax.lax.scan(body, state, (rows, jax.random.split(key_steps, len(rows))))
+    return state, objectives[-1]
+
+
+def _posterior(posterior: Any, state: OnPolicyState) -> Any:
+    return posterior(state.method)
+
+
+def _check(check: Any, rollouts: Rollouts, params: Params, inputs: Any, targets: Any) -> None:
+    """A first rollout, looked at before anything is learned from it."""
+    critic_params = None if rollouts.critic is None else rollouts.critic.net.params
+    arrays, static = partition(rollouts)
+    rewards_are_finite, ended, decisions = _first(static, arrays, params, critic_params)
+    if not rewards_are_finite:
+        raise ValueError(
+            "the environment gives rewards that are not finite; look at env.step, or at actions that it does not expect"
+        )
+    weights = np.asarray(decisions.weights)
+    if not np.all(np.isfinite(weights)) or np.any(weights < 0):
+        raise ValueError("weigh gives weights that are negative or not finite; it must give numbers of at least 0")
+    if rollouts.critic is None and not ended:
+        warnings.warn(
+            f"no episode ended within the {rollouts.num_steps} steps of a rollout, and there is no critic to say what "
+            "is earned beyond it; give more num_steps, or a critic",
+            UserWarning,
+            stacklevel=2,
+        )
+    check(params, decisions.inputs, decisions.targets)
+
+
+@partial(jax.jit, static_argnums=0)
+def _first(static: Static, arrays: list[Any], params: Params, critic_params: Params) -> Any:
+    rollouts = static.combine(arrays)
+    keys = jax.random.split(jax.random.key(0))
+    _, collected = rollouts.collect(keys[0], params, rollouts.start(keys[1]), critic_params)
+    return jnp.isfinite(collected.reward), collected.episodes > 0, collected.decisions

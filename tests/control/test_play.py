@@ -1,0 +1,113 @@
+"""What policies do and earn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayestl as btl
+from bayestl import control
+
+KEY = jax.random.key(0)
+# Mean returns over 64 episodes of the last iterate of each run, actions drawn, as published with the policies.
+PUBLISHED = {
+    "source": ({}, [500, 492, 500, 500, 497, 500]),
+    "length": ({"length": 2.5}, [467, 91, 500, 35, 314, 500]),
+    "gravity": ({"gravity": 30.0}, [223, 193, 307, 496, 464, 455]),
+    "heavy": ({"masscart": 2.0, "masspole": 0.5, "force": 3.0}, [343, 92, 371, 191, 272, 492]),
+    "swapped": (None, [9, 10, 9, 9, 10, 9]),
+}
+
+
+def _view(observation):
+    return observation * jnp.array([1.0, 1.0, 10.0, 1.0])
+
+
+@pytest.mark.representative("source", "swapped")
+@pytest.mark.parametrize("target", PUBLISHED)
+def test_published_policies_earn_what_is_published(data_dir, target):
+    changes, published = PUBLISHED[target]
+    env = control.map_observations(control.cartpole(), _view)
+    env = control.swap_actions(env) if changes is None else control.vary(env, **changes)
+    net = btl.nets.mlp(KEY, (4, 32, 32, 2), jnp.tanh)
+    with np.load(data_dir / "control" / "cartpole_source_policies.npz", allow_pickle=False) as arrays:
+        policies = {name: arrays[name] for name in arrays if name.startswith("policy/")}
+    for run, value in enumerate(published):
+        params = {"dense_0": {}, "dense_1": {}, "head": {}}
+        for name, array in policies.items():
+            _, layer, leaf = name.split("/")
+            params[layer][leaf] = jnp.asarray(array[run, -1])
+        earned = control.returns(jax.random.key(run), btl.Point(params), net, env, 64)
+        # Theirs is a mean over 64 episodes too, and rounded.
+        assert abs(earned.mean - value) < 3 * np.sqrt(2) * earned.standard_error + 0.5 + 0.02 * value
+
+
+def _reset(key, params):
+    return jnp.ones(1), jnp.zeros((), jnp.int32)
+
+
+def _coin(key, state, action, params):
+    """Three steps whose reward is the action."""
+    return jnp.ones(1), state + 1, jnp.float32(action), state >= 2, jnp.array(False)
+
+
+COIN = control.Environment(_reset, _coin)
+
+
+def _table(params, inputs):
+    return jnp.broadcast_to(params["logits"], (len(inputs), 2))
+
+
+def coin_net(logit):
+    return btl.nets.from_function(_table, {"logits": jnp.array([0.0, logit])})
+
+
+def test_returns_of_a_coin_have_their_binomial_mean_and_error():
+    net = coin_net(np.log(3.0))
+    earned = control.returns(KEY, btl.Point(net.params), net, COIN, 4000, max_steps=10)
+    assert earned.episodes.shape == (1, 4000)
+    deviation = np.sqrt(3 * 0.75 * 0.25)
+    assert earned.standard_error == pytest.approx(deviation / np.sqrt(4000), rel=0.05)
+    assert abs(earned.mean - 3 * 0.75) < 4 * deviation / np.sqrt(4000)
+
+
+def test_returns_over_draws():
+    net = coin_net(0.0)
+    draws = btl.Samples({"logits": jnp.array([[0.0, 50.0], [50.0, 0.0]])}, jnp.zeros(2))
+    earned = control.returns(KEY, draws, net, COIN, 3, num_draws=40, max_steps=10)
+    assert set(earned.per_draw) == {0.0, 3.0}
+    assert earned.standard_error == pytest.approx(earned.per_draw.std(ddof=1) / np.sqrt(40))
+    assert 0.3 < earned.mean / 3 < 0.7
+
+
+def test_demonstrations_are_whole_episodes_of_the_policy():
+    data = control.demonstrations(KEY, coin_net(np.log(3.0)), COIN, 500, max_steps=10)
+    assert data.inputs.shape == (1500, 1)
+    assert abs(float(data.targets.mean()) - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 1500)
+
+
+def test_episodes_that_do_not_end_are_told():
+    with pytest.warns(UserWarning, match="5 of 5 episodes had not ended after max_steps=2"):
+        data = control.demonstrations(KEY, coin_net(0.0), COIN, 5, max_steps=2)
+    assert len(data.inputs) == 10
+    net = coin_net(0.0)
+    with pytest.warns(UserWarning, match="5 of 5 episodes had not ended"):
+        control.returns(KEY, btl.Point(net.params), net, COIN, 5, max_steps=2)
+
+
+def _broken(key, state, action, params):
+    return jnp.ones(1), state + 1, jnp.nan, state >= 2, jnp.array(False)
+
+
+def test_rewards_that_are_not_finite_are_refused():
+    net = coin_net(0.0)
+    with pytest.raises(ValueError, match="rewards that are not finite"):
+        control.returns(KEY, btl.Point(net.params), net, control.Environment(_reset, _broken), 2, max_steps=4)
+
+
+def test_networks_and_likelihoods_that_do_not_fit_are_refused():
+    net = btl.nets.mlp(KEY, (7, 2))
+    with pytest.raises(ValueError, match=r"cannot be applied to an observation of the environment, of shape .4,."):
+        control.returns(KEY, btl.Point(net.params), net, control.cartpole(), 2)
+    with pytest.raises(ValueError, match="num_episodes is 0"):
+        control.demonstrations(KEY, coin_net(0.0), COIN, 0)

@@ -1,4 +1,4 @@
-"""Run a benchmark task: ``python -m benchmarks.run digits [--demo]``, or ``cats_vs_dogs`` or ``cifar_shift``."""
+"""Run a benchmark task: ``python -m benchmarks.run digits [--demo]``, ``cats_vs_dogs``, ``cifar_shift``, ``control``, ..."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ def main() -> None:
         task.add_argument("--methods", nargs="+", metavar="NAME", help="only these, by their names in the table")
         task.add_argument("--out", type=Path, help="where rows, table and figures go")
         task.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
+    control = tasks.add_parser("control", help="CartPole under other physics, from policies that were trained on it")
+    control.add_argument("--data-dir", type=Path, help="directory of the source's policies ($BAYESTL_DATA_DIR)")
+    control.add_argument("--targets", nargs="+", metavar="NAME", help="weak, gravity, long, swapped; by default all")
+    control.add_argument("--seeds", type=int, default=6, help="number of seeds, one for each run of the source")
+    control.add_argument("--out", type=Path, default=RESULTS / "control", help="where rows, table and figure go")
+    control.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     posteriors = tasks.add_parser("posteriors", help="every posterior around one prior, against NUTS")
     posteriors.add_argument("--data-dir", type=Path, help="directory of the regression data ($BAYESTL_DATA_DIR)")
     posteriors.add_argument("--seeds", type=int, default=5, help="number of seeds")
@@ -57,6 +63,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.task == "posteriors":
         return run_posteriors(arguments)
+    if arguments.task == "control":
+        return run_control(arguments)
     if arguments.task != "digits":
         # Convolutions of one program share all cores, so that one device is the faster layout here.
         return run_pictures(arguments)
@@ -103,6 +111,31 @@ def run_posteriors(arguments: argparse.Namespace) -> None:
     report = posteriors_report.report(config, rows)
     (arguments.out / "table.md").write_text(report)
     print(f"\n{report}\nrows and table are in {_shown(arguments.out)}; {time.perf_counter() - began:.0f} s in all")
+
+
+def run_control(arguments: argparse.Namespace) -> None:
+    """Policies on CartPole."""
+    from benchmarks._records import Rows
+    from benchmarks.tasks import control, control_cloning, control_report
+
+    began = time.perf_counter()
+    config = control.Config(seeds=arguments.seeds)
+    if arguments.targets:
+        config = config._replace(targets=tuple(arguments.targets))
+    if unknown := sorted(set(config.targets) - set(control.TARGETS)):
+        raise SystemExit(f"--targets has {', '.join(unknown)}; there are {', '.join(control.TARGETS)}")
+    settings = {k: v for k, v in config._asdict().items() if k != "targets"}
+    rows = Rows(arguments.out / "rows.jsonl", settings, fresh=arguments.fresh)
+    data_dir = _data_dir(arguments.data_dir)
+    control.run(config, rows, data_dir)
+    shared = control.shared(config, rows, control.TUNED_EM)
+    control_cloning.run(config, rows, control.source(data_dir, config.seeds), shared)
+    report = f"{control_report.report(config, rows)}\n{control_report.speed(config)}\n"
+    (arguments.out / "table.md").write_text(report)
+    control_report.figure(config, rows, arguments.out)
+    print(
+        f"\n{report}\nrows, table and figure are in {_shown(arguments.out)}; {time.perf_counter() - began:.0f} s in all"
+    )
 
 
 def run_pictures(arguments: argparse.Namespace) -> None:

@@ -49,6 +49,9 @@ shift: $(VENV)/.installed-benchmarks  ## CIFAR-10 behind JPEG compression, short
 posteriors: $(VENV)/.installed-benchmarks  ## every posterior around one prior, against NUTS; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.run posteriors
 
+control: $(VENV)/.installed-benchmarks  ## CartPole under other physics, from published policies; needs BAYESTL_DATA_DIR
+	@$(VENV)/bin/python -m benchmarks.run control
+
 chain: $(VENV)/.installed-benchmarks  ## tasks one after another: split and permuted digits, against joint training
 	@$(VENV)/bin/python -m benchmarks.chain_of_tasks
 

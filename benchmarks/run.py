@@ -1,4 +1,4 @@
-"""Run a benchmark task: ``python -m benchmarks.run digits [--demo]``, ``cats_vs_dogs``, ``cifar_shift``, ``control``, ..."""
+"""Run a benchmark task: ``python -m benchmarks.run digits``, ``cats_vs_dogs``, ``cifar_shift``, ``control``, ..."""
 
 from __future__ import annotations
 

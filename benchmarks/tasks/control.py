@@ -318,13 +318,15 @@ def _evaluated(config: Config, posterior: Any, target: str) -> np.ndarray:
     policies = btl.Point(posterior) if isinstance(posterior, dict) else posterior
     members = len(jax.tree.leaves(policies)[0])
     num_draws = 1 if isinstance(policies, btl.Point) else 4
-    values = []
+    values, env = [], environment(target)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for m in range(members):
             mine = jax.tree.map(lambda x, m=m: x[m], policies)
-            sizes = {"num_draws": num_draws, "num_episodes": config.episodes // num_draws}
-            values.append(btl.control.returns(jax.random.key(40), mine, POLICY, environment(target), **sizes).mean)
+            earned = btl.control.returns(
+                jax.random.key(40), mine, POLICY, env, config.episodes // num_draws, num_draws=num_draws
+            )
+            values.append(earned.mean)
     return np.array(values)
 
 

@@ -8,7 +8,6 @@ import warnings
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -85,8 +84,9 @@ def _clones(config: task.Config, left: task.Source, target: str, seed: int, expe
         chosen = probabilities[np.arange(len(held)), np.asarray(test.targets)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            sizes = {"num_draws": num_draws, "num_episodes": 32 // num_draws}
-            earned = btl.control.returns(jax.random.key(41), posterior, task.POLICY, env, **sizes)
+            earned = btl.control.returns(
+                jax.random.key(41), posterior, task.POLICY, env, 32 // num_draws, num_draws=num_draws
+            )
         rows.append(
             {
                 **provenance(command_line()),

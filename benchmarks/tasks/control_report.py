@@ -18,14 +18,14 @@ from benchmarks.tasks import control as task
 from benchmarks.tasks.control_cloning import CLONES, NUM_DECISIONS, NUM_TEST
 
 CAPTION = """\
-CartPole under other physics, {seeds} runs of the source. Numbers are mean ± standard error over them. *Area* is the mean
-return (of 500 at most) over {total:,} steps of the environment, *at 0, 1k, ...* the return after so many: {episodes} whole
-episodes each, actions drawn, for VI of policies drawn from the posterior. All methods have the same rollouts of
-{decisions} decisions. Temperature, rate and passes of expectation-maximisation were chosen on the source's own task from
-scratch among {num_em} settings ({em}), those of PPO likewise among {num_ppo} ({ppo}). The scale of a prior is the one of
-{num_scales} with the largest area on the other targets, so that nothing was chosen on the target in the table.
-"{chosen}": the source's policy and a fresh one each play half a rollout first, whichever earns more for each episode that
-ends is trained, and its curve begins one rollout later. Differences are paired by run."""
+CartPole under other physics, {seeds} runs of the source. Numbers are mean ± standard error over them. *Area* is the
+mean return (of 500 at most) over {total:,} steps of the environment, *at 0, 1k, ...* the return after so many:
+{episodes} whole episodes each, actions drawn, for VI of policies drawn from the posterior. All methods have the same
+rollouts of {decisions} decisions. Temperature, rate and passes of expectation-maximisation were chosen on the source's
+own task from scratch among {num_em} settings ({em}), those of PPO likewise among {num_ppo} ({ppo}). The scale of a
+prior is the one of {num_scales} with the largest area on the other targets, so that nothing was chosen on the target in
+the table. "{chosen}": the source's policy and a fresh one each play half a rollout first, the one that earns more for
+each episode that ends is trained, and its curve begins one rollout later. Differences are paired by run."""
 
 CLONING = """\
 ### Cloning {num} decisions

@@ -26,7 +26,7 @@ EMITTERS = --xla_cpu_use_fusion_emitters
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo digits cats shift posteriors chain verdict test test-all lint types docs speed gpu clean
+.PHONY: help demo digits cats shift posteriors control chain verdict test test-all lint types docs speed gpu clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

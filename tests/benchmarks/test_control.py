@@ -32,7 +32,7 @@ def test_run_resume_and_report(data_dir, tmp_path, capsys):
     made = {(row["target"], row["method"]) for row in rows.rows}
     assert made >= {(t, m) for t in SMALL.targets for m in task.METHODS}
     curves = [row["curve"] for row in rows.rows if "curve" in row]
-    assert all(len(curve) == 2 and 0 < min(curve) and max(curve) <= 500 for curve in curves)
+    assert all(len(curve) == 2 and min(curve) > 0 and max(curve) <= 500 for curve in curves)
     capsys.readouterr()
     task.run(SMALL, rows, data_dir)
     assert capsys.readouterr().out == ""

@@ -27,7 +27,7 @@ class Pair(NamedTuple):
         reference: what it is compared with.
         difference: mean held-out log predictive of the candidate minus that of the reference, nats per example.
         interval: bootstrap interval of the difference.
-        outcome: of the candidate: "helps", "no clear difference" or "hurts".
+        outcome: of the candidate: "helps", "no clear difference" or "hurts", where it matters.
     """
 
     candidate: str
@@ -49,6 +49,7 @@ class Verdict:
         pairs: every pair of candidates; the first is the chosen one against the baseline.
         num_examples: N, the examples that were held out.
         level: of the intervals.
+        margin: the smallest difference that matters, nats per example.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Verdict:
     pairs: tuple[Pair, ...]
     num_examples: int
     level: float
+    margin: float
 
     def __str__(self) -> str:
         return self.text
@@ -79,13 +81,15 @@ def verdict(
     *,
     baseline: str = "from scratch",
     chosen: str = "transfer",
+    margin: float = 0.02,
     num_bootstrap: int = 2000,
     level: float = 0.95,
 ) -> Verdict:
     """Whether a source helped: paired differences of held-out log predictives, with a bootstrap interval, in words.
 
     Examples differ far more from each other than candidates do, so the candidates are compared example by example. The
-    source helps (hurts) where the interval of the mean difference lies above (below) 0.
+    source helps (hurts) where the interval of the mean difference lies above (below) 0, and the difference is at least
+    ``margin``. A smaller one is none that matters, however sure: the text then says "helps, but by less than matters".
 
     The interval is about other examples like these, given this training set. It does not know how the numbers came
     about: where the chosen candidate was picked by the same held-out predictions, hold it against the baseline's best,
@@ -97,6 +101,9 @@ def verdict(
             by a fit that had not seen it. The same examples in the same order for all.
         baseline: the candidate that knows nothing of the source.
         chosen: the candidate in question. Others (as "initialisation only") are compared with both.
+        margin: the smallest difference that matters, nats per example, >= 0. The default, 0.02, is 2% more probability
+            for what happens: about as much as a fit changes with its random seed, and too little to change a decision.
+            With 0 every difference matters that is not chance.
         num_bootstrap: draws of N examples.
         level: of the intervals.
 
@@ -105,7 +112,7 @@ def verdict(
 
     Raises:
         ValueError: a name that is not among the candidates, arrays that are not (N,) with one N, values that are not
-            finite.
+            finite, a margin below 0.
 
     Reference:
         The interval is the expanded percentile interval of Hesterberg 2015.
@@ -123,18 +130,20 @@ def verdict(
         raise ValueError(f"num_bootstrap is {num_bootstrap}; an interval needs at least 100 draws")
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; give a number between 0 and 1, such as 0.95")
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin is {margin}; give the smallest difference that matters, in nats per example, from 0")
     others = [name for name in values if name not in (chosen, baseline)]
     names = [(chosen, baseline), *((chosen, other) for other in others), *((other, baseline) for other in others)]
     differences = np.stack([values[candidate] - values[reference] for candidate, reference in names])
     draws = bootstrap_means(key, differences, num_bootstrap)
     num = differences.shape[1]
     pairs = tuple(
-        _pair(*pair, difference, draw, num, level)
+        _pair(*pair, difference, draw, num, level, margin)
         for pair, difference, draw in zip(names, differences, draws, strict=True)
     )
     first = pairs[0]
-    text = _words(pairs, len(others), num, level)
-    return Verdict(text, first.outcome, first.difference, first.interval, pairs, num, level)
+    text = _words(pairs, len(others), num, level, margin)
+    return Verdict(text, first.outcome, first.difference, first.interval, pairs, num, level, margin)
 
 
 def _checked(log_predictive: Mapping[str, Any], baseline: str, chosen: str) -> dict[str, np.ndarray]:
@@ -166,19 +175,24 @@ def _checked(log_predictive: Mapping[str, Any], baseline: str, chosen: str) -> d
     return values
 
 
-def _pair(candidate: str, reference: str, difference: np.ndarray, draws: np.ndarray, num: int, level: float) -> Pair:
+def _pair(
+    candidate: str, reference: str, difference: np.ndarray, draws: np.ndarray, num: int, level: float, margin: float
+) -> Pair:
     mean = float(np.mean(difference))
     if num < _FEWEST:
         return Pair(candidate, reference, mean, (-math.inf, math.inf), UNCLEAR)
     low, high = expanded_interval(draws, num, level)
-    return Pair(candidate, reference, mean, (low, high), HELPS if low > 0 else HURTS if high < 0 else UNCLEAR)
+    matters = abs(mean) >= margin
+    outcome = HELPS if low > 0 and matters else HURTS if high < 0 and matters else UNCLEAR
+    return Pair(candidate, reference, mean, (low, high), outcome)
 
 
-def _words(pairs: tuple[Pair, ...], num_others: int, num: int, level: float) -> str:
+def _words(pairs: tuple[Pair, ...], num_others: int, num: int, level: float, margin: float) -> str:
     first = pairs[0]
+    low, high = first.interval
     amount = f"{abs(first.difference):.3g} nats per example"
-    if math.isfinite(first.interval[0]):
-        within = f"{level:.0%} interval {first.interval[0]:+.3g} to {first.interval[1]:+.3g}, {num} examples"
+    if math.isfinite(low):
+        within = f"{level:.0%} interval {low:+.3g} to {high:+.3g}, {num} examples"
     else:
         within = f"{num} example{'s' if num > 1 else ''}"
     direction = "better" if first.difference > 0 else "worse"
@@ -196,23 +210,35 @@ def _words(pairs: tuple[Pair, ...], num_others: int, num: int, level: float) -> 
             f"No clear difference: {compared} ({within}), and fewer than {_FEWEST} examples cannot tell. Decide by "
             "what you know of the source, or label more examples."
         ]
+    elif low > 0 or high < 0:
+        effect = "helps" if low > 0 else "hurts"
+        lines = [
+            f"The source {effect}, but by less than matters: {compared} ({within}), and what is below {margin:g} "
+            "changes few decisions. Either will do."
+        ]
+    elif -margin < low and high < margin:
+        lines = [f"No difference that matters: {compared} ({within}), less than {margin:g} either way. Either will do."]
     else:
-        lines = [f"No clear difference: {compared} ({within}). Either will do. {_labels_needed(first, num)}"]
+        lines = [f"No clear difference: {compared} ({within}). Either will do. {_labels_needed(first, num, margin)}"]
     for with_other, alone in zip(pairs[1 : 1 + num_others], pairs[1 + num_others :], strict=True):
         lines.append(_about_another(first, with_other, alone))
     return "\n".join(lines)
 
 
-def _labels_needed(pair: Pair, num: int) -> str:
-    """How many examples would tell, if the difference stayed what it is."""
-    half = 0.5 * (pair.interval[1] - pair.interval[0])
-    if pair.difference == 0 or half == 0:
+def _labels_needed(pair: Pair, num: int, margin: float) -> str:
+    """How many examples would tell, if the difference stayed what it is: its sign, or that it is below the margin."""
+    half, size = 0.5 * (pair.interval[1] - pair.interval[0]), abs(pair.difference)
+    if half == 0:
         return "They predict the same."
-    needed = num * (half / abs(pair.difference)) ** 2
+    # Whichever is nearer: an interval without 0, or one within the margin.
+    needed = num * (half / max(size, margin - size)) ** 2
     if needed > 1e4:
         return "If they differ at all, it is by too little to matter."
     digits = max(0, math.floor(math.log10(needed)) - 1)
-    return f"To tell them apart, a difference of this size would need about {round(needed, -digits):.0f} labels."
+    labels = f"about {round(needed, -digits):.0f} labels"
+    if size < margin - size:
+        return f"To show that they differ by less than {margin:g} would need {labels}."
+    return f"To tell them apart, a difference of this size would need {labels}."
 
 
 def _about_another(first: Pair, with_other: Pair, alone: Pair) -> str:

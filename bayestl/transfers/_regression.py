@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from bayestl import infer, likelihoods, tune
 from bayestl._log_joint import LogJoint
@@ -16,6 +17,7 @@ from bayestl._types import Batch, Key, Likelihood, Net
 from bayestl.curvature import dual
 from bayestl.posteriors import Mixture
 from bayestl.transfers._data import Plan
+from bayestl.transfers._held_out import weights_without_each
 from bayestl.transfers._result import TransferResult
 from bayestl.tune import Path, Weights
 
@@ -49,16 +51,24 @@ def with_start(likelihood: Any, batch: Batch) -> Likelihood:
     return likelihoods.normal(0.5 * spread if spread > 0 else 1.0)
 
 
-def weigh(key: Key, joint: LogJoint, path: Path, log_prior: np.ndarray, batch: Batch) -> Weights:
-    """Half by leave-one-out, half by the evidence: both are good guides once averaged, and seldom wrong together."""
-    by_left_out = tune.average(key, path.scores.reshape(-1, path.scores.shape[-1]), log_prior.ravel())
+def weigh(key: Key, joint: LogJoint, path: Path, log_prior: np.ndarray, batch: Batch) -> tuple[Weights, np.ndarray]:
+    """Half by leave-one-out, half by the evidence: both are good guides once averaged, and seldom wrong together.
+
+    Returns:
+        The weights; and those without each example, (N, M). The evidence of the others is that of all less what they
+        predict of it, since ``p(y) = p(y_i | others) p(others)``.
+    """
+    scores = path.scores.reshape(-1, path.scores.shape[-1])
+    by_left_out = tune.average(key, scores, log_prior.ravel())
     evidence = np.empty(path.log_scales.shape)
     for place in np.ndindex(evidence.shape):
         one = member(joint, path, place)
         model = tune.linear_model(one, path.params[place[0]][place[1]], batch)
         evidence[place] = model.log_evidence(tune.noise_variance(one))
-    by_evidence = tune.average(key, evidence.reshape(-1, 1), log_prior.ravel()).pseudo_bma
-    return by_left_out._replace(weights=0.5 * (by_left_out.weights + by_evidence), errors=0.5 * by_left_out.errors)
+    posterior = evidence.reshape(-1, 1) + log_prior.reshape(-1, 1)
+    by_evidence, without_each = softmax(posterior, axis=0)[:, 0], softmax(posterior - scores, axis=0).T
+    weights = by_left_out._replace(weights=0.5 * (by_left_out.weights + by_evidence), errors=0.5 * by_left_out.errors)
+    return weights, 0.5 * (weights_without_each(key, scores, log_prior.ravel()) + without_each)
 
 
 def member(joint: LogJoint, path: Path, place: Sequence[int]) -> LogJoint:

@@ -61,8 +61,9 @@ class TransferResult:
         places: the numbers of family and scale of each member.
         noises: the noise of each member, a standard deviation, for regression; else None.
         trust: for every family of priors, the weight of each scale.
-        held_out: mean held-out log predictive of the mixture, nats per example; the weights have seen these examples.
-        single_cost: by how much the best member alone is worse than that, nats per example.
+        held_out: mean held-out log predictive of the mixture, nats per example: for each example with the weights that
+            the others give.
+        single_cost: by how much the best member alone, chosen in the same way, is worse than that, nats per example.
         verdict: whether the source helped; None where nothing was left out to tell by.
         notes: what is to be known about the data, the criterion, and scales at an edge.
         criterion: in words.
@@ -211,4 +212,5 @@ def _verdict_of(fields: dict[str, Any] | None) -> Verdict | None:
         return float(low), float(high)
 
     pairs = tuple(Pair(**{**pair, "interval": interval(pair["interval"])}) for pair in fields["pairs"])
-    return Verdict(**{**fields, "interval": interval(fields["interval"]), "pairs": pairs})
+    # Files written before there was a margin were made without one.
+    return Verdict(**{"margin": 0.0, **fields, "interval": interval(fields["interval"]), "pairs": pairs})

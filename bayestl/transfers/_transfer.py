@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 
 from bayestl import _tree, likelihoods, transferability, tune
 from bayestl._arguments import check_arguments
@@ -21,6 +20,7 @@ from bayestl.transferability import Verdict
 from bayestl.transfers import _regression
 from bayestl.transfers._data import Plan, plan_for
 from bayestl.transfers._families import SCRATCH, SOURCE, Families, families_of
+from bayestl.transfers._held_out import held_out, mixture, weights_without_each
 from bayestl.transfers._result import TransferResult, Trust
 from bayestl.tune import Criterion, Path, Weights
 
@@ -122,10 +122,12 @@ def transfer(
     )
     log_prior = tune.scale_prior(scales, variances, typical)
     if is_regression:
-        weights = _regression.weigh(keys[3], joint, path, log_prior, batch)
+        weights, without_each = _regression.weigh(keys[3], joint, path, log_prior, batch)
     else:
-        weights = tune.average(keys[3], path.scores.reshape(-1, path.scores.shape[-1]), log_prior.ravel())
-    result = _result(keys[3], joint, plan, families, path, weights, log_prior, keep, began)
+        scores = path.scores.reshape(-1, path.scores.shape[-1])
+        weights = tune.average(keys[3], scores, log_prior.ravel())
+        without_each = weights_without_each(keys[3], scores, log_prior.ravel())
+    result = _result(keys[3], joint, plan, families, path, weights, without_each, log_prior, keep, began)
     return _regression.around_modes(keys[3], result, path, batch) if is_regression else result
 
 
@@ -136,6 +138,7 @@ def _result(
     families: Families,
     path: Path,
     weights: Weights,
+    without_each: np.ndarray,
     log_prior: np.ndarray,
     keep: int,
     began: float,
@@ -149,8 +152,7 @@ def _result(
     places = [np.unravel_index(number, shape) for number in heaviest]
     share = weights.weights[heaviest] / weights.weights[heaviest].sum()
     draws = jax.tree.map(lambda *xs: jnp.stack(xs), *(path.params[f][k] for f, k in places))
-    members = path.scores[tuple(np.transpose(places))]  # (members, M)
-    mixture = np.asarray(logsumexp(members + np.log(share)[:, None], axis=0), np.float64)
+    predicted = held_out(path.scores.reshape(-1, path.scores.shape[-1]), without_each, log_prior.ravel(), keep)
     names = [family.name for family in families.families]
     notes = [*plan.notes, *tune.edges(names, alone, weights.weights.reshape(shape)), *path.unfinished]
     if families.head is None:
@@ -165,9 +167,9 @@ def _result(
         places=tuple((int(f), int(k)) for f, k in places),
         noises=None,
         trust=_trust(families, path, weights),
-        held_out=float(mixture.mean()),
-        single_cost=float(mixture.mean() - members[0].mean()),
-        verdict=_verdict(key, families, path, log_prior, mixture, plan.is_untrained),
+        held_out=float(predicted.mixture.mean()),
+        single_cost=float(predicted.mixture.mean() - predicted.single.mean()),
+        verdict=_verdict(key, families, path, log_prior, predicted.mixture, plan.is_untrained),
         notes=tuple(notes),
         criterion=plan.name,
         steps=path.steps,
@@ -191,23 +193,23 @@ def _trust(families: Families, path: Path, weights: Weights) -> tuple[Trust, ...
 
 
 def _verdict(
-    key: Key, families: Families, path: Path, log_prior: np.ndarray, mixture: np.ndarray, is_untrained: bool
+    key: Key, families: Families, path: Path, log_prior: np.ndarray, transferred: np.ndarray, is_untrained: bool
 ) -> Verdict:
     """The mixture against a mixture of what knows nothing of the source, and against the source as a start alone.
 
-    Where every group holds all examples, what is predicted without them is predicted by no training at all."""
+    The weights of both have not seen what they are compared on. Where every group holds all examples, what is predicted
+    without them is predicted by no training at all."""
     kinds = np.array(families.kinds)
     scratch = path.scores[kinds == SCRATCH].reshape(-1, path.scores.shape[-1])
-    alone = tune.average(key, scratch, log_prior[kinds == SCRATCH].ravel()).weights
-    candidates = {SCRATCH: np.asarray(logsumexp(scratch + np.log(alone)[:, None], axis=0), np.float64)}
+    candidates = {SCRATCH: mixture(scratch, weights_without_each(key, scratch, log_prior[kinds == SCRATCH].ravel()))}
     if not is_untrained:
         # The widest prior around the source hardly holds the weights: what is left of the source is the start.
         candidates["initialisation only"] = path.scores[kinds == SOURCE][0, -1]
     # What differs by rounding is the same.
-    same = {name: np.where(np.abs(each - mixture) < 1e-5, mixture, each) for name, each in candidates.items()}
+    same = {name: np.where(np.abs(each - transferred) < 1e-5, transferred, each) for name, each in candidates.items()}
     floor = np.log(1e-14)
     return transferability.verdict(
-        key, {name: np.maximum(each, floor) for name, each in {**same, "transfer": mixture}.items()}
+        key, {name: np.maximum(each, floor) for name, each in {**same, "transfer": transferred}.items()}
     )
 
 

@@ -17,6 +17,7 @@ from bayestl.tune._edges import edges
 from bayestl.tune._family import Family, isotropic_family
 from bayestl.tune._gram import mean_prior_variance, outputs_gram
 from bayestl.tune._groups import groups_by_class, random_groups
+from bayestl.tune._left_out_weights import left_out_weights
 from bayestl.tune._output_space import OutputSpace, output_space
 from bayestl.tune._path import Path, path
 from bayestl.tune._regression import (
@@ -50,6 +51,7 @@ __all__ = [
     "isotropic_family",
     "k_fold",
     "leave_out",
+    "left_out_weights",
     "linear_leave_one_out",
     "linear_model",
     "mean_prior_variance",

@@ -465,6 +465,7 @@ TABLE: dict[str, Case] = {
     "transferability.trans_rate": labelled(distortion=0.1),
     "tune.average": of("key", log_predictive=np.zeros((2, 4)), log_prior=None, num_draws=2, num_iterations=2),
     "tune.edges": of(names=["a", "b"], scores=np.zeros((2, 3)), weights=np.ones((2, 3))),
+    "tune.left_out_weights": of("key", log_predictive=np.zeros((2, 4)), log_prior=None, num_draws=2, num_iterations=2),
     "tune.evidence": of(curvature=None, batch_size=2),
     "tune.groups_by_class": of(labels=PAIRS, num_groups=2),
     "tune.isotropic_family": of("mean", name="a family"),

@@ -72,12 +72,42 @@ def test_equal_predictions_and_few_examples_are_no_clear_difference():
     base = np.linspace(-2, -1, 10)
     same = btl.transferability.verdict(KEY, {"from scratch": base, "transfer": base})
     assert (same.outcome, same.interval) == ("no clear difference", (0.0, 0.0))
-    assert "They predict the same" in same.text
+    assert "No difference that matters" in same.text
+    exactly = btl.transferability.verdict(KEY, {"from scratch": base, "transfer": base}, margin=0)
+    assert "They predict the same" in exactly.text
     for num in (1, 5):
         few = btl.transferability.verdict(KEY, {"from scratch": base[:num], "transfer": base[:num] + 5})
         assert few.outcome == "no clear difference"
         assert few.difference == pytest.approx(5)
         assert "cannot tell" in few.text
+
+
+def test_differences_below_the_margin_do_not_matter():
+    """A difference whose sign is certain, held against margins on both sides of it: the words change where it does."""
+    base = np.linspace(-2, -1, 30)
+    for sign, effect in ((1, "helps"), (-1, "hurts")):
+        held_out = {"from scratch": base, "transfer": base + sign * 0.03 + 0.002 * np.cos(np.arange(30))}
+        beyond = btl.transferability.verdict(KEY, held_out, margin=0.02)
+        assert beyond.outcome == effect
+        below = btl.transferability.verdict(KEY, held_out, margin=0.05)
+        assert below.outcome == "no clear difference"
+        assert f"The source {effect}, but by less than matters" in below.text
+        assert (below.interval, below.margin) == (beyond.interval, 0.05)
+    # The sign is not certain, but that it does not matter is.
+    noise = np.array([0.01, -0.01] * 15)
+    assert "No difference that matters" in str(
+        btl.transferability.verdict(KEY, {"from scratch": base, "transfer": base + noise})
+    )
+
+
+def test_labels_until_a_difference_is_known_not_to_matter():
+    """An interval of half width h around d lies within the margin m from N (h / (m - |d|))^2 examples on."""
+    base, other = np.zeros(20), np.array([0.11, -0.09] * 10)
+    result = btl.transferability.verdict(KEY, {"from scratch": base, "transfer": other}, margin=0.04)
+    half = 0.5 * (result.interval[1] - result.interval[0])
+    assert "differ by less than 0.04" in result.text
+    stated = float(result.text.split("about ")[1].split(" labels")[0])
+    assert stated == pytest.approx(20 * (half / 0.03) ** 2, rel=0.05)  # written with two digits
 
 
 def test_how_many_labels_would_tell():
@@ -111,6 +141,8 @@ def test_other_errors():
         btl.transferability.verdict(held_out, held_out)
     with pytest.raises(ValueError, match="at least 100"):
         btl.transferability.verdict(KEY, held_out, num_bootstrap=10)
+    with pytest.raises(ValueError, match="smallest difference that matters"):
+        btl.transferability.verdict(KEY, held_out, margin=-0.1)
     with pytest.raises(ValueError, match="between 0 and 1"):
         btl.transferability.verdict(KEY, held_out, level=95)
     with pytest.raises(ValueError, match="two candidates"):

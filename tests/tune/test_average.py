@@ -44,6 +44,38 @@ def test_equal_candidates_keep_the_weights_of_the_prior():
     np.testing.assert_allclose(weights.errors, 0, atol=1e-12)
 
 
+@pytest.mark.parametrize("num", [2, 12, 150])
+def test_weights_without_an_example_are_those_of_the_others(num: int):
+    """Against averages of the others alone; of more than 64 examples every 64th are left out together."""
+    scores = np.log(np.random.default_rng(1).uniform(0.05, 1, (3, num)))
+    prior = np.array([0.5, 0.0, -1.0])
+    weights = btl.tune.left_out_weights(jax.random.key(0), scores, prior, num_draws=4000)
+    assert weights.shape == (num, 3)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-12)
+    for i in (0, num - 1):
+        others = np.delete(scores, np.arange(i % 64, num, 64) if num > 64 else i, axis=1)
+        expected = btl.tune.average(jax.random.key(1), others, prior, num_draws=4000).weights
+        np.testing.assert_allclose(weights[i], expected, atol=4 * 0.25 / np.sqrt(2000))  # of two sets of draws
+
+
+def test_weights_that_have_not_seen_an_example_gain_nothing_from_noise():
+    """Candidates that differ by nothing but noise: with weights that saw it their mixture looks better than their mean
+    predictive, which is all there is; with the weights of the others it does not."""
+    rng = np.random.default_rng(2)
+    seen, unseen = [], []
+    for _ in range(40):
+        scores = rng.normal(0, 1, (20, 8))
+        weights = btl.tune.average(jax.random.key(0), scores).weights
+        without = btl.tune.left_out_weights(jax.random.key(0), scores)
+        seen.append(np.log(weights @ np.exp(scores)).mean())
+        unseen.append(np.log(np.sum(without * np.exp(scores).T, 1)).mean())
+    # Of one example under weights that know nothing of it; the mean over 20 candidates is near e^(1/2).
+    expected = np.mean([np.log(np.exp(rng.normal(0, 1, (20, 8))).mean(0)).mean() for _ in range(40)])
+    error = np.std(unseen, ddof=1) / np.sqrt(40)
+    assert np.mean(unseen) < expected + 3 * error
+    assert np.mean(seen) > expected + 5 * error
+
+
 @pytest.mark.parametrize(
     ("scores", "prior", "message"),
     [
@@ -56,3 +88,8 @@ def test_equal_candidates_keep_the_weights_of_the_prior():
 def test_scores_that_cannot_be_weighed_are_refused(scores: np.ndarray, prior: object, message: str):
     with pytest.raises(ValueError, match=message):
         btl.tune.average(jax.random.key(0), scores, prior)
+
+
+def test_one_example_cannot_be_weighed_without_itself():
+    with pytest.raises(ValueError, match="has 1 example"):
+        btl.tune.left_out_weights(jax.random.key(0), np.zeros((2, 1)))

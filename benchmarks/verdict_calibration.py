@@ -1,38 +1,33 @@
 """How often the verdict on a source is right: ``python -m benchmarks.verdict_calibration``.
 
-Targets with a known answer. A teacher labels inputs by a linear rule on hidden features of its own. The source knows
-these features (useful), features that have nothing to do with them (useless), or such features and a head of its own
-that is sure of the wrong classes (misleading). "From scratch" is a last layer on features drawn at random. Each
-candidate sees the same few labels; 4000 further examples say which predicts better, and by how much. The verdict, which
-sees none of them, should say so, or say that it cannot tell.
+Targets with a known answer, of two kinds. *Last layer*: a teacher labels inputs by a linear rule on hidden features of
+its own. The source knows these features (useful), features that have nothing to do with them (useless), or such
+features and a head of its own that is sure of the wrong classes (misleading). "From scratch" is a last layer on
+features drawn at random. *Transfer*: whole networks, and ``btl.transfer`` against the mixture that it would have been
+without a source; see ``benchmarks._known_targets``. Each candidate sees the same few labels; 4000 further examples say
+which predicts better, and by how much. The verdict, which sees none of them, should say so, or say that it cannot tell.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 import bayestl as btl
+from benchmarks._known_targets import KINDS, by_transfer
+from benchmarks._records import Rows, provenance
 
-KINDS = ("useful", "useless", "misleading")
+LAST_LAYER, TRANSFER = "last layer", "transfer"
 OUTCOMES = ("helps", "no clear difference", "hurts")
 INPUTS, FEATURES, CLASSES, TEST = 20, 12, 3, 4000
-# Nats per example on test below which neither candidate is said to be better.
+# Nats per example on test below which neither candidate is said to be better: the margin of the verdict.
 SAME = 0.02
-RESULTS = Path(__file__).parent / "results" / "verdict.md"
-
-
-class Trial(NamedTuple):
-    """One target: what kind of source, labels per class, what the verdict said, and the difference on test."""
-
-    kind: str
-    labels: int
-    outcome: str
-    on_test: float
+RESULTS = Path(__file__).parent / "results" / "verdict"
 
 
 def features(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
@@ -40,8 +35,8 @@ def features(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     return np.tanh(inputs @ weights)
 
 
-def trial(seed: int, kind: str, labels: int) -> Trial:
-    """One target, drawn from its seed."""
+def by_last_layer(seed: int, kind: str, labels: int) -> dict[str, Any]:
+    """The verdict on one source of features, and what test examples say."""
     rng = np.random.default_rng([seed, KINDS.index(kind), labels])
     teacher, other, fresh = (1.5 * rng.normal(size=(INPUTS, FEATURES)) / np.sqrt(INPUTS / 4) for _ in range(3))
     head = 2.0 * rng.normal(size=(FEATURES, CLASSES))
@@ -67,7 +62,12 @@ def trial(seed: int, kind: str, labels: int) -> Trial:
     scratch, scratch_on_test = fit(fresh, False)
     transfer, transfer_on_test = fit(teacher if kind == "useful" else other, kind == "misleading")
     verdict = btl.transferability.verdict(jax.random.key(seed), {"from scratch": scratch, "transfer": transfer})
-    return Trial(kind, labels, verdict.outcome, transfer_on_test - scratch_on_test)
+    return {
+        "outcome": verdict.outcome,
+        "on_test": transfer_on_test - scratch_on_test,
+        "difference": verdict.difference,
+        "interval": list(verdict.interval),
+    }
 
 
 def answer(on_test: float) -> str:
@@ -75,42 +75,56 @@ def answer(on_test: float) -> str:
     return "hurts" if on_test < -SAME else "helps" if on_test > SAME else "no clear difference"
 
 
-def table(trials: list[Trial]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """Verdicts by kind of source and number of labels, and how often they are right and wrong."""
     lines = [
-        "| source | labels per class | on test, nats | " + " | ".join(OUTCOMES) + " | right | cannot tell | wrong |",
-        "|---|---|---|" + "---|" * (len(OUTCOMES) + 3),
+        "| judged by | source | labels per class | on test, nats | "
+        + " | ".join(OUTCOMES)
+        + " | right | cannot tell | wrong |",
+        "|---|---|---|---|" + "---|" * (len(OUTCOMES) + 3),
     ]
-    groups = [(kind, n) for kind in KINDS for n in sorted({t.labels for t in trials})]
-    for kind, labels in groups:
-        chosen = [t for t in trials if (t.kind, t.labels) == (kind, labels)]
-        lines.append(_line(kind, str(labels), chosen))
-    lines.append(_line("all", "", trials))
+    for judge in (LAST_LAYER, TRANSFER):
+        judged = [row for row in rows if row["judged_by"] == judge]
+        for kind in KINDS:
+            for labels in sorted({row["labels"] for row in judged}):
+                chosen = [row for row in judged if (row["kind"], row["labels"]) == (kind, labels)]
+                lines += [_line(judge, kind, str(labels), chosen)] if chosen else []
+        lines += [_line(judge, "all", "", judged)] if judged else []
     return "\n".join(lines) + "\n"
 
 
-def _line(kind: str, labels: str, trials: list[Trial]) -> str:
-    counts = [sum(t.outcome == outcome for t in trials) for outcome in OUTCOMES]
-    right = sum(t.outcome == answer(t.on_test) for t in trials)
-    unclear = sum(t.outcome == "no clear difference" != answer(t.on_test) for t in trials)
-    mean = np.mean([t.on_test for t in trials])
-    cells = [kind, labels, f"{mean:+.3f}", *counts, right, unclear, len(trials) - right - unclear]
+def _line(judge: str, kind: str, labels: str, rows: Sequence[dict[str, Any]]) -> str:
+    counts = [sum(row["outcome"] == outcome for row in rows) for outcome in OUTCOMES]
+    right = sum(row["outcome"] == answer(row["on_test"]) for row in rows)
+    unclear = sum(row["outcome"] == "no clear difference" != answer(row["on_test"]) for row in rows)
+    mean = np.mean([row["on_test"] for row in rows])
+    cells = [judge, kind, labels, f"{mean:+.3f}", *counts, right, unclear, len(rows) - right - unclear]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main() -> None:
-    """Run all trials, print the table, and keep it."""
+    """Run the trials that are missing, print the table, and keep it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verdict_calibration", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="targets of each kind and number of labels")
     parser.add_argument("--labels", type=int, nargs="+", default=[5, 20], help="labels per class")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the table goes")
+    parser.add_argument("--by", nargs="+", default=[LAST_LAYER, TRANSFER], choices=[LAST_LAYER, TRANSFER])
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where rows and table go")
+    parser.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     arguments = parser.parse_args()
-    trials = [
-        trial(seed, kind, labels) for labels in arguments.labels for kind in KINDS for seed in range(arguments.seeds)
-    ]
-    text = table(trials)
+    rows = Rows(arguments.out / "rows.jsonl", {"margin": SAME, "test": TEST}, fresh=arguments.fresh)
+    origin = provenance("python -m benchmarks.verdict_calibration")
+    trials = {LAST_LAYER: by_last_layer, TRANSFER: by_transfer}
+    for seed in range(arguments.seeds):
+        for judge in arguments.by:
+            for labels in arguments.labels:
+                for kind in KINDS:
+                    key = {"judged_by": judge, "kind": kind, "labels": labels, "seed": seed}
+                    if not rows.have(**key):
+                        rows.add([{**key, **trials[judge](seed, kind, labels), **origin}])
+        print(f"{seed + 1} of {arguments.seeds} targets of each kind", flush=True)
+    text = table(rows.rows)
     print(text)
-    arguments.out.write_text(text)
+    (arguments.out / "table.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from bayestl.pretrained._resnet import resnet18, resnet50
 from bayestl.pretrained._vectors import Skipped, WordVectors
 from bayestl.pretrained._vgg import vgg16
 from bayestl.pretrained._vit import vit_b16, vit_ti16
+from bayestl.pretrained._weight_file import WeightFile
 from bayestl.pretrained._weights import Weights
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Loaded",
     "Mismatch",
     "Skipped",
+    "WeightFile",
     "Weights",
     "WordVectors",
     "as_products",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import _tree, gaussians, posteriors, sources
+from bayestl import _tree, gaussians, sources
 from bayestl._log_joint import LogJoint
-from bayestl._types import Inputs, Key, Net, Params
+from bayestl._types import Inputs, Key, Net, NetState, Params
 from bayestl.gaussians import Gaussian
-from bayestl.sources import Iterates
 from bayestl.transfers._head import find_head, zeroed
+from bayestl.transfers._sources import read_sources
 from bayestl.tune import Family, isotropic_family
 
 SOURCE, SCRATCH = "source", "from scratch"
@@ -30,6 +29,8 @@ class Families(NamedTuple):
         head: the paths of the last layer, None where it was not found.
         reference: the source's parameters where its head serves the target, at whose outputs scales are measured.
         reused: the paths that come from a source.
+        log_weights: how probable each family is held to be before the data, relative to equal ones.
+        state: the network's state, with running statistics of the source where it has any.
     """
 
     families: tuple[Family, ...]
@@ -37,6 +38,8 @@ class Families(NamedTuple):
     head: tuple[str, ...] | None
     reference: Params | None
     reused: tuple[str, ...]
+    log_weights: tuple[float, ...]
+    state: NetState
 
 
 def families_of(
@@ -47,57 +50,60 @@ def families_of(
     A head at zero predicts the same for every input, whatever the body, and does not mislead. A new head leaves out the
     first. A Gaussian adds a family with its own covariance.
     """
-    given = _several(source, net)
+    given = read_sources(source, net, list(new))
+    state = _with_statistics(net.state, [read.state for read in given])
+    joint = joint.replace(state=state)
     paths = find_head(joint, net.params, inputs, head)
-    found: list[Family] = []
+    families: list[Family] = []
+    log_weights: list[float] = []
     reference, reused = None, ()
-    for name, one in given.items():
-        prefix = "source" if len(given) == 1 else f"source {name}"
-        mean, gaussian = _as_source(one, net)
-        match = sources.match(mean, net.params, new=list(new), verbose=False)
+    for read in given:
+        match = sources.match(read.params, net.params, new=list(new), verbose=False)
         if not match.reused:
             raise ValueError(
-                f"{prefix} and the network share no parameter: all of the network's are named as new ({list(new)}); "
+                f"{read.name} and the network share no parameter: all of the network's are named as new ({list(new)}); "
                 "name only those that the source does not have"
             )
         reused = match.reused
         without = zeroed(match.params, match.new)
         is_whole = not match.new or (paths is not None and not set(paths) & set(match.new))
-        if is_whole or paths is None:
-            found.append(isotropic_family(prefix, without))
+        silenced = None if paths is None else zeroed(without, paths)
+        its_own: list[Family] = []
+        if silenced is None or (is_whole and not _are_equal(without, silenced)):
+            its_own.append(isotropic_family(read.name, without))
             reference = without if reference is None and is_whole else reference
-        if paths is not None:
-            found.append(isotropic_family(f"{prefix}, head at zero", zeroed(without, paths)))
-        if gaussian is not None:
-            found.append(Family(f"{prefix}, its own covariance", _spread(gaussian, without, match)))
-    kinds = [SOURCE] * len(found)
-    fresh = _fresh(key, net.params, reused, found[0].prior.mean)
+        if silenced is not None:
+            its_own.append(isotropic_family(f"{read.name}, head at zero", silenced))
+        if read.gaussian is not None:
+            its_own.append(Family(f"{read.name}, its own covariance", _spread(read.gaussian, without, match)))
+        families += its_own
+        log_weights += [read.log_weight] * len(its_own)
+    kinds = [SOURCE] * len(families)
+    fresh = _fresh(key, net.params, reused, families[0].prior.mean)
     name = "fresh" if paths is None else "fresh, head at zero"
-    found.append(isotropic_family(name, fresh if paths is None else zeroed(fresh, paths)))
-    return Families(tuple(found), (*kinds, SCRATCH), paths, reference, reused)
+    families.append(isotropic_family(name, fresh if paths is None else zeroed(fresh, paths)))
+    return Families(tuple(families), (*kinds, SCRATCH), paths, reference, reused, (*log_weights, 0.0), state)
 
 
-def _several(source: Any, net: Net) -> dict[str, Any]:
-    """Sources by name: one, or those of a list."""
-    if not isinstance(source, list) or set(_tree.paths(source)) & set(_tree.paths(net.params)):
-        return {"": source}
-    if not source:
-        raise ValueError("source is an empty list; give at least one source")
-    return {str(number): one for number, one in enumerate(source, 1)}
+def _are_equal(one: Params, other: Params) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def _as_source(source: Any, net: Net) -> tuple[Params, Gaussian | None]:
-    """A source's weights, and its Gaussian where it has one."""
-    if isinstance(source, str | os.PathLike):
-        source = posteriors.load(source).posterior
-    if isinstance(source, Iterates):
-        typical = float(jnp.mean(jnp.stack([jnp.mean(v) for v in jax.tree.leaves(source.variance)])))
-        count = min(int(source.count), source.last.capacity)
-        source = sources.from_iterates(source, rank=count, eps=max(0.1 * typical, 1e-12))
-    if isinstance(source, Gaussian):
-        return source.mean, source
-    # Networks, results of `fit`, points.
-    return getattr(source, "params", source) if not isinstance(source, dict) else source, None
+def _with_statistics(state: NetState, given: Sequence[NetState]) -> NetState:
+    """The network's state, with what is there under the same path in the first source that has any."""
+    own = _tree.by_paths(state)
+    for each in given:
+        theirs = _tree.by_paths(each)
+        shared = {
+            path: jnp.asarray(theirs[path], x.dtype)
+            for path, x in own.items()
+            if path in theirs
+            and jnp.issubdtype(jnp.result_type(x), jnp.floating)
+            and jnp.shape(theirs[path]) == x.shape
+        }
+        if shared:
+            return _tree.restructure({**own, **shared}, state)
+    return state
 
 
 def _spread(gaussian: Gaussian, mean: Params, match: sources.Match) -> Gaussian:

@@ -58,8 +58,9 @@ def transfer(
         key: all randomness.
         net: the target's network, freshly initialised. Where its parameters *are* the source's, fresh ones of the same
             spread are drawn.
-        source: what the source left: a pytree of weights, a network or result that holds one, a Gaussian, iterates of
-            SGD, the path of a file of ``btl.save``; or a list of such.
+        source: what the source left: a pytree of weights, a network or result that holds one (its running statistics
+            come along), a Gaussian (every one that ``sources`` makes), a ``sources.mixture``, iterates of SGD, a few
+            draws, the path of a file of ``btl.save``, a ``pretrained.WeightFile``; or a list of such.
         train: the target's examples, in memory.
         likelihood: outputs to a distribution over targets.
         new: path patterns of parameters that the source does not have, e.g. ``"head/**"``.
@@ -105,6 +106,7 @@ def transfer(
     families = families_of(
         keys[1], joint, net, source, _patterns(new), None if head is None else _patterns(head), batch.inputs
     )
+    joint = joint.replace(state=families.state)
     typical = _typical_variance(joint, families, batch)
     variances = np.array([tune.mean_prior_variance(joint, f.prior, batch.inputs) for f in families.families])
     scales = tune.scales_around(variances, typical, num_scales)
@@ -120,7 +122,7 @@ def transfer(
         learn=tune.noise_by_evidence if is_regression and start is not likelihood else None,
         report=print if progress else None,
     )
-    log_prior = tune.scale_prior(scales, variances, typical)
+    log_prior = tune.scale_prior(scales, variances, typical) + np.array(families.log_weights)[:, None]
     if is_regression:
         weights, without_each = _regression.weigh(keys[3], joint, path, log_prior, batch)
     else:

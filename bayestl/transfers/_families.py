@@ -75,7 +75,8 @@ def families_of(
         if silenced is not None:
             its_own.append(isotropic_family(f"{read.name}, head at zero", silenced))
         if read.gaussian is not None:
-            its_own.append(Family(f"{read.name}, its own covariance", _spread(read.gaussian, without, match)))
+            own = _traceable(read.name, _spread(read.gaussian, without, match))
+            its_own.append(Family(f"{read.name}, its own covariance", own))
         families += its_own
         log_weights += [read.log_weight] * len(its_own)
     kinds = [SOURCE] * len(families)
@@ -104,6 +105,25 @@ def _with_statistics(state: NetState, given: Sequence[NetState]) -> NetState:
         if shared:
             return _tree.restructure({**own, **shared}, state)
     return state
+
+
+def _traceable(name: str, gaussian: Gaussian) -> Gaussian:
+    """The Gaussian in a form whose proximal step a compiled program can take.
+
+    Raises:
+        ValueError: none that has one.
+    """
+    try:
+        jax.eval_shape(lambda g: g.inflate(1.0), gaussian)
+    except ValueError:
+        try:
+            return gaussian.inflate(0.0)  # known numbers may tell what their tracers cannot
+        except ValueError as error:
+            raise ValueError(
+                f"the covariance of {name} has no closed form when a multiple of the identity is added, as the modes "
+                f"under it need: {error}; or give its mean alone"
+            ) from None
+    return gaussian
 
 
 def _spread(gaussian: Gaussian, mean: Params, match: sources.Match) -> Gaussian:

@@ -84,7 +84,7 @@ def test_a_gaussian_adds_a_family_with_its_covariance(kind: str):
 
 
 def test_a_part_of_a_network():
-    """`extend` says of the head what a source of the body leaves open: a mean of zero, which is no family of its own."""
+    """`extend` says of the head what a source of the body leaves open: a mean of zero, not a family of its own."""
     body = btl.sources.point({"dense_0": SOURCE["dense_0"]}, scale=0.3)
     result = families(btl.sources.extend(body, NET.params, scale=1.0))
     assert names(result) == ["source, head at zero", "source, its own covariance", "fresh, head at zero"]
@@ -148,6 +148,16 @@ def test_running_statistics_come_with_the_source():
     np.testing.assert_array_equal(state["mean"], 1.0)
     assert int(state["count"]) == 0
     np.testing.assert_array_equal(families(SOURCE, net).state["mean"], 0.0)
+
+
+def test_a_layer_whose_bias_has_another_variance_has_no_modes_under_it():
+    scales = jax.tree.map(lambda x: 1.0 if x.ndim > 1 else 0.1, SOURCE)
+    net = dataclasses.replace(NET, params=SOURCE)
+    gaussian = btl.sources.fisher(
+        KEY, net, CATEGORICAL, DATA, scale=scales, curvature=btl.curvature.kronecker(), batch_size=None
+    )
+    with pytest.raises(ValueError, match=r"covariance of source has no closed form.*separate"):
+        families(gaussian)
 
 
 def test_heavy_tails_are_refused_with_what_to_do():

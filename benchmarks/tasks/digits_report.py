@@ -91,8 +91,10 @@ def figure(config: Config, rows: Rows, path: Path) -> None:
         btl.plots.metric_against_n(config.num_labels, nll, ax=row[0], ylabel="test NLL (nats), lower is better")
         row[0].set(title=f"{target}: the source {_effect(rows, target, middle)[0]}", xlabel="labels per class")
         _clip(row[0], nll)
+        _lead(row[0])
         bins = {m: bins_of(rows.rows, target=target, n=middle, method=m) for m in all_methods()}
         btl.plots.reliability(bins, ax=row[1], min_count=10)
+        _lead(row[1])
         row[1].set_title(f"{target}: is stated confidence right?\n({middle} labels per class, all seeds)")
     for ax in axes.flat:
         ax.get_legend().remove()
@@ -108,6 +110,13 @@ def _nll(rows: Rows, config: Config, **key: Any) -> np.ndarray:
     """Test NLL per seed; nan where the method was not run."""
     values = of(rows.rows, "nll", **key)
     return values if len(values) else np.full(config.seeds, np.nan)
+
+
+def _lead(ax: Any) -> None:
+    """The one row without validation data, in front of the others and heavier."""
+    lines = [c.lines[0] for c in ax.containers if c.get_label() == TRANSFER]
+    for line in lines or [line for line in ax.lines if line.get_label() == TRANSFER]:
+        line.set(linewidth=3.5, markersize=9, zorder=10)
 
 
 def _clip(ax: Any, nll: dict[str, np.ndarray]) -> None:

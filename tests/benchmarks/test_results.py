@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import verdict_calibration
 from benchmarks._records import Rows
 from benchmarks._speed_table import table
 from benchmarks.tasks import (
@@ -56,6 +58,11 @@ def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
         settings = {k: v for k, v in config._asdict().items() if k not in task.MAY_GROW}
         report = reports.report(config, rows_of(name, tmp_path, settings), with_split(*sizes))
     assert report == (RESULTS / name / "table.md").read_text()
+
+
+def test_the_table_of_verdicts_is_what_the_rows_say():
+    rows = [json.loads(line) for line in (RESULTS / "verdict" / "rows.jsonl").read_text().splitlines()]
+    assert verdict_calibration.table(rows) == (RESULTS / "verdict" / "table.md").read_text()
 
 
 def test_the_speed_table_is_what_the_rows_say():

@@ -5,6 +5,7 @@ from bayestl.control._cartpole import CartPole, CartPoleState, cartpole
 from bayestl.control._critic import Critic, critic
 from bayestl.control._demonstrations import demonstrations
 from bayestl.control._environment import Environment
+from bayestl.control._first_returns import first_returns
 from bayestl.control._gymnax import from_gymnax
 from bayestl.control._kl_prior import PolicyPrior, kl_prior
 from bayestl.control._on_policy import OnPolicyInfo, OnPolicyState, on_policy
@@ -29,6 +30,7 @@ __all__ = [
     "cartpole",
     "critic",
     "demonstrations",
+    "first_returns",
     "from_gymnax",
     "kl_prior",
     "map_observations",

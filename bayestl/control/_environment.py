@@ -81,9 +81,10 @@ def check_environment(env: Environment, action: Any) -> Any:
 def _traced(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return jax.eval_shape(function, *arguments)
-    except (TypeError, ValueError) as error:
-        wanted = _SIGNATURE if name == "step" else "reset(key, params) -> (observation, state)"
-        raise TypeError(f"env.{name} cannot be traced as {wanted}: {error}") from error
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        signature = _SIGNATURE if name == "step" else "reset(key, params) -> (observation, state)"
+        given = f" for the actions of the likelihood, {_shown(arguments[2])}" if name == "step" else ""
+        raise TypeError(f"env.{name} cannot be traced as {signature}{given}: {error}") from error
 
 
 def _shapes(tree: Any) -> Any:

@@ -273,6 +273,12 @@ def test_what_does_not_fit_is_refused():
         control.rollouts(TABLE, BANDIT, 10, 1, 1.0, critic=critic)
 
 
+def test_real_actions_under_a_likelihood_of_choices_are_refused():
+    net = btl.nets.mlp(KEY, (1, 3))
+    with pytest.raises(TypeError, match=r"env.step cannot be traced .* for the actions of the likelihood, int32.."):
+        control.rollouts(net, LINEAR, 2, 2, 0.9)
+
+
 def _lost(key, state, action, params):
     return jnp.zeros(2), state, jnp.inf, jnp.array(True), jnp.array(False)
 

@@ -111,3 +111,15 @@ def test_networks_and_likelihoods_that_do_not_fit_are_refused():
         control.returns(KEY, btl.Point(net.params), net, control.cartpole(), 2)
     with pytest.raises(ValueError, match="num_episodes is 0"):
         control.demonstrations(KEY, coin_net(0.0), COIN, 0)
+
+
+def test_first_returns_count_all_rewards_for_each_episode_that_ends():
+    """Episodes of three steps: in four environments and 30 steps, 40 end, and each earns three times the action."""
+    net = coin_net(0.0)
+    made = control.rollouts(net, COIN, 4, 30, 1.0)
+    policies = {"always": {"logits": jnp.array([0.0, 60.0])}, "never": {"logits": jnp.array([60.0, 0.0])}}
+    assert control.first_returns(KEY, made, policies) == {"always": 3.0, "never": 0.0}
+    with pytest.raises(ValueError, match="policies is empty"):
+        control.first_returns(KEY, made, {})
+    with pytest.raises(ValueError, match="give a policy of this network"):
+        control.first_returns(KEY, made, {"other": {"weights": jnp.zeros(2)}})

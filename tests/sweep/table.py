@@ -402,6 +402,9 @@ TABLE: dict[str, Case] = {
     "control.advantage_weights": of(temperature=1.0, standardize=True),
     "control.critic": of("net", "inference"),
     "control.demonstrations": _acting("key", policy=True, num_episodes=1, max_steps=2),
+    "control.first_returns": Case(
+        lambda: {"key": KEY, "rollouts": _rollouts(), "policies": {"fresh": _rollouts().net.params}}, False
+    ),
     "control.from_gymnax": of(env=None, params=None, cheap=False),
     "control.kl_prior": of("net", "params", "likelihood", observations=INPUTS, strength=1.0, cheap=False),
     "control.map_observations": Case(lambda: {"env": btl.control.cartpole(), "function": jnp.negative}),

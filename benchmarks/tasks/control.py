@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,6 @@ import optax
 
 import bayestl as btl
 from benchmarks._records import Rows, command_line, provenance
-from benchmarks._tuning import product
 from benchmarks.tasks.control_ppo import ppo
 
 POLICIES = Path("control") / "cartpole_source_policies.npz"
@@ -91,6 +91,14 @@ class Shared(NamedTuple):
     passes: int
 
 
+class Member(NamedTuple):
+    """One run among those of a program."""
+
+    seed: int
+    setting: float
+    shared: Shared
+
+
 POLICY = btl.nets.mlp(jax.random.key(0), (4, 32, 32, 2), jnp.tanh)
 VALUE = btl.nets.mlp(jax.random.key(0), (4, 32, 32, 1), jnp.tanh)
 
@@ -140,7 +148,7 @@ def run(config: Config, rows: Rows, data_dir: Path) -> None:
         for method in RUN:
             if not rows.have(target=target, method=method):
                 kind = TUNED_PPO if method.startswith("PPO") else TUNED_EM
-                rows.add(_rows(config, left, target, method, common[kind]))
+                rows.add(_rows(config, left, target, method, [common[kind]]))
                 areas = [row["area"] for row in rows.rows if (row["target"], row["method"]) == (target, method)]
                 print(f"{target}, {method}: area {np.mean(areas):.0f}", flush=True)
         if not rows.have(target=target, method=CHOSEN):
@@ -150,45 +158,44 @@ def run(config: Config, rows: Rows, data_dir: Path) -> None:
 def shared(config: Config, rows: Rows, kind: str) -> Shared:
     """The settings with the largest area on the source's task, from scratch."""
     if not rows.have(target=SOURCE_TASK, method=kind):
-        numbers = product(rate=np.array(config.rates), temperature=np.array(config.temperatures))
-        if kind == TUNED_PPO:
-            # As many settings: PPO has no temperature, and its usual rates are smaller.
-            numbers = product(rate=np.array([0.0003, *config.rates[:2]]), temperature=np.ones(3))
-        for passes in config.passes if kind == TUNED_EM else (4, *config.passes[:1]):
-            method = SCRATCH if kind == TUNED_EM else PPO_SCRATCH
-            for rate, temperature in sorted(set(zip(numbers["rate"], numbers["temperature"], strict=True))):
-                made = _rows(config, None, SOURCE_TASK, method, Shared(float(temperature), float(rate), passes))
-                rows.add([{**row, "method": kind} for row in made])
+        # PPO has no temperature, and its usual rates and numbers of passes are smaller.
+        is_em = kind == TUNED_EM
+        rates, temperatures = (config.rates, config.temperatures) if is_em else ((0.0003, *config.rates[:2]), (1.0,))
+        for passes in config.passes if is_em else (4, config.passes[0]):
+            common = [Shared(temperature, rate, passes) for temperature in temperatures for rate in rates]
+            made = _rows(config, None, SOURCE_TASK, SCRATCH if is_em else PPO_SCRATCH, common)
+            rows.add([{**row, "method": kind} for row in made])
             print(f"{kind}, {passes} passes: done", flush=True)
-    tried: dict[Shared, list[float]] = {}
+    areas: dict[Shared, list[float]] = {}
     for row in rows.rows:
         if row["target"] == SOURCE_TASK and row["method"] == kind:
-            tried.setdefault(Shared(*row["shared"]), []).append(row["area"])
-    return max(tried, key=lambda each: float(np.mean(tried[each])))
+            areas.setdefault(Shared(*row["shared"]), []).append(row["area"])
+    return max(areas, key=lambda each: float(np.mean(areas[each])))
 
 
-def _rows(config: Config, left: Source | None, target: str, method: str, shared: Shared) -> list[dict[str, Any]]:
-    """One method on one target: all seeds and all its settings in one program."""
-    grid = {L2_SP: config.scales, VI: config.scales, LEARNED: config.factors, KL: config.strengths}.get(method, (0.0,))
-    keys = jax.random.split(jax.random.key(20), config.seeds)
-    settings, numbers, seeds = starts(config, left, method, grid)
-    made = rollouts(config, target, VALUE, shared, optax.adam(shared.rate))
-    curve: list[np.ndarray] = [_evaluated(config, settings["policy"], target)]
+def _rows(
+    config: Config, left: Source | None, target: str, method: str, common: Sequence[Shared]
+) -> list[dict[str, Any]]:
+    """One method on one target: all seeds, all its settings and all shared ones, of equal passes, in one program."""
+    settings, members = starts(config, left, method, common)
+    policy = settings["policy"]
+    made = rollouts(config, target, VALUE, 1.0, optax.sgd(0.0))
+    curve: list[np.ndarray] = [_evaluated(config, btl.Point(policy), target)]
 
     def look(progress: Any) -> bool:
-        # PPO, and MAP, hold one policy; a posterior by VI plays its draws.
         curve.append(_evaluated(config, progress.posterior(), target))
         return False
 
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(20), seed))(settings["seed"])
     began = time.perf_counter()
     with warnings.catch_warnings():
         # Returns of a pole that stands are cut at 500 steps: that is the task.
         warnings.simplefilter("ignore", UserWarning)
         many = btl.fit_many(
-            jnp.concatenate([keys] * len(grid)),
-            functools.partial(inference, config, target, method, shared),
+            keys,
+            functools.partial(inference, config, target, method, common[0].passes),
             settings,
-            settings["policy"],
+            policy,
             made.data,
             steps=config.rollouts,
             chunk_size=1,
@@ -199,22 +206,22 @@ def _rows(config: Config, left: Source | None, target: str, method: str, shared:
         )
     curves = np.stack(curve, 1)  # (M, rollouts + 1)
     record = provenance(command_line())
-    seconds = (time.perf_counter() - began) / len(numbers)
+    seconds = (time.perf_counter() - began - many.compile_seconds) / len(members)
     return [
         {
             **record,
             "target": target,
             "method": method,
-            "seed": int(seed),
-            "setting": float(number),
-            "shared": list(shared),
+            "seed": member.seed,
+            "setting": member.setting,
+            "shared": list(member.shared),
             "curve": [round(float(x), 2) for x in one],
             "area": area(one),
             "failed": int(failed),
             "seconds": seconds,
             "compile_seconds": many.compile_seconds,
         }
-        for number, seed, one, failed in zip(numbers, seeds, curves, many.failed, strict=True)
+        for member, one, failed in zip(members, curves, many.failed, strict=True)
     ]
 
 
@@ -223,23 +230,30 @@ def area(curve: np.ndarray) -> float:
     return float(np.trapezoid(curve) / (len(curve) - 1))
 
 
-def starts(config: Config, left: Source | None, method: str, grid: tuple[float, ...]) -> Any:
-    """What differs between members: starts and the number of the grid; seeds change fastest."""
-    seeds, num = np.arange(config.seeds), len(grid)
+def starts(
+    config: Config, left: Source | None, method: str, common: Sequence[Shared]
+) -> tuple[dict[str, Any], list[Member]]:
+    """What differs between members, with a leading axis, and who they are."""
+    grid = {L2_SP: config.scales, VI: config.scales, LEARNED: config.factors, KL: config.strengths}.get(method, (0.0,))
+    members = [Member(seed, number, each) for each in common for number in grid for seed in range(config.seeds)]
     fresh_policy, fresh_critic = fresh(config.seeds)
-    from_source = method not in (SCRATCH, PPO_SCRATCH) and left is not None
-    has_critic = from_source and method not in (SOURCE, PPO_SOURCE)
-    policy = left.policy if left is not None and from_source else fresh_policy
-    critic = left.critic if left is not None and has_critic else fresh_critic
-    settings: dict[str, Any] = {"policy": policy, "critic": critic}
+    settings: dict[str, Any] = {"policy": fresh_policy, "critic": fresh_critic}
+    if left is not None and method not in (SCRATCH, PPO_SCRATCH):
+        settings["policy"] = left.policy
+        settings["critic"] = fresh_critic if method in (SOURCE, PPO_SOURCE) else left.critic
     if left is not None and method == LEARNED:
         settings["prior"] = _from_iterates(left.iterates)
     if method == KL:
-        settings["observations"] = _observations(policy)
-    settings = jax.tree.map(lambda x: jnp.concatenate([x] * num), settings)
-    numbers = np.repeat(np.array(grid), config.seeds)
-    settings["number"] = jnp.asarray(numbers, jnp.float32)
-    return settings, numbers, np.tile(seeds, num)
+        settings["observations"] = _observations(settings["policy"])
+    seeds = np.array([member.seed for member in members])
+    settings = jax.tree.map(lambda x: x[seeds], settings)
+    numbers = {
+        "seed": seeds,
+        "number": [member.setting for member in members],
+        "temperature": [member.shared.temperature for member in members],
+        "rate": [member.shared.rate for member in members],
+    }
+    return settings | {name: jnp.asarray(each) for name, each in numbers.items()}, members
 
 
 def fresh(seeds: int) -> tuple[Any, Any]:
@@ -279,28 +293,31 @@ def _observations(policies: Any) -> jax.Array:
     return jnp.asarray(np.stack(states))
 
 
-def rollouts(config: Config, target: str, value: Any, shared: Shared, optimizer: Any) -> btl.control.Rollouts:
+def rollouts(
+    config: Config, target: str, value: btl.Net, temperature: Any, optimizer: optax.GradientTransformation
+) -> btl.control.Rollouts:
     """Experience of the target with a critic at ``value``."""
     joint = btl.LogJoint(value, btl.likelihoods.normal(config.noise), None)
     critic = btl.control.critic(value, btl.infer.map_estimate(joint, optimizer))
-    weigh = btl.control.advantage_weights(shared.temperature)
+    weigh = btl.control.advantage_weights(temperature)
     sizes = (config.num_envs, config.num_steps, config.discount)
     return btl.control.rollouts(POLICY, environment(target), *sizes, weigh=weigh, critic=critic)
 
 
-def inference(config: Config, target: str, method: str, shared: Shared, setting: Any) -> btl.Inference:
+def inference(config: Config, target: str, method: str, passes: int, setting: Any) -> btl.Inference:
+    """The method of one member."""
     value = btl.Net(setting["critic"], (), VALUE.apply)
-    optimizer = optax.adam(shared.rate)
-    made = rollouts(config, target, value, shared, optimizer)
+    optimizer = optax.adam(setting["rate"])
+    made = rollouts(config, target, value, setting["temperature"], optimizer)
     if method.startswith("PPO"):
         params = {"policy": setting["policy"], "critic": setting["critic"]}
-        return ppo(made, params, shared.rate, shared.passes, 4)
+        return ppo(made, params, setting["rate"], passes, 4)
     joint = btl.LogJoint(POLICY, btl.likelihoods.categorical(), _prior(method, setting))
     if method == VI:
         inner = btl.infer.mean_field_vi(joint, optimizer, initial_scale=0.1 * setting["number"])
     else:
         inner = btl.infer.map_estimate(joint, optimizer)
-    return btl.control.on_policy(inner, made, passes=shared.passes, minibatches=4)
+    return btl.control.on_policy(inner, made, passes=passes, minibatches=4)
 
 
 def _prior(method: str, setting: Any) -> Any:
@@ -313,21 +330,38 @@ def _prior(method: str, setting: Any) -> Any:
     return None
 
 
+class _Policies(NamedTuple):
+    """Given policies in place of drawn ones, so that ``returns`` plays those of all members in one program."""
+
+    policies: Any
+
+    def sample(self, key: Any, num_samples: int) -> Any:
+        return self.policies
+
+
 def _evaluated(config: Config, posterior: Any, target: str) -> np.ndarray:
-    """Mean returns of every member, (M,), on the same episodes for all."""
-    policies = btl.Point(posterior) if isinstance(posterior, dict) else posterior
-    members = len(jax.tree.leaves(policies)[0])
-    num_draws = 1 if isinstance(policies, btl.Point) else 4
-    values, env = [], environment(target)
+    """Mean returns of every member, (M,): of its point, or of four draws of a Gaussian."""
+    if isinstance(posterior, btl.Point):
+        num_draws, policies = 1, posterior.params
+    else:
+        num_draws = 4
+        members = len(jax.tree.leaves(posterior)[0])
+        draws = jax.vmap(lambda key, q: q.sample(key, num_draws))(
+            jax.random.split(jax.random.key(40), members), posterior
+        )
+        policies = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws)
+    num = len(jax.tree.leaves(policies)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        for m in range(members):
-            mine = jax.tree.map(lambda x, m=m: x[m], policies)
-            earned = btl.control.returns(
-                jax.random.key(40), mine, POLICY, env, config.episodes // num_draws, num_draws=num_draws
-            )
-            values.append(earned.mean)
-    return np.array(values)
+        earned = btl.control.returns(
+            jax.random.key(41),
+            _Policies(policies),
+            POLICY,
+            environment(target),
+            config.episodes // num_draws,
+            num_draws=num,
+        )
+    return earned.per_draw.reshape(-1, num_draws).mean(1)
 
 
 def _probe(config: Config, left: Source, target: str) -> list[dict[str, Any]]:
@@ -336,15 +370,11 @@ def _probe(config: Config, left: Source, target: str) -> list[dict[str, Any]]:
     Both play ``PROBE`` steps in all environments, which together cost one of the rollouts. Their learning curves come
     from the rows of L2-SP and from scratch, begun one rollout later."""
     made = btl.control.rollouts(POLICY, environment(target), config.num_envs, PROBE, config.discount)
-    collect = jax.jit(made.collect)
     rows, began = [], time.perf_counter()
     for seed in range(config.seeds):
-        rates = {}
-        for name, policies in ((L2_SP, left.policy), (SCRATCH, fresh(config.seeds)[0])):
-            keys = jax.random.split(jax.random.fold_in(jax.random.key(50), seed))
-            policy = jax.tree.map(lambda x, s=seed: x[s], policies)
-            collected = collect(keys[0], policy, made.start(keys[1]))[1]
-            rates[name] = float(collected.reward) * made.num_decisions / max(float(collected.episodes), 1.0)
+        starts = {L2_SP: left.policy, SCRATCH: fresh(config.seeds)[0]}
+        starts = jax.tree.map(lambda x, s=seed: x[s], starts)
+        earned = btl.control.first_returns(jax.random.fold_in(jax.random.key(50), seed), made, starts)
         rows.append(
             {
                 **provenance(command_line()),
@@ -352,8 +382,8 @@ def _probe(config: Config, left: Source, target: str) -> list[dict[str, Any]]:
                 "method": CHOSEN,
                 "seed": seed,
                 "setting": 0.0,
-                "rates": rates,
-                "choice": max(rates, key=lambda name: rates[name]),
+                "earned": earned,
+                "choice": max(earned, key=lambda name: earned[name]),
                 "seconds": (time.perf_counter() - began) / (seed + 1),
             }
         )

@@ -35,13 +35,13 @@ def run(config: task.Config, rows: Rows, left: task.Source, shared: task.Shared)
 
 def _experts(config: task.Config, left: task.Source, target: str, shared: task.Shared) -> Any:
     """Policies that learned the target itself, with a leading axis of seeds."""
-    settings, _, _ = task.starts(config, left, task.WITH_CRITIC, (0.0,))
-    made = task.rollouts(config, target, task.VALUE, shared, optax.adam(shared.rate))
+    settings, _ = task.starts(config, left, task.WITH_CRITIC, [shared])
+    made = task.rollouts(config, target, task.VALUE, 1.0, optax.sgd(0.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         many = btl.fit_many(
             jax.random.split(jax.random.key(60), config.seeds),
-            functools.partial(task.inference, config, target, task.WITH_CRITIC, shared),
+            functools.partial(task.inference, config, target, task.WITH_CRITIC, shared.passes),
             settings,
             settings["policy"],
             made.data,

@@ -1,24 +1,53 @@
-"""Scores of predictive distributions against targets: per-example means, in nats where they are log probabilities."""
+"""Scores of predictive distributions against targets, and of scores: what they rank, and what not answering gains."""
 
 from bayestl.metrics._accuracy import accuracy, macro_accuracy
+from bayestl.metrics._bootstrap import Estimate, bootstrap
 from bayestl.metrics._calibration import ReliabilityBins, ece, ece_equal_mass, reliability_bins
 from bayestl.metrics._evaluate import evaluate
+from bayestl.metrics._ranks import auroc, average_precision, false_positive_rate
 from bayestl.metrics._regression import crps, interval_coverage, rmse
 from bayestl.metrics._report import report
 from bayestl.metrics._scores import brier, nll
+from bayestl.metrics._selective import (
+    RiskCoverage,
+    augrc,
+    aurc,
+    ause,
+    coverage_at_risk,
+    excess_aurc,
+    risk_at_coverage,
+    risk_coverage,
+)
+from bayestl.metrics._unknowns import energy, mahalanobis, nearest_neighbours
 
 __all__ = [
+    "Estimate",
     "ReliabilityBins",
+    "RiskCoverage",
     "accuracy",
+    "augrc",
+    "aurc",
+    "auroc",
+    "ause",
+    "average_precision",
+    "bootstrap",
     "brier",
+    "coverage_at_risk",
     "crps",
     "ece",
     "ece_equal_mass",
+    "energy",
     "evaluate",
+    "excess_aurc",
+    "false_positive_rate",
     "interval_coverage",
     "macro_accuracy",
+    "mahalanobis",
+    "nearest_neighbours",
     "nll",
     "reliability_bins",
     "report",
+    "risk_at_coverage",
+    "risk_coverage",
     "rmse",
 ]

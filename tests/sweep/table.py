@@ -22,6 +22,7 @@ TARGETS = jnp.array([1.0, 0.0, 2.0, -1.0])
 BATCH = btl.Batch(INPUTS, TARGETS)
 LOGITS, LABELS = jnp.zeros((4, 3)), jnp.array([0, 1, 2, 0])
 PAIRS = np.array([0, 1, 1, 0])
+SCORES = np.array([0.1, 0.4, 0.3, 0.2])
 CLASSES = btl.likelihoods.categorical()
 
 
@@ -415,6 +416,20 @@ TABLE: dict[str, Case] = {
     "control.rollouts": _acting("net", num_envs=1, num_steps=2, discount=0.9, weigh=None, critic=None, trace=1.0),
     "control.swap_actions": Case(lambda: {"env": btl.control.cartpole(), "order": (1, 0)}),
     "control.vary": Case(lambda: {"env": btl.control.cartpole(), "gravity": 3.0}),
+    "metrics.augrc": of(confidence=SCORES, losses=SCORES),
+    "metrics.aurc": of(confidence=SCORES, losses=SCORES),
+    "metrics.auroc": of(scores_in=SCORES, scores_out=SCORES),
+    "metrics.ause": of(uncertainty=SCORES, errors=SCORES),
+    "metrics.average_precision": of(scores_in=SCORES, scores_out=SCORES),
+    "metrics.bootstrap": of("key", statistic=np.mean, num_bootstrap=2, level=0.9),
+    "metrics.coverage_at_risk": of(confidence=SCORES, losses=SCORES, risk=0.1),
+    "metrics.energy": of(logits=np.asarray(INPUTS), temperature=1.0),
+    "metrics.excess_aurc": of(confidence=SCORES, losses=SCORES),
+    "metrics.false_positive_rate": of(scores_in=SCORES, scores_out=SCORES, true_positive_rate=0.95),
+    "metrics.mahalanobis": of(features=np.asarray(INPUTS), labels=PAIRS, relative=False, shrinkage=0.1),
+    "metrics.nearest_neighbours": of(features=np.asarray(INPUTS), num_neighbours=1, normalize=True),
+    "metrics.risk_at_coverage": of(confidence=SCORES, losses=SCORES, coverage=0.5),
+    "metrics.risk_coverage": of(confidence=SCORES, losses=SCORES),
     "gaussians.compress": of("gaussian", rank=1),
     "infer.chain_tasks": Case(
         lambda: (

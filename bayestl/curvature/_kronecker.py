@@ -245,14 +245,18 @@ def _factors(
 def _row_factors(layer: RowGradients, count: int, sharing: Sharing, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The diagonal of ``sum_n w_n a_n a_n^T``, (V, 1, 1), for rows a of the identity, and ``sum_n w_n g_n g_n^T``.
 
-    The effect of ``sharing`` on positions is found by applying it to the identity.
+    The effect of ``sharing`` on positions is found by applying it to the identity. Positions without a row, as those of
+    padding, do not count: what is shared by all positions that have one weighs as much as it would without the others.
     """
-    rows, z = layer.rows, layer.gradients[:, :, :, None]
-    positions = rows.shape[1]
+    rows, positions = layer.rows, layer.rows.shape[1]
+    z = jnp.where(rows[..., None] < count, layer.gradients, 0)[:, :, :, None]
     mixed, z = sharing(jnp.eye(positions, dtype=z.dtype)[None, :, None], z)
     same, first = same_rows(rows)
-    each = jnp.einsum("qp,bpr->bqr", mixed[0, :, 0], same.astype(z.dtype), precision=Precision.HIGHEST)
+    mix, has_row = mixed[0, :, 0], (rows < count).astype(z.dtype)
+    each = jnp.einsum("qp,bpr->bqr", mix, same.astype(z.dtype), precision=Precision.HIGHEST)
+    of_all, of_rows = (jnp.sum(jnp.square(x @ mix.T), -1, keepdims=True) for x in (jnp.ones_like(has_row), has_row))
     squared = jnp.sum(each * each, 1) * first * weights.astype(z.dtype)[:, None]
+    squared = squared * jnp.where(of_rows > 0, of_all / jnp.where(of_rows > 0, of_rows, 1), 0)
     inputs = jnp.zeros(count, z.dtype).at[rows].add(squared, mode="drop")
     return inputs[:, None, None], _gram(z, z)
 

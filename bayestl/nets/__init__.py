@@ -1,4 +1,4 @@
-"""The edges to neural-network libraries: a plain function, a module or a model as a ``Net``; two small networks."""
+"""The edges to neural-network libraries: a plain function, a module or a model as a ``Net``; small networks."""
 
 from bayestl._types import Net
 from bayestl.nets._cast import cast
@@ -12,9 +12,11 @@ from bayestl.nets._nnx import from_nnx
 from bayestl.nets._reestimate import reestimate_state
 from bayestl.nets._small import conv_net, mlp
 from bayestl.nets._state import frozen_state, state_policy, trained_state
+from bayestl.nets._text import bag_of_words, text_cnn
 
 __all__ = [
     "Net",
+    "bag_of_words",
     "cast",
     "conv_net",
     "freeze",
@@ -27,6 +29,7 @@ __all__ = [
     "mlp",
     "reestimate_state",
     "state_policy",
+    "text_cnn",
     "trained_state",
     "with_log_scale",
 ]

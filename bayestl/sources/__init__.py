@@ -11,6 +11,7 @@ from bayestl.sources._mixture import SourceMixture, mixture
 from bayestl.sources._point import point
 from bayestl.sources._product import product
 from bayestl.sources._student_t import StudentT, student_t
+from bayestl.sources._word_vectors import WordPrior, WordReport, word_vectors
 
 __all__ = [
     "IterateCollector",
@@ -18,6 +19,8 @@ __all__ = [
     "Match",
     "SourceMixture",
     "StudentT",
+    "WordPrior",
+    "WordReport",
     "conventions",
     "extend",
     "fisher",
@@ -29,4 +32,5 @@ __all__ = [
     "point",
     "product",
     "student_t",
+    "word_vectors",
 ]

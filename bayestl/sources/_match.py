@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from bayestl import _tree
 from bayestl._arguments import check_arguments
 from bayestl._types import Params
+from bayestl.sources._match_rows import Names, check_rows, matched_rows
 
 
 class Match(NamedTuple):
@@ -20,12 +23,15 @@ class Match(NamedTuple):
         reused: paths taken from the source.
         new: paths of the target that keep their initialisation.
         unused: paths of the source that the target does not take.
+        rows: of a table whose rows were matched by name: its path to (V,) booleans, true for rows of the source; the
+            others keep the target's initialisation.
     """
 
     params: Params
     reused: tuple[str, ...]
     new: tuple[str, ...]
     unused: tuple[str, ...]
+    rows: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
     def __str__(self) -> str:
         have = _tree.by_paths(self.params)
@@ -38,6 +44,7 @@ class Match(NamedTuple):
                 f"reused: {len(self.reused)} arrays, {count(self.reused)}: {_tree.shown(self.reused)}",
                 f"new:    {len(self.new)} arrays, {count(self.new)}: {_tree.shown(self.new)}",
                 f"unused: {len(self.unused)} arrays of the source: {_tree.shown(self.unused)}",
+                *(f"rows:   {int(r.sum()):,} of {len(r):,} rows of {p!r}" for p, r in self.rows.items()),
             ]
         )
 
@@ -48,6 +55,7 @@ def match(
     *,
     new: Sequence[str] = (),
     rename: Callable[[str], str] | None = None,
+    rows: Mapping[str, Names] | None = None,
     verbose: bool = True,
 ) -> Match:
     """Put the source's weights into the target's tree, and say what was reused, new and unused.
@@ -60,11 +68,14 @@ def match(
         target: the target's freshly initialised parameters.
         new: path patterns of parameters that the source does not have, e.g. ``["head/**"]``.
         rename: source path -> target path, where names differ.
+        rows: tables whose rows have names, such as word vectors: path in the target to a pair of vocabularies, that of
+            the source and that of the target, each a list with one name for every row. A row takes the source's row of
+            the same name, and is new where there is none.
         verbose: print the report.
 
     Raises:
         ValueError: a target parameter that is neither in the source nor named as new, a shape that differs, a pattern
-            that matches nothing, two source parameters renamed to one path.
+            that matches nothing, two source parameters renamed to one path; tables that differ from their names.
         TypeError: parameters, of the target or reused from the source, that are not floating point.
 
     Example:
@@ -85,7 +96,8 @@ def match(
     weights = _tree.by_paths(source)
     fresh = _tree.select(target, list(new)) if new else {}
     new_paths = tuple(_tree.paths(fresh))
-    reused = {}
+    check_rows(rows or {}, _tree.by_paths(target), new_paths)
+    reused, shared_rows = {}, {}
     for path, leaf in _tree.by_paths(target).items():
         if path in new_paths:
             continue
@@ -95,6 +107,8 @@ def match(
                 f"{_tree.shown(list(named))}; name it in new=[...] if it is new, or map names with rename"
             )
         weight = weights[named[path]]
+        if path in (rows or {}):
+            weight, shared_rows[path] = matched_rows(path, (rows or {})[path], weight, leaf)
         if jnp.shape(weight) != jnp.shape(leaf):
             raise ValueError(
                 f"source and target differ at {path!r}: {jnp.shape(weight)} against {jnp.shape(leaf)}; name it in "
@@ -108,7 +122,8 @@ def match(
         reused[path] = jnp.asarray(weight).astype(jnp.result_type(leaf))
     fresh_leaves = {path: leaf for path, leaf in _tree.by_paths(target).items() if path in new_paths}
     unused = tuple(original for name, original in named.items() if name not in reused)
-    result = Match(_tree.restructure({**reused, **fresh_leaves}, target), tuple(reused), new_paths, unused)
+    params = _tree.restructure({**reused, **fresh_leaves}, target)
+    result = Match(params, tuple(reused), new_paths, unused, shared_rows)
     if verbose:
         print(result)
     return result

@@ -1,5 +1,6 @@
 """Posterior to predictive distribution of new targets."""
 
+from bayestl.predict import calibrate, conformal
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
 from bayestl.predict._from_probabilities import from_probabilities
 from bayestl.predict._gaussian_outputs import GaussianOutputs
@@ -20,6 +21,8 @@ __all__ = [
     "GaussianPredictive",
     "JointPredictive",
     "Predictive",
+    "calibrate",
+    "conformal",
     "from_probabilities",
     "gaussian_noise",
     "joint_from_samples",

@@ -426,6 +426,21 @@ TABLE: dict[str, Case] = {
     "control.rollouts": _acting("net", num_envs=1, num_steps=2, discount=0.9, weigh=None, critic=None, trace=1.0),
     "control.swap_actions": Case(lambda: {"env": btl.control.cartpole(), "order": (1, 0)}),
     "control.vary": Case(lambda: {"env": btl.control.cartpole(), "gravity": 3.0}),
+    "predict.calibrate.deviation_factor": of(mean=SCORES, deviation=SCORES, targets=SCORES),
+    "predict.calibrate.dirichlet": of(probabilities=np.full((4, 2), 0.5), labels=PAIRS, penalty=0.1),
+    "predict.calibrate.histogram": of(probabilities=np.full((4, 2), 0.5), labels=PAIRS, num_bins=2),
+    "predict.calibrate.isotonic": of(probabilities=np.full((4, 2), 0.5), labels=PAIRS),
+    "predict.calibrate.temperature": of(logits=np.asarray(INPUTS), labels=PAIRS),
+    "predict.calibrate.vector": of(logits=np.asarray(INPUTS), labels=PAIRS),
+    "predict.conformal.classes": of(
+        "key", probabilities=np.full((4, 2), 0.5), labels=PAIRS, level=0.5, score=None, groups=None, weights=None
+    ),
+    "predict.conformal.intervals": of(
+        predictions=SCORES, targets=SCORES, level=0.5, scale=None, groups=None, weights=None
+    ),
+    "predict.conformal.jackknife_plus": of(left_out=SCORES, targets=SCORES, level=0.5, folds=None),
+    "predict.conformal.quantiles": of(low=SCORES, high=SCORES, targets=SCORES, level=0.5, groups=None, weights=None),
+    "predict.conformal.regularized": of(penalty=0.1, free=1),
     "metrics.augrc": of(confidence=SCORES, losses=SCORES),
     "metrics.aurc": of(confidence=SCORES, losses=SCORES),
     "metrics.auroc": of(scores_in=SCORES, scores_out=SCORES),

@@ -28,7 +28,7 @@ from tests.sweep.table import TABLE, Case
 
 PACKAGE = Path(btl.__file__).parent
 ROOMS = ["bayestl", *(f"bayestl.{room.name}" for room in pkgutil.iter_modules(btl.__path__) if room.name[0] != "_")]
-ROOMS.append("bayestl.data.text")
+ROOMS += ["bayestl.data.text", "bayestl.predict.calibrate", "bayestl.predict.conformal"]
 
 # Called by other rooms, most of them while they trace, with arguments that a function above has checked.
 FOR_OTHER_ROOMS = {
@@ -43,6 +43,7 @@ FOR_OTHER_ROOMS = {
     "passes": "check_weights first_examples in_turn joined looped mapped num_inputs scanned split whole HostReader",
     "posteriors": "check_equal",
     "pretrained": "Backbone as_products first_token global_average mean_of_tokens",
+    "predict.conformal": "adaptive inverse_probability",
     "training": "all_finite",
 }
 OURS = (TypeError, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, ImportError, NotImplementedError)

@@ -6,20 +6,21 @@ from bayestl.tune._criteria import (
     Evidence,
     Fitted,
     KFold,
-    LeaveOut,
     Validation,
     evidence,
     k_fold,
-    leave_out,
     validation,
 )
 from bayestl.tune._edges import edges
 from bayestl.tune._family import Family, isotropic_family
 from bayestl.tune._gram import mean_prior_variance, outputs_gram
+from bayestl.tune._grid import Grid, Rung, grid
 from bayestl.tune._groups import groups_by_class, random_groups
+from bayestl.tune._leave_out import LeaveOut, leave_out
 from bayestl.tune._left_out_weights import left_out_weights
 from bayestl.tune._output_space import OutputSpace, output_space
 from bayestl.tune._path import Path, path
+from bayestl.tune._product import product
 from bayestl.tune._regression import (
     LinearLeaveOneOut,
     LinearModel,
@@ -36,17 +37,20 @@ __all__ = [
     "Evidence",
     "Family",
     "Fitted",
+    "Grid",
     "KFold",
     "LeaveOut",
     "LinearLeaveOneOut",
     "LinearModel",
     "OutputSpace",
     "Path",
+    "Rung",
     "Validation",
     "Weights",
     "average",
     "edges",
     "evidence",
+    "grid",
     "groups_by_class",
     "isotropic_family",
     "k_fold",
@@ -60,6 +64,7 @@ __all__ = [
     "output_space",
     "outputs_gram",
     "path",
+    "product",
     "random_groups",
     "remaining_gain",
     "scale_prior",

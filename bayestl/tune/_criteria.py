@@ -15,7 +15,6 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Builder, dual
 from bayestl.passes import whole
-from bayestl.tune._linear_network import linear_network, mode, modes_without
 
 
 class Fitted(NamedTuple):
@@ -47,62 +46,6 @@ class Criterion(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class LeaveOut:
-    """Leave-group-out predictions in closed form. Made by :func:`leave_out`."""
-
-    left_out: np.ndarray
-    most_steps: int
-
-    @property
-    def groups(self) -> None:
-        """No fits beside that of all data."""
-        return None
-
-    def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
-        """(M,) for the M examples that are left out at some time."""
-        prior: Any = joint.prior
-        if np.all(self.left_out == 0):
-            return _log_probs(joint, prior.mean, batch)
-        network = linear_network(joint, fitted.params, batch)
-        whole_mode = mode(network, self.most_steps)
-        without = network.outputs(modes_without(network, whole_mode, self.left_out, self.most_steps))
-        each = network.space.log_probs(without)
-        return each[np.maximum(self.left_out, 0), np.arange(len(self.left_out))][self.left_out >= 0]
-
-
-def leave_out(groups: Any, *, most_steps: int = 30) -> LeaveOut:
-    """Predictions of every group of examples without it, in closed form from the fit of all data.
-
-    The network is made linear where it has come to, and without each group its mode is found anew, by Newton's method
-    in the dual: matrices of N C numbers a side, in float64 on the host. Exact where the network is linear, whatever the
-    parameters: they need not be a mode. A group of all examples leaves nothing, and is predicted at the prior's mean.
-
-    Args:
-        groups: (N,) group numbers, as :func:`groups_by_class` and :func:`random_groups` give; -1 for never left out.
-        most_steps: Newton's steps, which end before where they gain nothing: after one where the likelihood is normal.
-
-    Raises:
-        ValueError: groups that are not (N,) whole numbers, 0 among them; no step.
-
-    Example:
-        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(1)})
-        >>> joint = btl.LogJoint(
-        ...     net, btl.likelihoods.normal(1.0), btl.gaussians.isotropic(net.params, scale=1.0), num_data=2
-        ... )
-        >>> batch = btl.Batch(jnp.ones((2, 1)), jnp.array([1.0, 2.0]))
-        >>> criterion = btl.tune.leave_out([0, 1])
-        >>> mode = {"w": jnp.ones(1)}
-        >>> scores = criterion(jax.random.key(0), joint, btl.tune.Fitted(mode, None), batch)
-        >>> print(scores.round(4), f"{jax.scipy.stats.norm.logpdf(1.0, 1.0, 1.0):.4f}")
-        [-0.9189 -2.0439] -0.9189
-    """
-    check_arguments(leave_out, locals())
-    if most_steps < 1:
-        raise ValueError(f"most_steps is {most_steps}; one step at least is needed")
-    return LeaveOut(checked_groups(groups), most_steps)
-
-
-@dataclasses.dataclass(frozen=True)
 class KFold:
     """Predictions of fits without each group. Made by :func:`k_fold`."""
 
@@ -117,7 +60,7 @@ class KFold:
         """(M,) for the M examples that are left out at some time."""
         prior: Any = joint.prior
         if np.all(self.left_out == 0):
-            return _log_probs(joint, prior.mean, batch)
+            return log_probs_at(joint, prior.mean, batch)
         each = np.asarray(_each_log_probs(joint.replace(prior=None), fitted.parts, batch), np.float64)
         return each[np.maximum(self.left_out, 0), np.arange(len(self.left_out))][self.left_out >= 0]
 
@@ -180,7 +123,7 @@ class Validation:
 
     def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
         """(M,) for the M examples of the validation data."""
-        return _log_probs(joint, fitted.params, self.batch)
+        return log_probs_at(joint, fitted.params, self.batch)
 
 
 def validation(data: Data | Batch) -> Validation:
@@ -209,7 +152,8 @@ def checked_groups(groups: Any) -> np.ndarray:
     return groups
 
 
-def _log_probs(joint: LogJoint, params: Params, batch: Batch) -> np.ndarray:
+def log_probs_at(joint: LogJoint, params: Params, batch: Batch) -> np.ndarray:
+    """Log probabilities of the examples at some parameters, (N,)."""
     params = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
     return np.asarray(_each_log_probs(joint.replace(prior=None), params, batch), np.float64)[0]
 

@@ -129,7 +129,9 @@ def path(
     families, log_scales = tuple(families), _checked_scales(log_scales, len(families))
     num = len(jax.tree.leaves(batch.inputs)[0])
     _check_groups(criterion.groups, num)
-    joint = joint.replace(prior=None, num_data=jnp.asarray(num, jnp.result_type(float)))
+    # Each example counts as often as its weight says.
+    size = num if batch.weights is None else float(np.sum(np.asarray(batch.weights, np.float64)))
+    joint = joint.replace(prior=None, num_data=jnp.asarray(size, jnp.result_type(float)))
     joint.check(families[0].prior.mean, batch.inputs, batch.targets, batch.weights)
     subsets = _subsets(criterion.groups, num, batch.weights)
     params: list[list[Params]] = [[] for _ in families]

@@ -51,7 +51,7 @@ def remaining_gain(joint: LogJoint, params: Params, data: Data | Batch, *, itera
     arrays, static = partition(joint)
     params = _tree.at_least_float32(params)
     # One dispatch per product: convolutions are slow inside of loops on CPUs.
-    rest = _gradient(static, arrays, params, batch)
+    rest = gradient(static, arrays, params, batch)
     direction = preconditioned = prior.covariance_mv(rest)
     size = first = float(_tree.vdot(rest, preconditioned))
     gain = 0.0
@@ -69,7 +69,8 @@ def remaining_gain(joint: LogJoint, params: Params, data: Data | Batch, *, itera
 
 
 @partial(jax.jit, static_argnums=0)
-def _gradient(static: Static, arrays: list[Any], params: Params, batch: Batch) -> Params:
+def gradient(static: Static, arrays: list[Any], params: Params, batch: Batch) -> Params:
+    """Of the log joint; every example counts as often as its weight says."""
     joint = static.combine(arrays)
     return jax.grad(lambda params: _log_joint(joint, params, batch))(params)
 

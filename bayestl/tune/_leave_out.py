@@ -66,11 +66,10 @@ def leave_out(
     in the dual: matrices of N C numbers a side, in float64 on the host. Exact where the network is linear, whatever the
     parameters: they need not be a mode. A group of all examples leaves nothing, and is predicted at the prior's mean.
 
-    For more examples than that, give a ``curvature``: one Newton step without the group, from the covariances of the
-    group's outputs under the Laplace posterior with that curvature: ``z + t + W (H t + g)``, ``W = (V^-1 - H)^-1`` with
-    V the covariance, H and g the Hessian and gradient of the group's loss in its outputs, and t the step of all data.
-    It is exact for linear networks with normal noise under dense curvature. Of an approximate V only as much is
-    believed as can be: without the group no output is more uncertain than under the prior.
+    For more examples than that, give a ``curvature``: one Newton step from the parameters without the group, ``theta +
+    Sigma grad`` with Sigma the covariance of the Laplace posterior of the others with that curvature: one such
+    posterior for each group. It is exact for linear networks with normal noise under dense curvature; for classes one
+    step is too cautious.
 
     Args:
         groups: (N,) group numbers, as :func:`groups_by_class` and :func:`random_groups` give; -1 for never left out.
@@ -79,7 +78,8 @@ def leave_out(
         curvature: of the Laplace posterior, from ``bayestl.curvature``: ``dense()`` for a last layer, ``kronecker()``
             or ``low_rank(r)`` for whole networks; None for the dual.
         selection: path patterns of the parameters that move when a group is left out, such as ``"head/**"``; the others
-            stay as they are. None for all.
+            stay as they are, and must be parameters that the fit does not move either: features that have seen an
+            example predict it too well. None for all.
         batch_size: examples seen at once by the curvature; None for all.
 
     Raises:

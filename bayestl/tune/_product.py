@@ -23,8 +23,8 @@ def product(**axes: Any) -> dict[str, np.ndarray]:
         array([0.1, 0.1, 0.1, 1. , 1. , 1. ], dtype=float32)
     """
     check_arguments(product, locals())
-    values = {name: np.asarray(each, np.float32) for name, each in axes.items()}
-    if not values or any(each.ndim != 1 or not len(each) for each in values.values()):
+    values = {name: np.asarray(each) for name, each in axes.items()}
+    if not values or any(x.ndim != 1 or not len(x) or x.dtype.kind not in "iuf" for x in values.values()):
         raise ValueError(f"the axes are {axes!r}; give each setting a list of numbers, as in product(scale=[0.1, 1.0])")
-    mesh = np.meshgrid(*values.values(), indexing="ij")
+    mesh = np.meshgrid(*(each.astype(np.float32) for each in values.values()), indexing="ij")
     return {name: axis.ravel() for name, axis in zip(values, mesh, strict=True)}

@@ -141,8 +141,8 @@ def test_one_step_for_classes_is_off_by_the_square_of_what_it_moves():
 @pytest.mark.x64
 @pytest.mark.parametrize("structure", [btl.curvature.diagonal(), btl.curvature.kronecker(), btl.curvature.low_rank(2)])
 def test_no_output_is_more_uncertain_without_its_group_than_under_the_prior(structure: Any):
-    """Curvatures that see a part of what the data say, under a wide prior, where what they miss would be taken for
-    certain. The output of an example moves by at most the prior's variance of it times the residual."""
+    """Curvatures that see a part of what the data say, under a wide prior: an example's output moves by at most the
+    prior's variance of it times the residual."""
     rng = np.random.default_rng(3)
     inputs, targets, scale = rng.normal(size=(4, 3)), rng.normal(size=(4, 2)), 30.0
     net = linear_net(3, 2)

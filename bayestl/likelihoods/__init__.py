@@ -7,6 +7,7 @@ them).
 
 from bayestl.likelihoods._base import base
 from bayestl.likelihoods._bernoulli import Bernoulli, bernoulli
+from bayestl.likelihoods._beta import Beta, beta
 from bayestl.likelihoods._categorical import Categorical, at_labels, categorical
 from bayestl.likelihoods._check import check
 from bayestl.likelihoods._check_shapes import check_shapes, check_targets_shape
@@ -20,7 +21,9 @@ from bayestl.likelihoods._focal import Focal, focal
 from bayestl.likelihoods._from_function import FromFunction, from_function
 from bayestl.likelihoods._given import Given, given
 from bayestl.likelihoods._hessian import clipped_share, hessian_root, knows_hessian, negative_and_absolute
+from bayestl.likelihoods._heteroscedastic_normal import HeteroscedasticNormal, heteroscedastic_normal
 from bayestl.likelihoods._label_smoothed import LabelSmoothed, label_smoothed
+from bayestl.likelihoods._laplace import Laplace, laplace
 from bayestl.likelihoods._logits import mean_field_moderated, probit_moderated
 from bayestl.likelihoods._methods import (
     GaussianNoise,
@@ -30,10 +33,16 @@ from bayestl.likelihoods._methods import (
     predictive_distribution,
     target_noise,
 )
+from bayestl.likelihoods._multi_label import MultiLabel, multi_label
+from bayestl.likelihoods._negative_binomial import NegativeBinomial, negative_binomial
 from bayestl.likelihoods._normal import Normal, normal
+from bayestl.likelihoods._ordinal import Ordinal, ordinal
+from bayestl.likelihoods._poisson import Poisson, poisson
+from bayestl.likelihoods._student_t import StudentT, student_t
 
 __all__ = [
     "Bernoulli",
+    "Beta",
     "Categorical",
     "ClassWeighted",
     "Description",
@@ -41,12 +50,20 @@ __all__ = [
     "FromFunction",
     "GaussianNoise",
     "Given",
+    "HeteroscedasticNormal",
     "LabelSmoothed",
+    "Laplace",
+    "MultiLabel",
+    "NegativeBinomial",
     "Normal",
+    "Ordinal",
+    "Poisson",
+    "StudentT",
     "TargetCheck",
     "at_labels",
     "base",
     "bernoulli",
+    "beta",
     "categorical",
     "check",
     "check_inherited",
@@ -69,14 +86,21 @@ __all__ = [
     "given",
     "has_logits",
     "hessian_root",
+    "heteroscedastic_normal",
     "knows_hessian",
     "label_smoothed",
+    "laplace",
     "mean_field_moderated",
+    "multi_label",
     "negative_and_absolute",
+    "negative_binomial",
     "normal",
+    "ordinal",
     "own",
+    "poisson",
     "predictive_distribution",
     "probit_moderated",
+    "student_t",
     "target_check",
     "target_noise",
 ]

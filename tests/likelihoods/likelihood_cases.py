@@ -22,12 +22,15 @@ class Case(NamedTuple):
         link_error: how far the probability or density of its default link may be from quadrature; None where the
             outputs of an example are too many for quadrature.
         noise: standard deviation of the targets' noise, for likelihoods that give random targets.
+        support: ``outputs -> targets (T, B), widths (T, 1)`` to sum over, where the Hessian depends on the target; its
+            mean is then taken as that of the squared score, which is the same for densities.
     """
 
     make: Callable[[], Any]
     outputs: Callable[[np.random.Generator, int], Any]
     link_error: float | None = None
     noise: Any = None
+    support: Any = None
 
 
 def _array(*shape: int) -> Callable[[np.random.Generator, int], Any]:
@@ -39,6 +42,35 @@ def _pair(*shape: int) -> Callable[[np.random.Generator, int], Any]:
         return jnp.asarray(rng.normal(size=(num, *shape))), jnp.asarray(0.5 * rng.normal(size=(num, *shape)))
 
     return outputs
+
+
+def _whole(highest: int) -> Callable[[Any], Any]:
+    def support(outputs: Any) -> Any:
+        return jnp.broadcast_to(jnp.arange(highest + 1)[:, None], (highest + 1, len(outputs))), jnp.ones(
+            (highest + 1, 1)
+        )
+
+    return support
+
+
+def _shares(outputs: Any) -> Any:
+    # In the logit of the target, where the density has no poles.
+    places = jnp.linspace(-30, 30, 6001)
+    targets = jax.nn.sigmoid(places)
+    widths = (places[1] - places[0]) * targets * jax.nn.sigmoid(-places)
+    return jnp.broadcast_to(targets[:, None], (6001, len(outputs))), widths[:, None]
+
+
+def _real(outputs: Any) -> Any:
+    # Around the location in sinh of an even grid, dense in the middle and far in the tails.
+    places = jnp.linspace(-14, 14, 8000)  # an even number, so that none is the location itself
+    widths = (places[1] - places[0]) * jnp.cosh(places)
+    location = jnp.asarray(outputs)
+    return location + jnp.sinh(places)[:, None], widths[:, None]
+
+
+def _real_of_pairs(outputs: Any) -> Any:
+    return _real(outputs[..., 0])
 
 
 def several_labels(outputs: jax.Array) -> dist.Distribution:
@@ -74,4 +106,15 @@ CASES = {
     "label smoothed": Case(lambda: likelihoods.label_smoothed(likelihoods.categorical(), 0.1), _array(3)),
     "focal": Case(lambda: likelihoods.focal(likelihoods.categorical(), 2.0), _array(3)),
     "counts from a function": Case(lambda: likelihoods.from_function(counts), _array(), link_error=1e-6),
+    "poisson": Case(likelihoods.poisson, _array(), link_error=1e-6),
+    "poisson, several": Case(likelihoods.poisson, _array(3)),
+    "negative binomial": Case(
+        lambda: likelihoods.negative_binomial(2.0), _array(), link_error=1e-6, support=_whole(1500)
+    ),
+    "student t": Case(lambda: likelihoods.student_t(4.0, 0.5), _array(), link_error=2e-3, support=_real),
+    "laplace": Case(lambda: likelihoods.laplace(0.5), _array(), link_error=0.05, support=_real),
+    "beta": Case(lambda: likelihoods.beta(3.0), _array(), link_error=1e-6, support=_shares),
+    "multi label": Case(likelihoods.multi_label, _array(3)),
+    "ordinal": Case(lambda: likelihoods.ordinal([-1.0, 0.5, 1.0]), _array(), link_error=1e-6, support=_whole(3)),
+    "heteroscedastic normal": Case(likelihoods.heteroscedastic_normal, _array(2), support=_real_of_pairs),
 }

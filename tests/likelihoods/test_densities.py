@@ -30,7 +30,9 @@ CASES = {
 def test_log_densities_are_those_of_scipy(name):
     make, targets, expected = CASES[name]
     given = make()(jnp.asarray(OUTPUTS)).log_prob(jnp.asarray(targets))
-    np.testing.assert_allclose(given, expected(OUTPUTS, targets), rtol=1e-9)
+    # numpyro's negative binomial goes through JAX's log beta function, which has some seven digits.
+    rtol = 1e-6 if name == "negative_binomial" else 1e-9
+    np.testing.assert_allclose(given, expected(OUTPUTS, targets), rtol=rtol)
 
 
 @pytest.mark.x64

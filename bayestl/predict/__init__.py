@@ -1,6 +1,6 @@
 """Posterior to predictive distribution of new targets."""
 
-from bayestl.predict import calibrate, conformal
+from bayestl.predict import acquisition, calibrate, conformal
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
 from bayestl.predict._from_probabilities import from_probabilities
 from bayestl.predict._gaussian_outputs import GaussianOutputs
@@ -21,6 +21,7 @@ __all__ = [
     "GaussianPredictive",
     "JointPredictive",
     "Predictive",
+    "acquisition",
     "calibrate",
     "conformal",
     "from_probabilities",

@@ -28,7 +28,7 @@ from tests.sweep.table import TABLE, Case
 
 PACKAGE = Path(btl.__file__).parent
 ROOMS = ["bayestl", *(f"bayestl.{room.name}" for room in pkgutil.iter_modules(btl.__path__) if room.name[0] != "_")]
-ROOMS += ["bayestl.data.text", "bayestl.predict.calibrate", "bayestl.predict.conformal"]
+ROOMS += ["bayestl.data.text", "bayestl.predict.acquisition", "bayestl.predict.calibrate", "bayestl.predict.conformal"]
 
 # Called by other rooms, most of them while they trace, with arguments that a function above has checked.
 FOR_OTHER_ROOMS = {

@@ -1,0 +1,99 @@
+"""What the label of each example would be worth, by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayestl._arguments import check_arguments
+from bayestl.predict._predictive import Predictive
+from bayestl.predict.acquisition._draws import class_draws, entropy
+
+
+def bald(predictive: Predictive) -> np.ndarray:
+    """What a label would tell of the parameters: the mutual information of class and parameters, (B,), nats.
+
+    The same as :meth:`Predictive.mutual_information`, in float64.
+
+    Args:
+        predictive: of classes, with its draws.
+
+    Raises:
+        TypeError: another kind of predictive.
+
+    Reference:
+        Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference Learning".
+
+    Example:
+        >>> logits = 50.0 * jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])  # they disagree at first
+        >>> given = btl.predict.Predictive(logits, btl.likelihoods.categorical(), jnp.log(jnp.array([0.5, 0.5])))
+        >>> btl.predict.acquisition.bald(given).round(3).tolist()
+        [0.693, 0.0]
+    """
+    check_arguments(bald, locals())
+    probs, weights = class_draws("predictive", predictive)
+    average = np.einsum("s,sbc->bc", weights, probs)
+    return np.maximum(entropy(average) - weights @ entropy(probs), 0.0)
+
+
+def variation_ratio(predictive: Predictive) -> np.ndarray:
+    """The share of draws that predict another class than most draws do, (B,).
+
+    Args:
+        predictive: of classes, with its draws.
+
+    Raises:
+        TypeError: another kind of predictive.
+
+    Reference:
+        Gal, Islam and Ghahramani 2017, "Deep Bayesian Active Learning with Image Data".
+
+    Example:
+        >>> logits = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]]])
+        >>> given = btl.predict.Predictive(logits, btl.likelihoods.categorical(), jnp.log(jnp.full(4, 0.25)))
+        >>> btl.predict.acquisition.variation_ratio(given).tolist()
+        [0.25]
+    """
+    check_arguments(variation_ratio, locals())
+    probs, weights = class_draws("predictive", predictive)
+    votes = np.eye(probs.shape[-1])[probs.argmax(-1)]
+    return 1 - np.einsum("s,sbc->bc", weights, votes).max(-1)
+
+
+def epig(pool: Predictive, targets: Predictive) -> np.ndarray:
+    """What a label would tell of the labels of other inputs, (B,), nats: expected predictive information gain.
+
+    The mean over the M target inputs of the mutual information of the two labels, whose joint probabilities are
+    ``sum_s w_s p_s(y) p_s(y*)``. Unlike :func:`bald` it asks for nothing that does not matter where one predicts. Costs
+    S B M C^2.
+
+    Args:
+        pool: of the B examples that could be labelled.
+        targets: of M inputs as they will come, by the same draws in the same order.
+
+    Raises:
+        TypeError: another kind of predictive.
+        ValueError: predictives of other draws.
+
+    Reference:
+        Bickford Smith et al. 2023, "Prediction-Oriented Bayesian Active Learning", equation 8.
+
+    Example:
+        >>> logits = 50.0 * jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
+        >>> given = btl.predict.Predictive(logits, btl.likelihoods.categorical(), jnp.log(jnp.array([0.5, 0.5])))
+        >>> btl.predict.acquisition.epig(given, given).round(3).tolist()
+        [0.347, 0.0]
+    """
+    check_arguments(epig, locals())
+    probs, weights = class_draws("pool", pool)
+    others, same = class_draws("targets", targets)
+    if len(same) != len(weights) or not np.allclose(same, weights, atol=1e-6):
+        raise ValueError(
+            f"pool has {len(weights)} draws and targets {len(same)}, or other weights; predict both with the same "
+            "function, so that draw s is the same parameters in both"
+        )
+    single = entropy(np.einsum("s,sbc->bc", weights, probs))
+    total = np.zeros(len(single))
+    for number in range(others.shape[1]):
+        joint = np.einsum("s,sbc,sd->bcd", weights, probs, others[:, number])
+        total += single + entropy(weights @ others[:, number]) - entropy(joint.reshape(len(joint), -1))
+    return np.maximum(total / others.shape[1], 0.0)

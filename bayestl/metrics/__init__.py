@@ -4,6 +4,7 @@ from bayestl.metrics._accuracy import accuracy, macro_accuracy
 from bayestl.metrics._bootstrap import Estimate, bootstrap
 from bayestl.metrics._calibration import ReliabilityBins, ece, ece_equal_mass, reliability_bins
 from bayestl.metrics._evaluate import evaluate
+from bayestl.metrics._levels import ece_classwise, max_calibration_error, pit, quantile_calibration_error
 from bayestl.metrics._ranks import auroc, average_precision, false_positive_rate
 from bayestl.metrics._regression import crps, interval_coverage, rmse
 from bayestl.metrics._report import report
@@ -35,6 +36,7 @@ __all__ = [
     "coverage_at_risk",
     "crps",
     "ece",
+    "ece_classwise",
     "ece_equal_mass",
     "energy",
     "evaluate",
@@ -43,8 +45,11 @@ __all__ = [
     "interval_coverage",
     "macro_accuracy",
     "mahalanobis",
+    "max_calibration_error",
     "nearest_neighbours",
     "nll",
+    "pit",
+    "quantile_calibration_error",
     "reliability_bins",
     "report",
     "risk_at_coverage",

@@ -110,6 +110,10 @@ def _rollouts() -> Any:
     return btl.control.rollouts(btl.nets.mlp(KEY, (4, 2)), btl.control.cartpole(), 1, 2, 0.9)
 
 
+def _real_predictive() -> Any:
+    return btl.predict.Predictive(jnp.zeros((1, 4)), btl.likelihoods.normal(1.0), jnp.zeros(1))
+
+
 def _network() -> Any:
     return btl.layers.find(_linear, PARAMS, INPUTS)
 
@@ -450,6 +454,12 @@ TABLE: dict[str, Case] = {
     "likelihoods.negative_binomial": of(concentration=2.0),
     "likelihoods.ordinal": of(cutpoints=[-1.0, 1.0]),
     "likelihoods.student_t": of(degrees=4.0, scale=2.0),
+    "metrics.ece_classwise": scored(num_bins=3),
+    "metrics.max_calibration_error": scored(num_bins=3),
+    "metrics.pit": Case(lambda: {"predictive": _real_predictive(), "targets": TARGETS}),
+    "metrics.quantile_calibration_error": Case(
+        lambda: {"predictive": _real_predictive(), "targets": TARGETS, "weights": None, "num_levels": 3}
+    ),
     "metrics.augrc": of(confidence=SCORES, losses=SCORES),
     "metrics.aurc": of(confidence=SCORES, losses=SCORES),
     "metrics.auroc": of(scores_in=SCORES, scores_out=SCORES),

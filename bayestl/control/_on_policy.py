@@ -12,6 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from bayestl._arguments import check_arguments
+from bayestl._log_joint import LogJoint
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Inference, Key, NetState, Params
 from bayestl.control._critic import point_of
@@ -24,11 +25,13 @@ class OnPolicyState(NamedTuple):
     method: the state of the method around which it is.
     world: where the environments stand.
     critic: the state of the critic's method, or None.
+    count: rollouts so far.
     """
 
     method: Any
     world: World
     critic: Any
+    count: jax.Array
 
     @property
     def net_state(self) -> NetState:
@@ -54,7 +57,9 @@ class OnPolicyInfo(NamedTuple):
     critic_objective: jax.Array | None
 
 
-def on_policy(method: Inference, rollouts: Rollouts, *, passes: int = 4, minibatches: int = 4) -> Inference:
+def on_policy(
+    method: Inference, rollouts: Rollouts, *, passes: int = 4, minibatches: int = 4, accumulate: bool = True
+) -> Inference:
     """A method that makes its own data: each step acts, weighs what it did, and learns from that.
 
     Control as inference by expectation-maximisation. A step collects N = T E decisions (E-step: weights
@@ -63,14 +68,17 @@ def on_policy(method: Inference, rollouts: Rollouts, *, passes: int = 4, minibat
     posterior: the point under MAP, where the chain stands under SGLD and SGHMC, a new draw for each rollout of a
     Gaussian (Thompson sampling).
 
-    Run it as any other method, on ``rollouts.data``, whose ``batch_size`` means nothing here. The log joint's N is the
-    number of decisions of a rollout unless it says another; it is what the prior is held against.
+    Run it as any other method, on ``rollouts.data``, whose ``batch_size`` means nothing here. The prior is held against
+    the log joint's N, which is the number of decisions of a rollout unless it says another, times the number of
+    rollouts so far: what was lived through before still counts, although only the last rollout is looked at. So the
+    prior matters most at first.
 
     Args:
         method: such as :func:`bayestl.infer.map_estimate`, around a log joint of the policy.
         rollouts: how experience is made.
         passes: over the decisions of a rollout.
         minibatches: into which a pass is cut; it divides N.
+        accumulate: False to hold the prior against one rollout for ever.
 
     Raises:
         ValueError: minibatches that do not divide N; numbers below 1. On the start of a run also rewards that are not
@@ -103,7 +111,7 @@ def on_policy(method: Inference, rollouts: Rollouts, *, passes: int = 4, minibat
         )
     return Inference(
         Partial(_init, method.init, rollouts),
-        Partial(_step, method.step, method.posterior, rollouts, passes, minibatches),
+        Partial(_step, method.step, method.posterior, rollouts, passes, minibatches, accumulate),
         Partial(_posterior, method.posterior),
         Partial(_check, method.check, rollouts),
     )
@@ -113,7 +121,7 @@ def _init(init: Any, rollouts: Rollouts, key: Key, params: Params) -> OnPolicySt
     key_method, key_world, key_critic = jax.random.split(key, 3)
     critic = rollouts.critic
     critic_state = None if critic is None else critic.inference.init(key_critic, critic.net.params)
-    return OnPolicyState(init(key_method, params), rollouts.start(key_world), critic_state)
+    return OnPolicyState(init(key_method, params), rollouts.start(key_world), critic_state, jnp.zeros((), jnp.int32))
 
 
 def _step(
@@ -122,6 +130,7 @@ def _step(
     rollouts: Rollouts,
     passes: int,
     minibatches: int,
+    accumulate: bool,
     key: Key,
     state: OnPolicyState,
     batch: Batch,
@@ -132,12 +141,23 @@ def _step(
     net_state = state.net_state if jax.tree.leaves(state.net_state) else None
     world, collected = rollouts.collect(key_collect, params, state.world, critic_params, net_state)
     learn = partial(_learn, passes=passes, minibatches=minibatches)
+    step = _with_size(step, state.count + 1) if accumulate else step
     method, objective = learn(step, key_method, state.method, collected.decisions)
     critic, critic_objective = state.critic, None
     if rollouts.critic is not None and collected.goals is not None:
         critic, critic_objective = learn(rollouts.critic.inference.step, key_critic, critic, collected.goals)
     numbers = (world.episode_return, collected.reward, collected.episodes, collected.effective)
-    return OnPolicyState(method, world, critic), OnPolicyInfo(objective, *numbers, critic_objective)
+    return OnPolicyState(method, world, critic, state.count + 1), OnPolicyInfo(objective, *numbers, critic_objective)
+
+
+def _with_size(step: Any, rollouts: jax.Array) -> Any:
+    """The method's step, whose log joints count the decisions of so many rollouts."""
+
+    def grown(x: Any) -> Any:
+        is_sized = isinstance(x, LogJoint) and x.num_data is not None
+        return x.replace(num_data=x.num_data * rollouts) if is_sized else x
+
+    return jax.tree.map(grown, step, is_leaf=lambda x: isinstance(x, LogJoint))
 
 
 def _one(posterior: Any, key: Key) -> Params:

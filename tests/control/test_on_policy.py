@@ -5,6 +5,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 import scipy.optimize
@@ -120,7 +121,7 @@ def test_the_result_depends_on_the_key_alone_and_a_run_resumes_to_the_same_bits(
     def run(steps=6, **options):
         return one_step(inference, made, net.params, steps=steps, **options)
 
-    whole = run()
+    whole = run(chunk_size=2)
     states = [run(chunk_size=1).state]
     run(steps=4, chunk_size=2, checkpoint=btl.Checkpoint(tmp_path / "run"))
     states.append(run(chunk_size=2, checkpoint=btl.Checkpoint(tmp_path / "run")).state)
@@ -160,6 +161,47 @@ def test_it_acts_with_draws_of_a_gaussian():
     # One draw acts in all environments. At logits of size 20 it hardly ever takes another action in the same state, so
     # that rewards are those of four deterministic policies; a mean policy of zeros would give about the same each time.
     assert np.std(rewards) > 0.15
+
+
+def test_the_prior_is_held_against_all_rollouts_so_far():
+    """A quadratic likelihood: the mode of n identical rollouts under N(0, 1) is n N / (n N + 1) times the mean."""
+    net = btl.nets.from_function(_constant, {"mean": jnp.zeros(())})
+    joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), btl.gaussians.isotropic(net.params, 1.0), num_data=0.5)
+    method = btl.infer.map_estimate(joint, optax.sgd(0.3))
+    weigh = control.advantage_weights(jnp.inf)
+    made = control.rollouts(net, ONES, 2, 1, 1.0, weigh=weigh, likelihood=_Ones())
+    modes = {}
+    for accumulate in (True, False):
+        inference = control.on_policy(method, made, passes=60, minibatches=1, accumulate=accumulate)
+        state, modes[accumulate] = inference.init(KEY, net.params), []
+        step = jax.jit(inference.step)
+        for seed in range(3):
+            state, _ = step(jax.random.key(seed), state, None)
+            modes[accumulate].append(float(state.method.params["mean"]))
+    np.testing.assert_allclose(modes[True], [0.5 / 1.5, 1.0 / 2.0, 1.5 / 2.5], rtol=1e-4)
+    np.testing.assert_allclose(modes[False], [0.5 / 1.5] * 3, rtol=1e-4)
+
+
+def _constant(params, inputs):
+    return jnp.broadcast_to(params["mean"], inputs.shape[:1])
+
+
+class _Ones:
+    """Every action is 1, whatever the policy."""
+
+    def __call__(self, outputs):
+        return dist.Delta(jnp.ones_like(outputs))
+
+
+def _ones_reset(key, params):
+    return jnp.zeros(1), jnp.zeros(())
+
+
+def _ones_step(key, state, action, params):
+    return jnp.zeros(1), state, 0.0 * action, jnp.array(True), jnp.array(False)
+
+
+ONES = control.Environment(_ones_reset, _ones_step)
 
 
 def test_many_seeds_and_settings_in_one_program():

@@ -424,7 +424,10 @@ TABLE: dict[str, Case] = {
     "control.kl_prior": of("net", "params", "likelihood", observations=INPUTS, strength=1.0, cheap=False),
     "control.map_observations": Case(lambda: {"env": btl.control.cartpole(), "function": jnp.negative}),
     "control.on_policy": Case(
-        lambda: {"method": shared()["inference"], "rollouts": _rollouts()} | {"passes": 1, "minibatches": 1}
+        lambda: (
+            {"method": shared()["inference"], "rollouts": _rollouts()}
+            | {"passes": 1, "minibatches": 1, "accumulate": True}
+        )
     ),
     "control.returns": _acting("key", "posterior", "net", num_episodes=1, num_draws=1, max_steps=2),
     "control.rollouts": _acting("net", num_envs=1, num_steps=2, discount=0.9, weigh=None, critic=None, trace=1.0),

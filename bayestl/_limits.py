@@ -20,7 +20,10 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         FileNotFoundError: there is nothing.
         ValueError: a pipe, a socket, a device or a folder.
     """
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {os.fspath(path)!r}; give the path of one") from None
     if not stat.S_ISREG(mode):
         kinds = {"a folder": stat.S_ISDIR, "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK}
         kind = next((name for name, is_one in kinds.items() if is_one(mode)), "a device")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from bayestl import _tree, likelihoods
+from bayestl._applied import call_network
 from bayestl._arguments import check_arguments
 from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Net, Params, Prior, Scalar, Targets
 from bayestl.gaussians import Gaussian
@@ -144,12 +145,14 @@ class LogJoint:
             key: randomness of the network (dropout); None for the deterministic network.
             state: the network's state; None for the one given at construction.
         """
+        check_arguments(LogJoint.__call__, locals())
         mean, _ = self._mean_log_likelihood(params, batch, key, state)
         log_prior = 0.0 if self.prior is None else self.prior.log_prob(params)
         return (self.kappa * self._size() * mean + log_prior) / self.temperature
 
     def log_likelihoods(self, params: Params, batch: Batch, *, key: Key | None = None, state: Any = None) -> jax.Array:
         """``log p(target_i | input_i, theta)``, (B,), nats; neither scaled, tempered nor weighted."""
+        check_arguments(LogJoint.log_likelihoods, locals())
         return self._log_likelihoods(params, batch, key, state)[0]
 
     def scorer(self) -> Partial:
@@ -172,6 +175,7 @@ class LogJoint:
         Returns:
             The loss, and its :class:`LossTerms`.
         """
+        check_arguments(LogJoint.loss, locals())
         mean, state = self._mean_log_likelihood(params, batch, key, state)
         log_prior = self.log_prior_energy(params)
         weight = jnp.where(self.kappa > 0, self.kappa, 1.0)
@@ -196,7 +200,8 @@ class LogJoint:
 
     def outputs(self, params: Params, inputs: Inputs, *, key: Key | None = None, state: Any = None) -> tuple[Any, Any]:
         """Raw outputs and the network's new state."""
-        return self.apply(params, self.state if state is None else state, inputs, key)
+        state = self.state if state is None else state
+        return call_network(lambda: self.apply(params, state, inputs, key), params, inputs)
 
     def check(self, params: Params, inputs: Inputs, targets: Targets, weights: Any = None) -> likelihoods.TargetCheck:
         """Check parameters and a whole data set against this log joint, before anything is compiled.
@@ -215,6 +220,7 @@ class LogJoint:
                 targets of the wrong shape, or outside the likelihood's support; negative or non-finite weights.
             TypeError: parameters or labels of the wrong dtype.
         """
+        check_arguments(LogJoint.check, locals())
         _tree.check_floating("params", params)
         _check_prior(self.prior, params, "params")
         if weights is not None:
@@ -222,12 +228,7 @@ class LogJoint:
         self.check_paths("params", params)
         if isinstance(self.prior, Part):
             self.prior.log_prob(params)  # which says that there is none
-        try:
-            shapes = jax.eval_shape(lambda p, x: self.outputs(p, x)[0], params, inputs)
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            inputs_shapes = [jnp.shape(x) for x in jax.tree.leaves(inputs)]
-            raise kind(f"the network cannot be applied to inputs of shapes {inputs_shapes}: {error}") from error
+        shapes = jax.eval_shape(lambda p, x: self.outputs(p, x)[0], params, inputs)
         likelihoods.check_shapes(self.likelihood, shapes, targets, weights)
         check = likelihoods.target_check(self.likelihood, shapes)
         check(targets, weights)

@@ -84,6 +84,11 @@ def at_least_float32(tree: Params) -> Params:
 
     def lift(x: Any) -> jax.Array:
         x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"an array of shape {x.shape} has dtype {x.dtype}, but parameters and outputs of networks are floating "
+                "point; convert it with astype(float)"
+            )
         return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
     return jax.tree.map(lift, tree)
@@ -98,9 +103,14 @@ def with_arrays(tree: Any) -> Any:
     """The leaves as arrays, where they are; a tree of single numbers, as a list of labels is, as one array."""
     if isinstance(tree, jax.Array | np.ndarray):
         return tree
-    if all(np.ndim(x) == 0 for x in jax.tree.leaves(tree)):
+    is_list = isinstance(tree, list | tuple) and len(tree) > 0
+    if (is_list or _is_leaf(tree)) and all(np.ndim(x) == 0 for x in jax.tree.leaves(tree)):
         return np.asarray(tree)
     return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.asarray(x), tree)
+
+
+def _is_leaf(tree: Any) -> bool:
+    return jax.tree_util.all_leaves([tree])
 
 
 def columns_dot(columns: Params, x: Params) -> jax.Array:
@@ -194,7 +204,12 @@ def as_selection(tree: Params, selection: Selection) -> Params:
 def like_selection(tree: Params, selection: Params) -> Params:
     """``tree`` with ``None`` where ``selection`` has ``None``."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_none)
-    marks, marks_def = jax.tree.flatten(selection, is_leaf=_is_none)
+    try:
+        marks, marks_def = jax.tree.flatten(selection, is_leaf=_is_none)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"the selection is no pytree, since the keys of a dict in it cannot be sorted: {error}"
+        ) from error
     if treedef != marks_def:
         raise ValueError(
             "the selection is not a part of these parameters: it must be the same tree with None at the leaves left "
@@ -207,6 +222,11 @@ def complement(tree: Params, selection: Params) -> Params:
     """The leaves of ``tree`` that ``selection`` leaves out."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_none)
     marks = jax.tree.leaves(selection, is_leaf=_is_none)
+    if len(leaves) != len(marks):
+        raise ValueError(
+            f"the selection is not a part of these parameters: it has {shown(paths(selection))}, the parameters have "
+            f"{shown(paths(tree))}"
+        )
     return jax.tree.unflatten(treedef, [None if m is not None else x for x, m in zip(leaves, marks, strict=True)])
 
 

@@ -65,6 +65,13 @@ def conv_net() -> Workload:
     return Workload("ConvNet", net, _random_data((32, 32, 3)), 16, 8)
 
 
+def full_conv_net() -> Workload:
+    """A ConvNet of three layers and 94,538 parameters, batch 64. Only for what runs one step per program on a CPU:
+    inside a compiled loop a step takes seconds."""
+    net = btl.nets.conv_net(jax.random.key(0), (32, 32, 3), (32, 64, 128), 10)
+    return Workload("full ConvNet", net, _random_data((32, 32, 3)), 64, 20)
+
+
 def _random_data(shape: tuple[int, ...]) -> Any:
     rng = np.random.default_rng(0)
     return btl.data.arrays(rng.normal(size=(2048, *shape)).astype(np.float32), rng.integers(0, 10, 2048))
@@ -328,6 +335,13 @@ def python(repeats: int) -> list[dict[str, Any]]:
     return speed_python.rows(repeats)
 
 
+def full_size(repeats: int) -> list[dict[str, Any]]:
+    """(p) again, and (b), for the ConvNet at full size."""
+    from benchmarks import speed_python
+
+    return speed_python.full_size(repeats)
+
+
 def pictures(repeats: int) -> list[dict[str, Any]]:
     """(i) augmentation in the step, (j) a ResNet-50 beside torch's, (k) decoding."""
     from benchmarks import speed_pictures
@@ -346,6 +360,7 @@ PARTS = {
     "loop": loop,
     "many": many,
     "python": python,
+    "full_size": full_size,
     "imports": imports,
     "variational": variational,
     "checkpoints": checkpoints,

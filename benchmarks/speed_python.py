@@ -13,7 +13,20 @@ import numpy as np
 import optax
 
 import bayestl as btl
-from benchmarks.speed import MEMBERS, MOMENTUM, RATE, Workload, alternate, by_fit, conv_net, map_under, mlp, show
+from benchmarks.speed import (
+    MEMBERS,
+    MOMENTUM,
+    RATE,
+    Workload,
+    alternate,
+    by_fit,
+    conv_net,
+    full_conv_net,
+    low_rank_prior,
+    map_under,
+    mlp,
+    show,
+)
 
 # Enough for the seconds of a run to be those of its steps.
 STEPS = {"MLP": 400, "ConvNet": 100}
@@ -30,6 +43,18 @@ def rows(repeats: int) -> list[dict[str, Any]]:
     work = conv_net()._replace(steps=MEMBER_STEPS)
     times = alternate(by_fit_many(work), by_python(work, MEMBERS), repeats)
     return [*compared, show(f"(q) ConvNet: fit_many of {MEMBERS} / as many Python loops", times, 1.10)]
+
+
+def full_size(repeats: int) -> list[dict[str, Any]]:
+    """(p) for the ConvNet at full size, and (b): what a low-rank prior adds to its steps."""
+    work = full_conv_net()
+    plain, informed = (by_fit(work, map_under(work, prior)) for prior in (None, low_rank_prior(work.net)))
+    times = alternate(plain, by_python(work), repeats)
+    name = f"(b) {work.name}: fit with low-rank prior, k = 5 / fit without"
+    return [
+        show(f"(p) {work.name}: fit / a Python loop", times, 1.10),
+        show(name, alternate(informed, plain, repeats), 1.10),
+    ]
 
 
 def by_python(work: Workload, num: int = 1) -> Callable[[], float]:

@@ -16,7 +16,17 @@ PACKAGE = ROOT / "bayestl"
 
 # Lower first. A module may import what lies in a lower layer.
 LAYERS = (
-    {"_arguments", "_infos", "_limits", "_types", "_tree", "_rearrangement", "_words"},
+    {
+        "_applied",
+        "_argument_kinds",
+        "_arguments",
+        "_infos",
+        "_limits",
+        "_types",
+        "_tree",
+        "_rearrangement",
+        "_words",
+    },
     {"_containers", "_convolutions", "_dispatch", "_part", "_safetensors", "_static", "_placement", "layers"},
     {"passes"},
     {
@@ -38,7 +48,9 @@ LAYERS = (
 )
 # Within a layer only this.
 WITHIN = {
-    "_arguments": {"_types"},
+    "_applied": {"_tree"},
+    "_argument_kinds": set(),
+    "_arguments": {"_argument_kinds", "_types"},
     "_infos": set(),
     "_tree": {"_types"},
     "_rearrangement": set(),

@@ -41,6 +41,7 @@ def clipped_share(joint: LogJoint, params: Params, data: Data | Batch | Batches,
     """
     check_arguments(clipped_share, locals())
     passes = batches(data, batch_size)
+    joint.check_paths("params", params)
     shapes = jax.eval_shape(outputs_of(joint, passes.inputs), params)
     if likelihoods.knows_hessian(joint.likelihood, shapes):
         return 0.0

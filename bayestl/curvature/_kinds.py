@@ -84,6 +84,7 @@ def empirical_fisher(key: Key, likelihood: Likelihood, outputs: Outputs, targets
         [[1. 3.]]
     """
     check_arguments(empirical_fisher, locals())
+    likelihoods.check_shapes(likelihood, outputs, targets)
     gradient = _score(likelihood, _tree.at_least_float32(outputs), targets)
     return jax.tree.map(lambda g: g[None], gradient)
 

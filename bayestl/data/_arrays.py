@@ -60,6 +60,7 @@ class ArrayData:
         Raises:
             ValueError: ``batch_size`` is not in 1, ..., N.
         """
+        check_arguments(ArrayData.check_batch_size, locals())
         _order.check_batch_size(batch_size, self.num_examples, "data set")
 
     def resident(self) -> Batch:
@@ -68,6 +69,7 @@ class ArrayData:
 
     def first(self, num: int) -> Batch:
         """The first ``num`` examples, or all where there are fewer."""
+        check_arguments(ArrayData.first, locals())
         return Batch(*jax.tree.map(lambda x: x[:num], (self.inputs, self.targets)))
 
     def rows(self, rows: np.ndarray) -> tuple[Any, Any]:
@@ -132,6 +134,7 @@ class ArrayData:
 
     def batch(self, key: Key, step: int | Int[Array, ""], batch_size: int) -> Batch:
         """The batch of step ``step``: a pure function of ``(key, step)``."""
+        check_arguments(ArrayData.batch, locals())
         _order.check_step(step)
         return self.gather(self.indices(key, step, 1, batch_size)[0])
 

@@ -62,6 +62,7 @@ class Compose:
     transforms: tuple[Transform, ...]
 
     def __call__(self, key: Key, batch: Batch) -> Batch:
+        check_arguments(Compose.__call__, locals())
         for place, transform in enumerate(self.transforms):
             batch = transform(jax.random.fold_in(key, place), batch)
         return batch
@@ -113,6 +114,7 @@ class Normalize:
         return jnp.asarray(pictures, jnp.float32) * jnp.array(slope, jnp.float32) + jnp.array(shift, jnp.float32)
 
     def __call__(self, key: Key | None, batch: Batch) -> Batch:
+        check_arguments(Normalize.__call__, locals())
         return replace_pictures(batch, self.apply(pictures_of(batch)))
 
 

@@ -103,6 +103,7 @@ class Affine:
         return warp(jnp.asarray(pictures, jnp.float32), rows, columns, self.fill_mode, self.fill_value)
 
     def __call__(self, key: Key, batch: Batch) -> Batch:
+        check_arguments(Affine.__call__, locals())
         pictures = pictures_of(batch)
         return replace_pictures(batch, self.apply(self.draw(key, pictures.shape), pictures))
 

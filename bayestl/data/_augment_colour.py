@@ -59,6 +59,7 @@ class ColorJitter:
         return jnp.clip(pictures, 0, self.maximum)
 
     def __call__(self, key: Key, batch: Batch) -> Batch:
+        check_arguments(ColorJitter.__call__, locals())
         pictures = pictures_of(batch)
         return replace_pictures(batch, self.apply(self.draw(key, pictures.shape), pictures))
 

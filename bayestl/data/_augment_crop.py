@@ -61,6 +61,7 @@ class RandomCrop:
         return jax.vmap(crop)(padded, parameters.row, parameters.column)
 
     def __call__(self, key: Key, batch: Batch) -> Batch:
+        check_arguments(RandomCrop.__call__, locals())
         pictures = pictures_of(batch)
         return replace_pictures(batch, self.apply(self.draw(key, pictures.shape), pictures))
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_keys
 from bayestl._types import Inputs, Targets
 
 
@@ -19,6 +20,7 @@ def place(name: str, tree: Any) -> Any:
         TypeError: a leaf is not numeric.
         ValueError: a leaf has no leading axis, has values that are not finite, or integers that JAX would wrap around.
     """
+    check_keys(name, tree)
     return jax.tree_util.tree_map_with_path(lambda path, x: _place_leaf(_at(name, _tree.path_string(path)), x), tree)
 
 

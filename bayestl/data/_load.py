@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bayestl._arguments import check_arguments
+from bayestl._arguments import check_arguments, check_at_least
 from bayestl.data._arrays import ArrayData, arrays
 from bayestl.data._examples import Examples, examples
 
@@ -38,6 +38,7 @@ def load(source: Any, example: Callable[[Any], Any], *, num_threads: int = 8) ->
         ((10, 8, 8), 'uint8')
     """
     check_arguments(load, locals())
+    check_at_least(1, num_threads=num_threads)
     read = examples(source, example)
     if read.takes_rng:
         raise ValueError(

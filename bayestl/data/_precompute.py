@@ -45,11 +45,9 @@ def precompute(function: Callable[[Any], Any], inputs: Inputs | Data, *, batch_s
         passes = batches(inputs, batch_size)
         num, each = passes.num_examples, (batch.inputs for batch in passes)
     else:
-        sizes = {len(x) for x in jax.tree.leaves(inputs)}
-        if len(sizes) != 1 or 0 in sizes:
-            message = f"inputs have leading axes of lengths {sorted(sizes)}; give arrays of one length, at least 1"
-            raise ValueError(message)
         num, each = num_inputs(inputs), in_turn(inputs, batch_size)
+        if not num:
+            raise ValueError("inputs hold no example; give arrays of one length, at least 1")
     run = jax.jit(lambda x: function(x))
     parts = [jax.tree.map(np.asarray, run(one)) for one in each]
     return jax.tree.map(lambda *xs: np.concatenate(xs)[:num], *parts)

@@ -53,6 +53,7 @@ class StreamData:
         Raises:
             ValueError: ``batch_size`` is not in 1, ..., N.
         """
+        check_arguments(StreamData.check_batch_size, locals())
         _order.check_batch_size(batch_size, self.num_examples, "stream")
 
     def resident(self) -> None:
@@ -60,6 +61,7 @@ class StreamData:
 
     def first(self, num: int) -> Batch:
         """The first ``num`` examples, or all where there are fewer, on the device."""
+        check_arguments(StreamData.first, locals())
         rows = range(min(self.num_examples, num))
         return Batch(*jax.device_put(self._examples.tree(self._examples.stack(rows, np.random.default_rng))))
 
@@ -125,6 +127,7 @@ class StreamData:
 
     def batch(self, key: Key, step: int, batch_size: int) -> Batch:
         """The batch of step ``step``, read now: a pure function of ``(key, step)``."""
+        check_arguments(StreamData.batch, locals())
         _order.check_step(step)
         order = host_order(key, batch_size, self.num_examples)
         read = self._examples.stack(order.rows(int(step)), lambda position: order.rng(int(step), position))

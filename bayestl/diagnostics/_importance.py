@@ -51,7 +51,7 @@ def log_importance_weights(
         raise TypeError(
             f"importance weights need the density of the approximation; a {type(posterior).__name__} has no log_prob"
         )
-    num = jax.tree.leaves(draws)[0].shape[0]
+    num = _num_draws(joint, draws)
     total = np.zeros(num)
     passes = batches(data, batch_size)
     warn_of_size(joint, passes.total_weight())
@@ -62,6 +62,14 @@ def log_importance_weights(
     likelihood = float(joint.kappa) * float(joint.num_data) / float(passes.total_weight()) * total
     prior = 0.0 if joint.prior is None else _in_float64(joint.prior, draws)
     return (likelihood + prior) / float(joint.temperature) - _in_float64(posterior, draws)
+
+
+def _num_draws(joint: LogJoint, draws: Params) -> int:
+    joint.check_paths("draws", draws)
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(draws)]
+    if () in shapes or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"draws hold arrays of shapes {shapes}; every leaf needs one leading axis of draws, (S, ...)")
+    return shapes[0][0]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
-from bayestl._arguments import check_arguments
+from bayestl._arguments import check_arguments, check_at_least
 from bayestl._condition import of_part
 from bayestl._data_size import sized, warn_of_size
 from bayestl._log_joint import LogJoint
@@ -67,6 +67,7 @@ def left_out(
         1.000
     """
     check_arguments(left_out, locals())
+    check_at_least(1, num_steps=num_steps)
     joint, gaussian = of_part(joint, posterior)
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"a {type(posterior).__name__} has no precision to compare curvature with; give a Gaussian")

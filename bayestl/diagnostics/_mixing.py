@@ -110,7 +110,7 @@ def _each(diagnostic: Callable[[np.ndarray], np.ndarray], values: Any) -> Any:
 
 def _split(x: np.ndarray) -> np.ndarray:
     """Chains (C, n, ...) cut in halves, (2 C, n // 2, ...); if n is odd, the middle draw is left out."""
-    if x.ndim < 2 or x.shape[1] < 4:
+    if x.ndim < 2 or x.shape[1] < 4 or 0 in x.shape:
         raise ValueError(f"values have shape {x.shape}; give chains of at least 4 draws each, (C, n, ...)")
     half = x.shape[1] // 2
     return np.concatenate([x[:, :half], x[:, -half:]])

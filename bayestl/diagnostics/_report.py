@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl._arguments import check_arguments
+from bayestl._arguments import check_arguments, check_at_least
 from bayestl._condition import of_part
 from bayestl._log_joint import LogJoint
 from bayestl._types import Key, Posterior, Prior
@@ -86,6 +86,7 @@ def report(
           variance over the prior's, w       0.25
     """
     check_arguments(report, locals())
+    check_at_least(1, num_samples=num_samples, num_inputs=num_inputs)
     name = type(posterior).__name__
     joint, posterior = of_part(joint, posterior)
     rows: list[Row] = []

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments, check_tree
 from bayestl._types import Key, Params, Scalar, Selection
 from bayestl.gaussians._matrices import Columns, Dual, KroneckerFactors, KroneckerPrecision
 from bayestl.gaussians._matrix_layout import MatrixLayout
@@ -266,15 +267,19 @@ class Gaussian(Storable, abc.ABC):
 
     def squared_mahalanobis(self, params: Params) -> jax.Array:
         """``(theta - mu)^T Sigma^-1 (theta - mu)``, a scalar: the part of the log density that an optimizer needs."""
+        check_tree("params", params)
+        _tree.check_same_structure("params", params, "the Gaussian", self.mean, "give parameters like its mean")
         return self.precision_quadratic(_tree.sub(params, self.mean))
 
     def log_prob(self, params: Params) -> jax.Array:
         """Log density at ``params`` in nats, a scalar."""
+        check_arguments(Gaussian.log_prob, locals())
         constant = _tree.size(self.mean) * math.log(2 * math.pi) + self.log_det_covariance()
         return -0.5 * (constant + self.squared_mahalanobis(params))
 
     def sample(self, key: Key, num_samples: int) -> Params:
         """``num_samples`` independent draws; leaves have a leading axis of that length."""
+        check_arguments(Gaussian.sample, locals())
         noise = _tree.normal_like(key, self.mean, num_samples)
         return jax.tree.map(jnp.add, self.mean, jax.vmap(self.unwhiten)(noise))
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._diagonal import Diagonal
@@ -96,6 +97,7 @@ class Blocks(Gaussian, kind="blocks"):
 
     def condition(self, values: Params, selection: Selection) -> Blocks:
         """See :meth:`Gaussian.condition`."""
+        check_arguments(Blocks.condition, locals())
         part = _tree.as_selection(self.mean, selection)
         return Blocks(
             tuple(

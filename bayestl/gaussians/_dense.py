@@ -20,7 +20,7 @@ from bayestl._types import Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Dual
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
-from bayestl.gaussians._validate import check_added, check_real, checked_mean, factors
+from bayestl.gaussians._validate import check_added, check_real, checked_mean, factors, values_outside
 
 
 def _flat(tree: Params) -> jax.Array:
@@ -140,6 +140,7 @@ class Dense(Gaussian, kind="dense"):
 
     def condition(self, values: Params, selection: Selection) -> Dense:
         """See :meth:`Gaussian.condition`."""
+        check_arguments(Dense.condition, locals())
         part = _tree.as_selection(self.mean, selection)
         rest = _tree.complement(self.mean, part)
         keep, given = (_rows(_sizes(self.mean), _tree.paths(x)) for x in (part, rest))
@@ -147,7 +148,7 @@ class Dense(Gaussian, kind="dense"):
         lower = triangular(self.cholesky[np.concatenate([given, keep])])
         split = len(given)
         white = solve_triangular(
-            lower[:split, :split], _flat(_tree.sub(_tree.complement(values, part), rest)), lower=True
+            lower[:split, :split], _flat(_tree.sub(values_outside(values, part, self.mean), rest)), lower=True
         )
         shift = ravel_pytree(part)[1](_matmul(lower[split:, :split], white))
         return Dense(_tree.add(part, shift), lower[split:, split:])

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._rearrangement import Rearrangement
 from bayestl._types import Inputs, Outputs, Params, Scalar, Selection
 from bayestl.gaussians._base import Gaussian
@@ -20,7 +21,7 @@ from bayestl.gaussians._kronecker_sum import same_matrix, summed
 from bayestl.gaussians._matrices import Dual, KroneckerFactors
 from bayestl.gaussians._matrix_layout import MatrixLayout, steps_from_json
 from bayestl.gaussians._storable import Parameter, Shape, Shapes, Stored, check_settings
-from bayestl.gaussians._validate import check_added, leafwise
+from bayestl.gaussians._validate import check_added, leafwise, values_outside
 
 _COLUMNS_AT_ONCE = 32
 # Parameters of a layer whose covariance may become dense: 64 MB of float32.
@@ -166,10 +167,11 @@ class Kronecker(Gaussian, kind="kronecker"):
         Raises:
             ValueError: the weights of a layer without its bias.
         """
+        check_arguments(Kronecker.condition, locals())
         part = _tree.as_selection(self.mean, selection)
         if self._is_whole(part, "conditional"):
             return self
-        deviation = _tree.sub(_tree.merge(_tree.complement(values, part), part), self.mean)
+        deviation = _tree.sub(_tree.merge(values_outside(values, part, self.mean), part), self.mean)
         pull = _tree.like_selection(self.precision_mv(deviation), part)
         weights = (self.inputs / self._rows)[:, -1:] ** 2
         result = self._bias_alone(part, 1 / _product(weights, 1 / self.spectrum))

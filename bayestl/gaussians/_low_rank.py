@@ -137,6 +137,7 @@ class LowRank(Gaussian, kind="low_rank"):
         r the deviation of the rest, G = Z^T Z and K = Lam (I + G Lam)^-1. The mean is that of the base's conditional
         plus ``T R K Z^T S^-1 r``; the covariance is ``T (I + R K R^T) T^T``.
         """
+        check_arguments(LowRank.condition, locals())
         part = _tree.as_selection(self.mean, selection)
         rest = _tree.complement(self.mean, part)
         if not jax.tree.leaves(rest):

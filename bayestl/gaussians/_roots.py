@@ -16,6 +16,7 @@ from bayestl import _tree
 from bayestl._types import Params, Scalar
 from bayestl.gaussians._base import Gaussian
 from bayestl.gaussians._matrices import Columns
+from bayestl.gaussians._validate import values_outside
 from bayestl.gaussians._white import squared_mv
 
 
@@ -106,7 +107,9 @@ class Root:
             return self.base.whiten(_tree.merge(base.unwhiten(x), _tree.complement(zeros, part)))
 
         outside = _tree.sub(columns.basis, jax.vmap(back)(inside))
-        deviation = _tree.merge(_tree.sub(_tree.complement(values, part), rest), _tree.like_selection(zeros, part))
+        deviation = _tree.merge(
+            _tree.sub(values_outside(values, part, self.base.mean), rest), _tree.like_selection(zeros, part)
+        )
         return Divided(base, inside, outside, _tree.columns_dot(outside, self.base.whiten(deviation)))
 
     def measured(self, columns: Columns, diagonal: Params) -> Measured:
@@ -159,7 +162,7 @@ class IndependentRoot(Root):
     def divided(self, columns: Columns, values: Params, part: Params, rest: Params) -> Divided:
         """See :meth:`Root.divided`."""
         inside, outside = _tree.like_selection(columns.basis, part), _tree.complement(columns.basis, part)
-        deviation = self.base.restrict(rest).whiten(_tree.sub(_tree.complement(values, part), rest))
+        deviation = self.base.restrict(rest).whiten(_tree.sub(values_outside(values, part, self.base.mean), rest))
         return Divided(self.base.condition(values, part), inside, outside, _tree.columns_dot(outside, deviation))
 
     def measured(self, columns: Columns, diagonal: Params) -> Measured:

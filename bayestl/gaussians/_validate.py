@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_tree
 from bayestl._types import Params
 from bayestl.gaussians._storable import broadcasts
 
@@ -37,6 +38,7 @@ def checked_variances(name: str, value: Any, mean: Params, floor: str) -> Params
 
 def check_real(name: str, tree: Params) -> None:
     """Raise a ``TypeError`` if a leaf holds truth values or complex numbers, which would be converted silently."""
+    check_tree(name, tree)
     for path, leaf in _tree.by_paths(tree).items():
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.complexfloating):
@@ -47,10 +49,22 @@ def check_real(name: str, tree: Params) -> None:
 def check_added(eps: Any) -> None:
     """Refuse an ``eps`` that cannot be added to variances, if its value is known."""
     check_real("eps", eps)
-    if jnp.ndim(eps) != 0:
-        raise ValueError(f"eps has shape {jnp.shape(eps)}; inflate adds one number to all variances")
+    if not jax.tree_util.all_leaves([eps]) or jnp.ndim(eps) != 0:
+        shapes = jax.tree.map(jnp.shape, eps)
+        raise ValueError(f"eps has shape {shapes}; inflate adds one number to all variances")
     if _tree.is_concrete(eps) and not 0 <= float(eps) < float("inf"):
         raise ValueError(f"eps is {float(eps):.4g}; inflate adds it to all variances, so it must be >= 0 and finite")
+
+
+def values_outside(values: Params, part: Params, mean: Params) -> Params:
+    """The leaves of ``values`` that a selection leaves out, of which a conditional is given the values.
+
+    Raises:
+        ValueError: values of another structure, or other shapes, than ``mean``.
+    """
+    outside = _tree.complement(values, part)
+    _tree.check_same_structure("values", outside, "mean", _tree.complement(mean, part), "give whole parameters")
+    return outside
 
 
 def check_broadcasting(name: str, value: Params, other: str, mean: Params, fix: str) -> None:

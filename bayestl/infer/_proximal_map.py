@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from bayestl import _tree
 from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Inference, Key, NetState, Params
+from bayestl._types import Batch, Inference, Key, NetState, Params, Scalar
 from bayestl.gaussians import Gaussian
 from bayestl.infer._checks import as_schedule, check_params
 from bayestl.infer._map_estimate import MAPInfo
@@ -35,9 +35,7 @@ class ProximalMAPState(NamedTuple):
     count: jax.Array
 
 
-def proximal_map(
-    joint: LogJoint, learning_rate: optax.ScalarOrSchedule, *, momentum: float | jax.Array = 0.0
-) -> Inference:
+def proximal_map(joint: LogJoint, learning_rate: optax.ScalarOrSchedule, *, momentum: Scalar = 0.0) -> Inference:
     """The posterior mode under a prior too sharp for a gradient step.
 
     SGD with heavy ball on the likelihood alone, then the exact proximal step on the prior:

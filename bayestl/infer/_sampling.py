@@ -45,6 +45,8 @@ def plain_schedule(step_size: Any, name: str, every: int, start: int) -> Sampler
 
 
 def checked_schedule(name: str, step_size: Any) -> Callable[[Any], Any]:
+    if not callable(step_size) and jnp.ndim(step_size) != 0:
+        raise ValueError(f"{name} has shape {jnp.shape(step_size)}; give one number, or a function of the step")
     if not callable(step_size) and _tree.is_concrete(step_size) and not 0 < float(step_size) < float("inf"):
         raise ValueError(f"{name} is {step_size}; give a positive number, or a function of the step")
     return as_schedule(step_size)

@@ -19,7 +19,7 @@ from bayestl._arguments import check_arguments
 from bayestl._types import Inputs
 from bayestl.layers._find import Layer, Site
 from bayestl.layers._lookups import RowForm
-from bayestl.layers._network import LayeredNetwork
+from bayestl.layers._network import LayeredNetwork, examples_of
 from bayestl.layers._pulled_back import pulled_back
 from bayestl.layers._replay import Entered, evaluate, places
 
@@ -90,7 +90,7 @@ def gradients(network: LayeredNetwork, inputs: Inputs, columns: Callable[[Any], 
         ((5, 1, 1, 3), (1, 5, 1, 1, 2))
     """
     check_arguments(gradients, locals())
-    examples = [x[:, None] for x in jax.tree.leaves(inputs)]
+    examples = examples_of(network, inputs)
     num = examples[0].shape[0]
     zeros = jax.tree.map(lambda s: jnp.zeros((num, *s.shape), s.dtype), places(network))
 

@@ -46,6 +46,33 @@ class LayeredNetwork(NamedTuple):
         return inventory_of(self.program, self.paths, self.layers, self.operations, self.outputs)
 
 
+def check_examples(inputs: Inputs) -> None:
+    """Raise on inputs without an array, or with one that has no axis of examples."""
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(inputs)]
+    if not shapes or () in shapes:
+        raise ValueError(
+            f"inputs hold arrays of shapes {shapes}; give one or more, each with a leading axis of examples, (B, ...)"
+        )
+
+
+def examples_of(network: LayeredNetwork, inputs: Inputs) -> list[jax.Array]:
+    """The leaves of a batch's inputs (B, 1, ...), so that every example has a leading axis of 1.
+
+    Raises:
+        ValueError: inputs of other shapes per example than the network was traced with.
+    """
+    check_examples(inputs)
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(inputs)]
+    have = [x.shape[1:] for x in leaves]
+    own = [network.program.shapes[value].shape[1:] for value in network.program.inputs]
+    if have != own or len({len(x) for x in leaves}) > 1:
+        raise ValueError(
+            f"inputs have shapes {[x.shape for x in leaves]}, but the network was found with one example of shapes "
+            f"{own}; give (B, ...) with these, or find the layers for the new shapes"
+        )
+    return [x[:, None] for x in leaves]
+
+
 def find(network: Callable[[Params, Any], Any], params: Params, inputs: Inputs) -> LayeredNetwork:
     """The layers of a network, written in any library: they are found in its traced program.
 
@@ -72,6 +99,7 @@ def find(network: Callable[[Params, Any], Any], params: Params, inputs: Inputs) 
         table  look-up  100 rows of 4, 7 positions
     """
     check_arguments(find, locals())
+    check_examples(inputs)
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *jnp.shape(x)[1:]), jnp.asarray(x).dtype), inputs)
     program = trace(network, params, example)
     for value in program.outputs:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr, Literal
 
+from bayestl._applied import call_network
 from bayestl._types import Params
 
 # Calls that compute exactly what their body computes. A function with a derivative rule of its own does not belong
@@ -90,7 +91,11 @@ def trace(network: Callable[[Params, Any], Any], params: Params, example: Any) -
         params: parameters, or their shapes.
         example: inputs with a leading axis of 1, or their shapes.
     """
-    closed, shapes = jax.make_jaxpr(network, return_shape=True)(params, example)
+
+    def applied(params: Params, example: Any) -> Any:
+        return call_network(lambda: network(params, example), params, example)
+
+    closed, shapes = jax.make_jaxpr(applied, return_shape=True)(params, example)
     writer = _Writer(itertools.count(), [], {}, {})
     count = len(jax.tree.leaves(params))
     arguments = [writer.new(var.aval) for var in closed.jaxpr.invars]

@@ -13,7 +13,7 @@ from bayestl._types import Inputs
 from bayestl.layers._fast import run_fast
 from bayestl.layers._find import Site
 from bayestl.layers._lookups import RowForm
-from bayestl.layers._network import LayeredNetwork
+from bayestl.layers._network import LayeredNetwork, examples_of
 from bayestl.layers._products import MatrixForm
 from bayestl.layers._program import Body, Op, Program
 from bayestl.layers._uses import Use
@@ -74,7 +74,7 @@ def replay(network: LayeredNetwork, inputs: Inputs, replaced: Mapping[str, Produ
                 f"network are {', '.join(map(repr, names)) or 'none'}"
             )
         changes |= {site.use.path: product for site in sites}
-    examples = [x[:, None] for x in jax.tree.leaves(inputs)]
+    examples = examples_of(network, inputs)
     outputs, _ = jax.vmap(lambda example: evaluate(network, example, ({}, {}), changes))(examples)
     return jax.tree.unflatten(network.program.outputs_tree, outputs)
 

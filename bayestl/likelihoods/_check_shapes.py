@@ -8,6 +8,7 @@ import numpy as np
 
 from bayestl._types import Likelihood, Numbers, Outputs, Targets
 from bayestl.likelihoods._distribution import Description, describe
+from bayestl.likelihoods._methods import defining_class
 
 
 def check_shapes(likelihood: Likelihood, outputs_shape: Outputs, targets: Targets, mask: Numbers | None = None) -> None:
@@ -28,16 +29,44 @@ def check_shapes(likelihood: Likelihood, outputs_shape: Outputs, targets: Target
         >>> labels = jax.ShapeDtypeStruct((32,), jnp.int32)
         >>> btl.likelihoods.check_shapes(btl.likelihoods.categorical(), outputs, labels)
     """
-    description = describe(likelihood, outputs_shape)
-    lengths = [np.shape(leaf)[0] for leaf in jax.tree.leaves(outputs_shape) if np.shape(leaf)]
-    if len(description.batch_shape) != 1 or description.batch_shape[0] not in lengths:
-        raise ValueError(_batch_shape_message(outputs_shape, lengths, description.batch_shape))
+    description = check_outputs(likelihood, outputs_shape)
+    check_is_array(description, targets)
     if is_array(targets):
         check_targets_shape(tuple(np.shape(targets)), description.batch_shape + description.event_shape)
         check_targets_dtype(description, targets)
     if mask is not None and tuple(np.shape(mask)) != description.batch_shape:
         raise ValueError(
             f"mask has shape {tuple(np.shape(mask))}, but must have {description.batch_shape}, one number per example"
+        )
+
+
+def check_outputs(likelihood: Likelihood, outputs_shape: Outputs) -> Description:
+    """Refuse outputs from which the likelihood does not make one distribution per example; while tracing, too.
+
+    Raises:
+        TypeError, ValueError: outputs that it cannot be applied to, or whose distribution has another batch shape
+            than (B,).
+    """
+    description = describe(likelihood, outputs_shape)
+    lengths = [np.shape(leaf)[0] for leaf in jax.tree.leaves(outputs_shape) if np.shape(leaf)]
+    if len(description.batch_shape) != 1 or description.batch_shape[0] not in lengths:
+        raise ValueError(_batch_shape_message(outputs_shape, lengths, description.batch_shape))
+    return description
+
+
+def check_is_array(description: Description, targets: Targets) -> None:
+    """Refuse several arrays, or none, as targets of a distribution that is over one array.
+
+    Only a distribution of the user's own, with a ``log_prob`` of its own, may be over several.
+    """
+    if is_array(targets):
+        return
+    density = defining_class(description.family, "log_prob")
+    if density is not None and density.__module__.startswith(("numpyro.", "bayestl.")):
+        shapes = jax.tree.map(lambda x: tuple(np.shape(x)), targets)
+        raise TypeError(
+            f"targets are a {type(targets).__name__}, {shapes}, but a {description.family.__name__} is over one array; "
+            "give an array (B, ...) with one row per example"
         )
 
 

@@ -13,7 +13,12 @@ from bayestl import _tree
 from bayestl._arguments import check_arguments
 from bayestl._types import Likelihood, Numbers, Outputs, Targets
 from bayestl.likelihoods._base import base
-from bayestl.likelihoods._check_shapes import check_targets_dtype, check_targets_shape, is_array
+from bayestl.likelihoods._check_shapes import (
+    check_is_array,
+    check_targets_dtype,
+    check_targets_shape,
+    is_array,
+)
 from bayestl.likelihoods._distribution import Description, describe
 
 
@@ -47,6 +52,7 @@ class TargetCheck:
                 classes).
             TypeError: float targets for a discrete distribution.
         """
+        check_is_array(self.description, targets)
         if not is_array(targets) or not _tree.is_concrete((targets, mask)):
             return
         places, values = _counted(np.asarray(targets), mask)
@@ -132,7 +138,7 @@ def check_values(likelihood: Likelihood, outputs_shape: Outputs, targets: Target
         90 of 1000 targets lie outside the support of the likelihood: they go from 0 to 10, valid is 0 to 9
     """
     check_arguments(check_values, locals())
-    if is_array(targets) and _tree.is_concrete((targets, mask)):
+    if _tree.is_concrete((targets, mask)):
         target_check(likelihood, outputs_shape)(targets, mask)
 
 
@@ -142,7 +148,9 @@ def check_real_targets(like: jax.Array, targets: Targets, mask: Numbers | None =
     Raises:
         ValueError: in these cases.
     """
-    if not is_array(targets) or not _tree.is_concrete((targets, mask)):
+    if not is_array(targets):
+        raise TypeError(f"targets are a {type(targets).__name__}; give one array (B, ...) with one row per example")
+    if not _tree.is_concrete((targets, mask)):
         return
     values = np.asarray(targets)
     check_targets_shape(values.shape, values.shape[:1] + tuple(like.shape[1:]))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import numpyro.distributions as dist
 
+from bayestl._applied import call_likelihood
 from bayestl._types import Likelihood, Outputs
 from bayestl.likelihoods._base import base
 from bayestl.likelihoods._classes import is_binary, is_categorical
@@ -55,7 +56,7 @@ def _described(likelihood: Likelihood, outputs_shape: Any) -> Description:
     descriptions: list[Description] = []
 
     def record(outputs: Outputs) -> None:
-        distribution = likelihood(outputs)
+        distribution = call_likelihood(lambda: likelihood(outputs), outputs)
         if not isinstance(distribution, dist.Distribution):
             raise TypeError(
                 f"the likelihood must give a numpyro distribution, but gives {type(distribution).__name__}; see "
@@ -63,7 +64,7 @@ def _described(likelihood: Likelihood, outputs_shape: Any) -> Description:
             )
         descriptions.append(_description(distribution))
 
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), outputs_shape)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.result_type(x)), outputs_shape)
     jax.eval_shape(record, shapes)
     return descriptions[0]
 

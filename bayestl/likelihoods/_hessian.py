@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Likelihood, Outputs, Targets
+from bayestl.likelihoods._check_shapes import check_outputs, check_shapes
 from bayestl.likelihoods._methods import own
 from bayestl.likelihoods._raw import at_least_float32
 
@@ -52,6 +53,7 @@ def hessian_root(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> 
         [[2. 3.]]
     """
     check_arguments(hessian_root, locals())
+    check_outputs(likelihood, outputs)
     outputs = at_least_float32(outputs)
     columns = known_root(likelihood, outputs)
     if columns is not None:
@@ -74,6 +76,7 @@ def clipped_share(likelihood: Likelihood, outputs: Outputs, targets: Targets) ->
         0.107
     """
     check_arguments(clipped_share, locals())
+    check_outputs(likelihood, outputs)
     negative, absolute = negative_and_absolute(likelihood, outputs, targets)
     total = jnp.sum(absolute)
     return jnp.sum(negative) / jnp.where(total > 0, total, 1)
@@ -108,6 +111,7 @@ def _spectrum(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> Spe
             f"targets are None, but the Hessian of a {type(likelihood).__name__} likelihood is taken by automatic "
             "differentiation of its log density, at the targets; give them"
         )
+    check_shapes(likelihood, outputs, targets)
     flat = _flat(outputs)
 
     def score(flat: jax.Array) -> jax.Array:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float
 
+from bayestl._applied import call_likelihood
 from bayestl._arguments import check_arguments
 from bayestl._types import Key, Likelihood, Outputs
 
@@ -72,7 +73,7 @@ def gaussian_noise(likelihood: Likelihood, outputs: Outputs) -> GaussianNoise | 
     """
     check_arguments(gaussian_noise, locals())
     method: Callable[[Any], GaussianNoise] | None = own(likelihood, "gaussian_noise")
-    return None if method is None else method(outputs)
+    return None if method is None else call_likelihood(lambda: method(outputs), outputs)
 
 
 def target_noise(likelihood: Likelihood, key: Key, targets: jax.Array, power: Any) -> jax.Array:

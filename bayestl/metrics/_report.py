@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Numbers, Targets
 from bayestl.metrics._accuracy import ACCURACY, MACRO_ACCURACY
 from bayestl.metrics._calibration import ECE, ECE_EQUAL_MASS
@@ -44,6 +45,7 @@ def report(predictive: Predictive, targets: Targets, weights: Numbers | None = N
         >>> list(btl.metrics.report(given, jnp.array([1, 0])))
         ['accuracy', 'macro_accuracy', 'nll', 'brier', 'ece', 'ece_equal_mass']
     """
+    check_arguments(report, locals())
     targets = _tree.with_arrays(targets)
     chosen = metrics_of(predictive, targets)
     check_targets(predictive, targets, weights)

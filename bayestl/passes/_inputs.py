@@ -10,13 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_tree
 from bayestl._types import Inputs
 from bayestl.passes import _loop
 
 
 def num_inputs(inputs: Inputs) -> int:
-    """B, the length of the leading axis."""
-    return jax.tree.leaves(inputs)[0].shape[0]
+    """B, the length of the leading axis.
+
+    Raises:
+        TypeError: what is no pytree of arrays.
+        ValueError: no arrays, one without axes, or arrays of different lengths.
+    """
+    check_tree("inputs", inputs)
+    shapes = [np.shape(x) for x in jax.tree.leaves(inputs)]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(
+            f"inputs hold arrays of shapes {shapes}; give one or more, all with the same leading axis of examples, "
+            "(B, ...)"
+        )
+    return shapes[0][0]
 
 
 def mapped(fn: Callable[[Any], Any], inputs: Inputs, batch_size: int | None) -> Any:
@@ -61,7 +74,7 @@ def in_turn(inputs: Inputs, batch_size: int) -> Iterator[Any]:
 
 def split(inputs: Inputs, batch_size: int) -> Any:
     """Leaves (B, ...) as (number of batches, batch_size, ...), the last batch padded."""
-    missing = -num_inputs(inputs) % batch_size
+    missing = -num_inputs(inputs) % max(batch_size, 1)
 
     def leaf(x: jax.Array) -> jax.Array:
         # Copies of the last example, not zeros, are always valid inputs.

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Params, Posterior
 
 
@@ -30,6 +31,7 @@ class Mixture:
 
     def sample(self, key: Key, num_samples: int) -> Params:
         """``num_samples`` draws, the component of each by weight; leaves have a leading axis of that length."""
+        check_arguments(Mixture.sample, locals())
         pick, *keys = jax.random.split(key, len(self.components) + 1)
         chosen = jax.random.categorical(pick, self.log_weights, shape=(num_samples,))
         draws = [c.sample(k, num_samples) for c, k in zip(self.components, keys, strict=True)]

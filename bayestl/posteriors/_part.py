@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Params, Posterior, Scalar, Selection
 from bayestl.gaussians import Gaussian
 
@@ -47,6 +48,7 @@ class Part:
 
     def sample(self, key: Key, num_samples: int) -> Params:
         """``num_samples`` independent draws of all parameters, those held fixed the same in each."""
+        check_arguments(Part.sample, locals())
         fixed = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_samples, *x.shape)), self.rest)
         return _tree.merge(self.part.sample(key, num_samples), fixed)
 

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Params
 
 
@@ -27,4 +28,5 @@ class Point:
 
     def sample(self, key: Key, num_samples: int) -> Params:
         """``num_samples`` copies; leaves have a leading axis of that length."""
+        check_arguments(Point.sample, locals())
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_samples, *x.shape)), self.params)

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Params
 
 
@@ -29,5 +30,6 @@ class Samples:
 
     def sample(self, key: Key, num_samples: int) -> Params:
         """``num_samples`` draws with replacement, by weight; leaves have a leading axis of that length."""
+        check_arguments(Samples.sample, locals())
         rows = jax.random.categorical(key, self.log_weights, shape=(num_samples,))
         return jax.tree.map(lambda x: x[rows], self.draws)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayestl import _tree
+from bayestl._arguments import check_arguments
 from bayestl._types import Key, Targets
 from bayestl.likelihoods import at_labels, categorical, check_real_targets, check_targets_shape, check_values
 from bayestl.predict._uncertainty import entropy
@@ -40,6 +41,7 @@ class AveragedClasses:
         Raises:
             ValueError, TypeError: what :meth:`check_targets` raises; targets of another shape.
         """
+        check_arguments(AveragedClasses.log_prob, locals())
         check_targets_shape(tuple(jnp.shape(targets)), self.entropies.shape)
         self.check_targets(targets)
         return at_labels(self.log_probs, jnp.asarray(targets).astype(int))
@@ -76,6 +78,7 @@ class AveragedClasses:
 
     def sample(self, key: Key, num_samples: int) -> Array:
         """Draws of labels, (num_samples, B), each example by itself."""
+        check_arguments(AveragedClasses.sample, locals())
         return jax.random.categorical(key, self.log_probs, shape=(num_samples, *self.entropies.shape))
 
     @property
@@ -136,6 +139,7 @@ class AveragedMoments:
         Raises:
             TypeError: always.
         """
+        check_arguments(AveragedMoments.log_prob, locals())
         raise TypeError(f"a mixture's density needs every sample's outputs, and {_KEEP}")
 
     @property

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from bayestl import _tree
 from bayestl._arguments import check_arguments
-from bayestl._types import Key, Likelihood, Outputs, Scalar, Targets
+from bayestl._types import Key, Likelihood, Numbers, Outputs, Scalar, Targets
 from bayestl.likelihoods import GaussianNoise, check_real_targets, check_targets_shape
 from bayestl.likelihoods import gaussian_noise as noise_of
 from bayestl.predict._average import average
@@ -50,6 +50,7 @@ class GaussianPredictive:
         Raises:
             ValueError: targets of another shape, or not finite.
         """
+        check_arguments(GaussianPredictive.log_prob, locals())
         targets = self._checked(targets)
         self.check_targets(targets)
         each = normal_log_prob(self._rows(targets - self.locations), self._covariances())
@@ -93,6 +94,7 @@ class GaussianPredictive:
 
     def sample(self, key: Key, num_samples: int) -> Array:
         """Draws of the targets, (num_samples, B, ...); each example by itself, its outputs together."""
+        check_arguments(GaussianPredictive.sample, locals())
         pick, noise = jax.random.split(key)
         chosen = jax.random.categorical(pick, self.log_weights, shape=(num_samples,))
         roots = jnp.linalg.cholesky(self._covariances())
@@ -104,12 +106,13 @@ class GaussianPredictive:
 
         return jax.vmap(draw)(chosen, standard)
 
-    def cdf(self, values: Any) -> Float[Array, "B ..."]:
+    def cdf(self, values: Numbers) -> Float[Array, "B ..."]:
         """``P(y <= value)``, per output (the marginal one); ``values`` (B, ...).
 
         Raises:
             ValueError: values of another shape.
         """
+        check_arguments(GaussianPredictive.cdf, locals())
         location, scale = self.normal_components()
         return self._average(dist.Normal(location, scale).cdf(self._checked(values)))
 
@@ -122,6 +125,7 @@ class GaussianPredictive:
         Raises:
             ValueError: ``q`` out of range.
         """
+        check_arguments(GaussianPredictive.quantile, locals())
         return mixture_quantile(lambda pair: dist.Normal(*pair), self.normal_components(), self.log_weights, q)
 
     def normal_components(self) -> tuple[Float[Array, "S B ..."], Float[Array, "S B ..."]]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._applied import call_network
 from bayestl._condition import for_draws, without_rest
 from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Inputs, Params, Posterior
@@ -35,7 +36,8 @@ class Linearization(NamedTuple):
 
     def outputs(self, apply: Apply, params: Params, inputs: Inputs) -> Any:
         """Raw outputs in at least float32, at some value of the Gaussian's parameters."""
-        return _tree.at_least_float32(apply(params, self.state, inputs, None)[0])
+        outputs, _ = call_network(lambda: apply(params, self.state, inputs, None), params, inputs)
+        return _tree.at_least_float32(outputs)
 
 
 def linearization(joint: LogJoint, posterior: Posterior) -> tuple[Apply, Linearization]:

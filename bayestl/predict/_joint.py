@@ -48,9 +48,11 @@ class JointPredictive:
             TypeError: a likelihood that is not normal; :meth:`sampled` is for all.
             ValueError: targets of another shape, or not finite.
         """
-        mean, targets = self.mean, jnp.asarray(targets)
-        check_targets_shape(targets.shape, mean.shape)
+        check_arguments(JointPredictive.log_prob, locals())
+        targets = _tree.with_arrays(targets)
+        mean = self.mean
         check_real_targets(mean, targets)
+        check_targets_shape(jnp.shape(targets), mean.shape)
         return normal_log_prob((jnp.asarray(targets) - mean).reshape(-1), self.covariance())
 
     @property
@@ -94,6 +96,7 @@ class JointPredictive:
         Raises:
             ValueError: num_samples below 1.
         """
+        check_arguments(JointPredictive.sampled, locals())
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; at least 1 draw is needed")
         root = symmetric_root(self.output_covariance)

@@ -15,6 +15,7 @@ from bayestl._types import Apply, Inputs, Posterior
 from bayestl.passes import looped, scanned
 from bayestl.posteriors import Mixture
 from bayestl.predict._gaussian_outputs import GaussianOutputs
+from bayestl.predict._inputs import check_inputs
 from bayestl.predict._jacobian import (
     Linearization,
     check_batch_size,
@@ -90,6 +91,7 @@ def linearized(
     link = default_link if link is None else link
 
     def predict(inputs: Inputs) -> Any:
+        check_inputs(inputs)
         each = [output_moments(apply, linear, inputs, batch_size) for linear in linearizations]
         mean, covariance = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
         warn_of_nan((mean, covariance), inputs, 1)

@@ -15,6 +15,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Inputs, Likelihood, Outputs, Params, Posterior
 from bayestl.likelihoods import gaussian_noise
 from bayestl.passes import looped, num_inputs, scanned
+from bayestl.predict._inputs import check_inputs
 from bayestl.predict._jacobian import (
     Linearization,
     check_batch_size,
@@ -63,6 +64,7 @@ def linearized_joint(
     apply, linear = linearization(joint, posterior)
 
     def predict(inputs: Inputs) -> JointPredictive:
+        check_inputs(inputs)
         outputs = linear.outputs(apply, linear.gaussian.mean, inputs)
         warn_of_nan(outputs, inputs, 0)
         shapes = checked_outputs_shape(apply, linear, inputs)

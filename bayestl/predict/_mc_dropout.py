@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from bayestl import _tree
+from bayestl._applied import call_network
 from bayestl._arguments import check_arguments
 from bayestl._condition import for_draws
 from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Inputs, Key, Outputs, Params
+from bayestl.passes import num_inputs
 from bayestl.predict._nan import warn_of_nan
 from bayestl.predict._predictive import Predictive
 
@@ -77,6 +79,7 @@ def mc_dropout(
     log_weights = jnp.full(num_samples, -math.log(num_samples))
 
     def predict(inputs: Inputs) -> Predictive:
+        num_inputs(inputs)
         outputs, moved = _outputs(
             params, joint.state, keys, inputs, apply=joint.apply, batch_size=batch_size, sample_chunk=sample_chunk or 1
         )
@@ -95,7 +98,8 @@ def _outputs(
     """Raw outputs, leaves (S, B, ...), and whether any draw changed a running statistic."""
 
     def one(key: Key, example: Any) -> tuple[Any, jax.Array]:
-        outputs, new = apply(params, state, jax.tree.map(lambda x: x[None], example), key)
+        single = jax.tree.map(lambda x: x[None], example)
+        outputs, new = call_network(lambda: apply(params, state, single, key), params, single)
         pairs = zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True)
         changes = [jnp.any(x != y) for x, y in pairs if jnp.issubdtype(x.dtype, jnp.floating)]
         moved = jnp.any(jnp.stack(changes)) if changes else jnp.array(False)

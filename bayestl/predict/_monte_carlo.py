@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayestl._applied import call_network
 from bayestl._arguments import check_arguments
 from bayestl._condition import for_draws, without_rest
 from bayestl._convolutions import loop_map
 from bayestl._log_joint import LogJoint
 from bayestl._types import Apply, Inputs, Key, Params, Posterior
-from bayestl.passes import scanned
+from bayestl.passes import num_inputs, scanned
 from bayestl.posteriors import Point, Samples
 from bayestl.predict._nan import warn_of_nan
 from bayestl.predict._predictive import Predictive
@@ -68,6 +69,7 @@ def monte_carlo(
     chunk = 1 if sample_chunk is None else sample_chunk
 
     def predict(inputs: Inputs) -> Predictive:
+        num_inputs(inputs)
         outputs = _outputs(draws, joint.state, inputs, apply=joint.apply, batch_size=batch_size, sample_chunk=chunk)
         warn_of_nan(outputs, inputs, 1)
         return Predictive(outputs, joint.likelihood, log_weights)
@@ -109,6 +111,6 @@ def _outputs(
     """Raw outputs, leaves (S, B, ...)."""
 
     def one(params: Params) -> Any:
-        return scanned(lambda x: apply(params, state, x, None)[0], inputs, batch_size)
+        return scanned(lambda x: call_network(lambda: apply(params, state, x, None)[0], params, x), inputs, batch_size)
 
     return loop_map(one, draws, batch_size=None if sample_chunk == 1 else sample_chunk)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayestl._applied import call_network
 from bayestl._arguments import check_arguments
 from bayestl._condition import for_draws, without_rest
 from bayestl._convolutions import loop_map
@@ -19,6 +20,7 @@ from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Params, Poster
 from bayestl.likelihoods import check_inherited, check_normalised, describe_predictive, predictive_distribution
 from bayestl.passes import num_inputs, split
 from bayestl.predict._averages import AveragedClasses, AveragedMoments
+from bayestl.predict._inputs import check_inputs
 from bayestl.predict._monte_carlo import check_numbers, num_of_draws
 from bayestl.predict._nan import warn_of_nan
 from bayestl.predict._running import CLASSES, MOMENTS
@@ -73,6 +75,7 @@ def monte_carlo_average(
     settings = _Settings(static, joint.apply, num, 1 if sample_chunk is None else sample_chunk, batch_size)
 
     def predict(inputs: Inputs) -> AveragedClasses | AveragedMoments:
+        check_inputs(inputs)
         averages = _averaged(dynamic, joint.likelihood, joint.state, key, inputs, settings=settings)
         warn_of_nan(averages, inputs, 0)
         return averages
@@ -100,7 +103,7 @@ def _averaged(
     draw, log_weights = _draw_by_chunk(settings.posterior.combine(dynamic), key, settings)
 
     def outputs(params: Params, batch: Batch) -> Any:
-        return settings.apply(params, state, batch, None)[0]
+        return call_network(lambda: settings.apply(params, state, batch, None)[0], params, batch)
 
     params, batch = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], (draw(0), batches)))
     shapes = jax.eval_shape(outputs, params, batch)

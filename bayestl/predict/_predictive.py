@@ -12,7 +12,8 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from bayestl import _tree, likelihoods
-from bayestl._types import Key, Likelihood, Outputs, Scalar, Targets
+from bayestl._arguments import check_arguments
+from bayestl._types import Key, Likelihood, Numbers, Outputs, Scalar, Targets
 from bayestl.likelihoods import base
 from bayestl.predict._average import average
 from bayestl.predict._quantile import mixture_quantile
@@ -51,6 +52,7 @@ class Predictive:
         Raises:
             ValueError, TypeError: what :meth:`check_targets` raises; targets of another shape.
         """
+        check_arguments(Predictive.log_prob, locals())
         targets = self._checked(targets)
         each = self._each(lambda d: d.log_prob(targets))
         return logsumexp(self.log_weights[:, None] + each, axis=0)
@@ -75,6 +77,7 @@ class Predictive:
         Raises:
             ValueError, TypeError: what :meth:`check_targets` raises; targets of another shape.
         """
+        check_arguments(Predictive.joint_log_prob, locals())
         targets = self._checked(targets)
         each = self._each(lambda d: d.log_prob(targets))
         return logsumexp(self.log_weights + jnp.sum(each, axis=1))
@@ -162,6 +165,7 @@ class Predictive:
 
     def sample(self, key: Key, num_samples: int) -> Array:
         """Draws of the targets, (num_samples, B, ...). All examples of one draw share one parameter sample."""
+        check_arguments(Predictive.sample, locals())
         self._check_inherited("sample")
         pick, noise = jax.random.split(key)
         rows = jax.random.categorical(pick, self.log_weights, shape=(num_samples,))
@@ -171,13 +175,14 @@ class Predictive:
 
         return jax.vmap(draw)(jax.random.split(noise, num_samples), rows)
 
-    def cdf(self, values: Any) -> Float[Array, "B ..."]:
+    def cdf(self, values: Numbers) -> Float[Array, "B ..."]:
         """``P(y <= value)``, per output (the marginal one); ``values`` (B, ...).
 
         Raises:
             TypeError: the targets are not real numbers, independent given the parameters.
             ValueError: values of another shape.
         """
+        check_arguments(Predictive.cdf, locals())
         self._check_scalars("cdf")
         values = _tree.with_arrays(values)
         self._check_shape(values)
@@ -195,6 +200,7 @@ class Predictive:
             TypeError: the targets are not real numbers, independent given the parameters.
             ValueError: ``q`` out of range.
         """
+        check_arguments(Predictive.quantile, locals())
         self._check_scalars("quantile")
         self._check_inherited("icdf")
         return mixture_quantile(lambda outputs: base(self._distribution(outputs)), self.outputs, self.log_weights, q)

@@ -76,7 +76,9 @@ def fisher(
         [1. 1.] [0.167 1.   ]
     """
     check_arguments(fisher, locals())
-    params = _tree.at_least_float32(net.params if params is None else params)
+    params = net.params if params is None else params
+    _tree.check_floating("params", params)
+    params = _tree.at_least_float32(params)
     passes = batches(data, batch_size)
     if _tree.is_concrete(strength) and not float(strength) >= 0:
         raise ValueError(f"strength is {strength}; it counts the source's examples and must be 0 or more")

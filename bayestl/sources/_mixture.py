@@ -46,6 +46,7 @@ class SourceMixture:
 
     def log_prob(self, params: Params) -> jax.Array:
         """Log density at ``params`` in nats, a scalar."""
+        check_arguments(SourceMixture.log_prob, locals())
         return self.components[0].log_prob(params) + jax.nn.logsumexp(self._relative(params))
 
     def responsibilities(self, params: Params) -> jax.Array:
@@ -54,6 +55,7 @@ class SourceMixture:
 
     def sample(self, key: Key, num_samples: int) -> Params:
         """``num_samples`` draws, the component of each by weight; leaves have a leading axis of that length."""
+        check_arguments(SourceMixture.sample, locals())
         pick, *keys = jax.random.split(key, len(self.components) + 1)
         chosen = jax.random.categorical(pick, self.log_weights, shape=(num_samples,))
         draws = [c.sample(k, num_samples) for c, k in zip(self.components, keys, strict=True)]

@@ -12,7 +12,7 @@ from jax.scipy.special import gammaln
 
 from bayestl import _tree
 from bayestl._arguments import check_arguments
-from bayestl._types import Key, Numbers, Params
+from bayestl._types import Key, Params, Scalar
 from bayestl.gaussians import Gaussian
 
 
@@ -45,6 +45,7 @@ class StudentT:
 
     def log_prob(self, params: Params) -> jax.Array:
         """Log density at ``params`` in nats, a scalar."""
+        check_arguments(StudentT.log_prob, locals())
         return _tree.total(self._log_prob(part, _tree.like_selection(params, part.mean)) for part in self.parts)
 
     def _log_prob(self, part: Gaussian, params: Params) -> jax.Array:
@@ -65,6 +66,7 @@ class StudentT:
 
     def sample(self, key: Key, num_samples: int) -> Params:
         """``num_samples`` independent draws; leaves have a leading axis of that length."""
+        check_arguments(StudentT.sample, locals())
         draws = []
         for number, part in enumerate(self.parts):
             normal, chi2 = jax.random.split(jax.random.fold_in(key, number))
@@ -90,7 +92,7 @@ class StudentT:
         return f"StudentT(D={_tree.size(self.mean)}, degrees={self.degrees}, {parts})"
 
 
-def student_t(gaussian: Gaussian, degrees: Numbers, *, groups: Sequence[str] | None = None) -> StudentT:
+def student_t(gaussian: Gaussian, degrees: Scalar, *, groups: Sequence[str] | None = None) -> StudentT:
     """A Student-t prior with the location and the shape of a Gaussian: heavy tails for what has to leave the source.
 
     A Gaussian pulls the harder the further a weight has gone; here the pull fades beyond about ``sqrt(nu)`` scales.

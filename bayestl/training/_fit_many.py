@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree
+from bayestl._applied import call_make_inference
 from bayestl._arguments import check_arguments
 from bayestl._data_size import sized, warn_of_size
-from bayestl._types import Data, Inference, Key, Params
+from bayestl._types import Arrays, Data, Inference, Key, Params
 from bayestl.passes import first_examples
 from bayestl.training._checkpoint import Checkpoint, describe_run, opened
 from bayestl.training._driver import Run, drive
@@ -30,7 +31,7 @@ from bayestl.training._results import ManyResult
 def fit_many(
     keys: Key,
     make_inference: Callable[[Any], Inference],
-    settings: Any,
+    settings: Arrays | None,
     params: Params,
     data: Data,
     *,
@@ -194,6 +195,8 @@ def _pad(x: Any, padding: int) -> jax.Array:
 def _count(settings: Any, keys: Key) -> int:
     if jnp.ndim(keys) != 1 or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
         raise ValueError("keys must be an array of keys, one per member: jax.random.split(jax.random.key(0), M)")
+    if isinstance(settings, list | dict) and not settings:
+        raise ValueError("settings hold no array; give one entry per member, or None where they differ in their keys")
     _check_axis("settings", settings, 0, len(keys))
     return len(keys)
 
@@ -224,7 +227,7 @@ def _check_first(make_inference, settings, keys, params, data, params_axis, data
 
     Returns what a stream checks its blocks by.
     """
-    first = make_inference(jax.tree.map(lambda x: x[0], settings))
+    first = call_make_inference(make_inference, jax.tree.map(lambda x: x[0], settings))
     warn_of_size(first, data.num_examples, stacklevel=3)
     first = sized(first, data.num_examples)
     start = jax.tree.map(lambda x: x[0], params) if params_axis == 0 else params

@@ -64,6 +64,8 @@ def expanded_interval(draws: np.ndarray, num: int, level: float) -> tuple[float,
 
 def percentile_interval(draws: Any, level: float) -> tuple[float, float]:
     """The plain percentile interval of those bootstrap draws that are finite; NaN where there are none."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; give a number between 0 and 1, such as 0.95")
     draws = np.asarray(draws, np.float64)
     draws = draws[np.isfinite(draws)]
     if not draws.size:

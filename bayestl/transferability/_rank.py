@@ -155,6 +155,8 @@ def rank_sources(
         raise ValueError(f"most is {most}; at least 2 examples are needed")
     taken = {name: source if isinstance(source, Source) else Source(source) for name, source in sources.items()}
     targets = np.asarray(targets)
+    if targets.ndim == 0:
+        raise ValueError(f"targets are the single number {targets}; give one per training example, (N,) or (N, M)")
     for name, source in taken.items():
         try:
             num = len(checked_features(source.features))

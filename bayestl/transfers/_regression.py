@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from bayestl import infer, likelihoods, tune
+from bayestl._applied import call_network
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Likelihood, Net
 from bayestl.curvature import dual
@@ -33,7 +34,7 @@ MOST_TARGETS = 2000
 
 def is_regression(likelihood: Likelihood, net: Net, batch: Batch) -> bool:
     """Whether targets are normal around one array of outputs, with one noise, given or to be learned."""
-    outputs = jax.eval_shape(lambda: net(net.params, batch.inputs))
+    outputs = call_network(lambda: jax.eval_shape(lambda: net(net.params, batch.inputs)), net.params, batch.inputs)
     if not (hasattr(likelihood, "scale") and hasattr(outputs, "shape")):
         return False
     scale: Any = getattr(likelihood, "scale")  # noqa: B009  a likelihood is a function, most of which have none

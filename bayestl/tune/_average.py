@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bayestl._arguments import check_arguments
+from bayestl._arguments import check_arguments, check_at_least
 from bayestl._types import Key, Numbers
 
 
@@ -63,6 +63,8 @@ def average(
         [0.5 0.5 0. ]
     """
     check_arguments(average, locals())
+    check_at_least(1, num_draws=num_draws)
+    check_at_least(0, num_iterations=num_iterations)
     scores, prior = _checked(log_predictive, log_prior)
     num = scores.shape[1]
     seed = np.asarray(jax.random.bits(key, (4,), np.uint32))

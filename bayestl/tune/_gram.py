@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Inputs, Outputs, Params
 from bayestl.gaussians import Gaussian
 from bayestl.layers import LayeredNetwork, LayerGradients, ProductGradients
+from bayestl.passes import num_inputs
 from bayestl.predict import linearized_joint
 
 
@@ -33,6 +35,8 @@ def outputs_gram(joint: LogJoint, prior: Gaussian, params: Params, inputs: Input
         inputs: of N examples.
     """
     check_arguments(outputs_gram, locals())
+    if not num_inputs(inputs):
+        raise ValueError("inputs hold no example; give one or more, (N, ...)")
     around = prior.around(params)
     if _has_one_variance_per_leaf(prior):
         gram = _layered(joint.replace(prior=None), around, inputs)
@@ -95,7 +99,7 @@ def _of_rows(rows: jax.Array) -> jax.Array:
 def _one_per_output(outputs: Outputs) -> Any:
     """Columns of the identity in the space of outputs, leaves (F, B, ...)."""
     leaves, treedef = jax.tree.flatten(outputs)
-    sizes = [x.size // x.shape[0] for x in leaves]
+    sizes = [math.prod(x.shape[1:]) for x in leaves]
     identity = jnp.split(jnp.eye(sum(sizes), dtype=jnp.result_type(*leaves)), np.cumsum(sizes)[:-1], axis=1)
     columns = [
         jnp.broadcast_to(part.reshape(len(part), 1, *x.shape[1:]), (len(part), *x.shape))

@@ -35,6 +35,8 @@ def groups_by_class(labels: Numbers, num_groups: int | None = None) -> np.ndarra
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels have shape {labels.shape}; groups by class need one class per example, shape (N,)")
+    if np.any(labels != labels):
+        raise ValueError("labels hold NaN; give the number of a class for every example")
     most = 10 if num_groups is None else num_groups
     if most < 2:
         raise ValueError(f"num_groups is {num_groups}; at least 2 are needed, so that something is left")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import likelihoods
+from bayestl import _tree, likelihoods
 from bayestl._arguments import check_arguments
 from bayestl._static import Static, partition
 from bayestl._types import Likelihood, Outputs, Targets
@@ -45,7 +45,10 @@ class OutputSpace(NamedTuple):
 def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> OutputSpace:
     """A likelihood at these outputs, leaves (N, ...), and targets, (N, ...)."""
     check_arguments(output_space, locals())
-    outputs, likelihood = jax.tree.map(_lifted, (outputs, likelihood))
+    likelihoods.check(likelihood, outputs, targets)
+    _tree.check_finite("outputs", outputs)
+    outputs = jax.tree.map(lambda x: np.asarray(x, np.float64), outputs)
+    likelihood = jax.tree.map(_lifted, likelihood)
     arrays, static = partition(likelihood)
     flat, unflat = _flattened(outputs)
     targets = jax.tree.map(np.asarray, targets)

@@ -198,8 +198,10 @@ def _checked_scales(log_scales: Any, num_families: int) -> np.ndarray:
     if num_families == 0:
         raise ValueError("families is empty; give at least one, such as tune.isotropic_family('source', params)")
     scales = np.asarray(log_scales, float)
-    scales = np.broadcast_to(scales, (num_families, scales.shape[-1])) if scales.ndim else scales
-    if scales.ndim != 2 or scales.shape[1] == 0 or not np.all(np.isfinite(scales)) or np.any(np.diff(scales) <= 0):
+    if scales.ndim == 1 or (scales.ndim == 2 and len(scales) == 1):
+        scales = np.broadcast_to(scales, (num_families, scales.shape[-1]))
+    is_of_families = scales.ndim == 2 and len(scales) == num_families and scales.shape[1] > 0
+    if not is_of_families or not np.all(np.isfinite(scales)) or np.any(np.diff(scales) <= 0):
         raise ValueError(
             f"log_scales have shape {np.shape(log_scales)}; give natural logarithms of the factors on the covariances, "
             f"finite and ascending, (K,) for all families or ({num_families}, K)"

@@ -99,6 +99,7 @@ def linear_model(joint: LogJoint, params: Params, batch: Batch) -> LinearModel:
         [-1.1217 -1.8717]
     """
     check_arguments(linear_model, locals())
+    joint.check(params, batch.inputs, batch.targets, batch.weights)
     noise = jax.eval_shape(lambda: likelihoods.gaussian_noise(joint.likelihood, joint.outputs(params, batch.inputs)[0]))
     if noise is None:
         raise TypeError(
@@ -106,10 +107,13 @@ def linear_model(joint: LogJoint, params: Params, batch: Batch) -> LinearModel:
             "likelihoods.normal(scale) around an array of locations"
         )
     prior: Any = joint.prior
+    gram = outputs_gram(joint, prior, params, batch.inputs)
+    if not np.isfinite(gram).all():
+        raise ValueError(
+            "the network's Jacobians are not finite for these inputs at these params; look for NaN in batch.inputs"
+        )
     residuals = _residuals(joint.replace(prior=None), prior.mean, params, batch)
-    return LinearModel(
-        outputs_gram(joint, prior, params, batch.inputs), np.asarray(residuals, np.float64).ravel(), len(residuals)
-    )
+    return LinearModel(gram, np.asarray(residuals, np.float64).ravel(), len(residuals))
 
 
 @jax.jit

@@ -60,6 +60,8 @@ def scale_prior(log_scales: Numbers, variances: Numbers, typical: float) -> np.n
 def _logarithms(variances: np.ndarray, typical: float) -> np.ndarray:
     """Log factors at which the outputs have their typical variance, (F,)."""
     variances = np.asarray(variances, float)
+    if variances.ndim != 1:
+        raise ValueError(f"variances have shape {variances.shape}; give one number for every family, (F,)")
     for name, values in (("variances", variances), ("typical", np.asarray(typical))):
         if not np.all(np.isfinite(values) & (values > 0)):
             raise ValueError(

@@ -91,7 +91,8 @@ def test_bad_input():
         _chain(rank=0)
     net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})
     arguments = (jax.random.key(0), net, btl.likelihoods.normal(1.0))
+    task = btl.data.arrays(jnp.ones((2, 2)), jnp.zeros(2))
     with pytest.raises(TypeError, match="prior is a NoneType"):
-        btl.infer.chain_tasks(*arguments, None, [1], lambda joint: None, steps=1)
+        btl.infer.chain_tasks(*arguments, None, [task], lambda joint: None, steps=1)
     with pytest.raises(ValueError, match="tasks is empty"):
         btl.infer.chain_tasks(*arguments, None, [], lambda joint: None, steps=1)

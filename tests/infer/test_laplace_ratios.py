@@ -82,3 +82,29 @@ def test_evidence_in_float32_has_its_gradient():
     gained = np.linalg.eigvalsh(x @ x.T) * scale2 / NOISE**2
     quadratic = float(np.sum(np.asarray(mode["w"], np.float64) ** 2)) / scale2
     np.testing.assert_allclose(found, 0.5 * quadratic - 0.5 * np.sum(gained / (1 + gained)), rtol=1e-4)
+
+
+def test_the_evidence_of_all_scales_keeps_its_digits():
+    """The data outweigh the prior 1e10-fold in one direction and 100-fold in another: of a Gram matrix in float32
+    nothing of the second would be left."""
+    rng = np.random.default_rng(0)
+    x = (np.linalg.qr(rng.normal(size=(20, 6)))[0] * np.logspace(0, -4, 6)).astype(np.float32)
+    y = rng.normal(size=20).astype(np.float32)
+    scale = NOISE * 1e5
+    params = {"a": jnp.zeros(3), "b": jnp.zeros(3)}
+    net = btl.nets.from_function(lambda p, x: x @ jnp.concatenate([p["a"], p["b"]]), params)
+    prior = btl.gaussians.isotropic(net.params, scale=scale)
+    joint = btl.LogJoint(net, btl.likelihoods.normal(NOISE), prior, num_data=20)
+    evidence = btl.infer.scale_evidence(KEY, joint, params, btl.data.arrays(x, y))
+
+    def log_det(log_factors):
+        variances = scale**2 * np.exp(np.repeat(log_factors, 3))
+        return np.linalg.slogdet(np.eye(20) + (x.astype(np.float64) * variances) @ x.T / NOISE**2)[1]
+
+    at, other = np.zeros(2), np.array([2.0, -3.0])
+    # At zero parameters the prior's quadratic is 0, so what changes is the determinant. Singular values are off by some
+    # 1e-7 of 1e5, where the least of 1 + s^2 is 100: 0.01 in s of 10, so 0.002 of a nat.
+    change = float(evidence(jnp.asarray(other)) - evidence(jnp.asarray(at)))
+    np.testing.assert_allclose(change, -0.5 * (log_det(other) - log_det(at)), atol=4e-3)
+    # Half a nat of evidence for every direction that the data determine.
+    np.testing.assert_allclose(jax.grad(evidence)(jnp.zeros(2)), [-1.5, -1.5], atol=2e-2)

@@ -36,7 +36,7 @@ class Case:
 
     Attributes:
         arguments: by name; made when they are first needed, since some take a while.
-        is_cheap: whether the function may really be called in the sweep.
+        is_cheap: whether a call with these arguments is quick and succeeds, so that the deep sweep makes it too.
     """
 
     arguments: Callable[[], dict[str, Any]]
@@ -277,7 +277,7 @@ TABLE: dict[str, Case] = {
         "joint",
         "data",
         starts={"w": jnp.ones((2, 2))},
-        method=lambda joint: None,
+        method=lambda joint: btl.infer.map_estimate(joint, optax.sgd(0.1)),
         steps=2,
         batch_size=2,
         randomize=None,

@@ -48,7 +48,7 @@ CLASSIFY = btl.infer.map_estimate(CLASSES, optax.sgd(0.1))
         ),
         (
             lambda: _fit(btl.data.arrays(jnp.ones((4, 3)), TARGETS)),
-            r"^the network cannot be applied to inputs of shapes \[\(4, 3\)\]: .*dot_general",
+            r"^the network cannot be applied to inputs of shapes \[\(4, 3\)\] with parameters 'w' \(2,\): dot",
         ),
         (
             lambda: btl.fit(KEY, CLASSIFY, ONE_OUTPUT.params, DATA, steps=1, progress=False),

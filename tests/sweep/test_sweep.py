@@ -2,7 +2,7 @@
 
 An error counts as ours if it is a ``TypeError``, a ``ValueError`` or another one that docstrings name, and if its
 innermost frame is a ``raise`` in this package. A function that is in no table fails the first test. Arguments of
-another kind are tried here; ``python -m tests.sweep`` tries all the ways to spoil one, and prints what ends elsewhere.
+another kind are tried here; ``test_deep.py`` tries all the ways to spoil one.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ def foreign(function: Any, arguments: dict[str, Any]) -> str | None:
     except Exception as error:
         if is_ours(error):
             return None
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__} at {frame.filename}:{frame.lineno}: {str(error)[:100]}"
+        frames = traceback.extract_tb(error.__traceback__)
+        last = next((frame for frame in reversed(frames) if PACKAGE in Path(frame.filename).parents), frames[-1])
+        return f"{type(error).__name__} below {last.filename}:{last.lineno}: {str(error)[:100]}"
     return None
 
 
@@ -131,7 +132,7 @@ def spoiled(value: Any) -> Iterator[tuple[str, Any]]:
                 yield name, jax.tree.map(change, value)
 
 
-def spoiled_calls(name: str, case: Case, first: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def spoiled_arguments(name: str, case: Case, first: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     arguments = case.arguments()
     for argument, value in arguments.items():
         for i, (what, bad) in enumerate(spoiled(value)):
@@ -150,6 +151,6 @@ def test_an_argument_of_another_kind_is_one_sentence(room: str):
     outcomes = {
         call: foreign(public()[name], arguments)
         for name in names
-        for call, arguments in spoiled_calls(name, TABLE[name], first=1)
+        for call, arguments in spoiled_arguments(name, TABLE[name], first=1)
     }
     assert {call: wrong for call, wrong in outcomes.items() if wrong} == {}

@@ -36,7 +36,7 @@ def by_path(priors: Mapping[str, Gaussian], *, like: Params | None = None) -> Bl
         >>> print(prior.variance["head"])
         [1. 1.]
     """
-    check_arguments(by_path, locals(), skip=("priors",))
+    check_arguments(by_path, locals())
     if not priors:
         raise ValueError("by_path needs at least one pattern")
     for pattern, prior in priors.items():

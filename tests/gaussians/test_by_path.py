@@ -193,5 +193,5 @@ def test_a_block_of_another_shape_than_like():
 
 
 def test_something_other_than_a_gaussian():
-    with pytest.raises(TypeError, match=r"by_path\['\*\*'\] is a dict; give a Gaussian"):
+    with pytest.raises(TypeError, match=r"by_path: priors\['\*\*'\] is a dict; give a Gaussian"):
         gaussians.by_path({"**": _target()})

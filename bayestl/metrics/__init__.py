@@ -19,13 +19,17 @@ from bayestl.metrics._selective import (
     risk_at_coverage,
     risk_coverage,
 )
+from bayestl.metrics._tabulate import Score, ScoreTable, across_seeds, tabulate
 from bayestl.metrics._unknowns import energy, mahalanobis, nearest_neighbours
 
 __all__ = [
     "Estimate",
     "ReliabilityBins",
     "RiskCoverage",
+    "Score",
+    "ScoreTable",
     "accuracy",
+    "across_seeds",
     "augrc",
     "aurc",
     "auroc",
@@ -55,4 +59,5 @@ __all__ = [
     "risk_at_coverage",
     "risk_coverage",
     "rmse",
+    "tabulate",
 ]

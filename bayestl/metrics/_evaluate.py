@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,17 +55,57 @@ def evaluate(
         2.0
     """
     check_arguments(evaluate, locals())
+    gathered = gather(predict, data, batch_size)
+    values = summaries(gathered.numbers, gathered.weights, gathered.metrics)
+    return {metric.name: float(value) for metric, value in zip(gathered.metrics, values, strict=True)}
+
+
+class Gathered(NamedTuple):
+    """What the metrics of a data set are made of, on the host.
+
+    Attributes:
+        numbers: of each metric, what it keeps of every example, leaves (N, ...).
+        weights: (N,), 0 for padding.
+        metrics: those that apply.
+        further: what ``also`` gave, leaves (N, ...).
+    """
+
+    numbers: list[Any]
+    weights: np.ndarray
+    metrics: tuple[Metric, ...]
+    further: Any
+
+
+def gather(
+    predict: Callable[[Any], Predictive],
+    data: Data | Batch | Batches,
+    batch_size: int,
+    *,
+    has_targets: bool = True,
+    also: Callable[[Predictive], Any] = lambda predictive: (),
+) -> Gathered:
+    """One pass over a data set, a batch of predictions at a time.
+
+    Args:
+        predict: inputs to their predictive.
+        data: a data set.
+        batch_size: examples predicted at once.
+        has_targets: False for examples whose targets mean nothing; no metric applies then.
+        also: what else to keep of each predictive, leaves (B, ...).
+    """
     passes = batches(data, batch_size)
     chosen: tuple[Metric, ...] = ()
     parts = []
     for batch in passes:
         predictive = predict(batch.inputs)
-        chosen = chosen or metrics_of(predictive, batch.targets)
-        check_targets(predictive, *passes.to_host((batch.targets, batch.weights)))
-        parts.append(passes.to_host((_each(predictive, batch.targets, chosen), batch.weights)))
-    numbers, weights = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-    values = _summaries(numbers, weights, chosen)
-    return {metric.name: float(value) for metric, value in zip(chosen, values, strict=True)}
+        numbers: list[Any] = []
+        if has_targets:
+            chosen = chosen or metrics_of(predictive, batch.targets)
+            check_targets(predictive, *passes.to_host((batch.targets, batch.weights)))
+            numbers = _each(predictive, batch.targets, chosen)
+        parts.append(passes.to_host((numbers, batch.weights, also(predictive))))
+    numbers, weights, further = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    return Gathered(numbers, weights, chosen, further)
 
 
 @partial(jax.jit, static_argnames="chosen")
@@ -74,5 +114,6 @@ def _each(predictive: Predictive, targets: Targets, chosen: tuple[Metric, ...]) 
 
 
 @partial(jax.jit, static_argnames="chosen")
-def _summaries(numbers: list[Any], weights: jax.Array, chosen: tuple[Metric, ...]) -> list[jax.Array]:
+def summaries(numbers: list[Any], weights: Any, chosen: tuple[Metric, ...]) -> list[jax.Array]:
+    """The metrics of all examples together."""
     return [metric.summary(each, weights) for metric, each in zip(chosen, numbers, strict=True)]

@@ -463,6 +463,14 @@ TABLE: dict[str, Case] = {
     "metrics.quantile_calibration_error": Case(
         lambda: {"predictive": _real_predictive(), "targets": TARGETS, "weights": None, "num_levels": 3}
     ),
+    "metrics.across_seeds": of(tables=[btl.metrics.ScoreTable((btl.metrics.Score("test", "nll", 1.0, 0.1),))] * 2),
+    "metrics.tabulate": Case(
+        lambda: (
+            {"key": KEY, "predict": lambda inputs: shared()["predictive"], "datasets": {"test": BATCH}}
+            | {"batch_size": 4, "num_bootstrap": 2}
+        ),
+        False,
+    ),
     "metrics.augrc": of(confidence=SCORES, losses=SCORES),
     "metrics.aurc": of(confidence=SCORES, losses=SCORES),
     "metrics.auroc": of(scores_in=SCORES, scores_out=SCORES),

@@ -61,17 +61,21 @@ class ScoreTable:
         raise KeyError(f"no score {place}; there are data sets {datasets}")
 
     def to_markdown(self, digits: int = 3) -> str:
-        """A table for Markdown, one line per data set; metrics that a data set does not have are left empty."""
-        heads, lines = self._cells(digits, " ± ")
-        rows = [["data set", *heads], ["---"] * (len(heads) + 1), *lines]
-        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        """Tables for Markdown, one line per data set; data sets with other metrics have a table of their own."""
+        tables = []
+        for heads, lines in self._blocks(digits, " ± "):
+            rows = [["data set", *heads], ["---"] * (len(heads) + 1), *lines]
+            tables.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+        return "\n\n".join(tables)
 
     def to_latex(self, digits: int = 3) -> str:
-        """A ``tabular`` with the rules of booktabs."""
-        heads, lines = self._cells(digits, r" $\pm$ ")
-        rows = [" & ".join(_escaped(cell) for cell in row) + r" \\" for row in [["data set", *heads], *lines]]
-        begin, end = rf"\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\end{tabular}"
-        return "\n".join([begin, r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", end])
+        """As :meth:`to_markdown`, each a ``tabular`` with the rules of booktabs."""
+        tables = []
+        for heads, lines in self._blocks(digits, r" $\pm$ "):
+            rows = [" & ".join(_escaped(cell) for cell in row) + r" \\" for row in [["data set", *heads], *lines]]
+            begin, end = rf"\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\end{tabular}"
+            tables.append("\n".join([begin, r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", end]))
+        return "\n\n".join(tables)
 
     def to_dataframe(self) -> Any:
         """A pandas ``DataFrame`` with the columns of :class:`Score`.
@@ -85,13 +89,16 @@ class ScoreTable:
             raise ImportError("to_dataframe needs pandas; pip install pandas") from error
         return pandas.DataFrame(list(self.scores), columns=list(Score._fields))
 
-    def _cells(self, digits: int, between: str) -> tuple[list[str], list[list[str]]]:
-        heads = list(dict.fromkeys(score.metric for score in self.scores))
-        lines: dict[str, dict[str, str]] = {}
+    def _blocks(self, digits: int, between: str) -> list[tuple[list[str], list[list[str]]]]:
+        """Metrics, and lines of cells, of all data sets that have the same metrics."""
+        by_dataset: dict[str, list[Score]] = {}
         for score in self.scores:
-            cell = f"{score.value:.{digits}f}{between}{score.standard_error:.{digits}f}"
-            lines.setdefault(score.dataset, {})[score.metric] = cell
-        return heads, [[name, *(cells.get(head, "") for head in heads)] for name, cells in lines.items()]
+            by_dataset.setdefault(score.dataset, []).append(score)
+        blocks: dict[tuple[str, ...], list[list[str]]] = {}
+        for name, own in by_dataset.items():
+            cells = [f"{score.value:.{digits}f}{between}{score.standard_error:.{digits}f}" for score in own]
+            blocks.setdefault(tuple(score.metric for score in own), []).append([name, *cells])
+        return [(list(heads), lines) for heads, lines in blocks.items()]
 
     def __str__(self) -> str:
         return self.to_markdown()

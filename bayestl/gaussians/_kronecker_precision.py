@@ -23,13 +23,22 @@ from bayestl.gaussians._matrix_layout import MatrixLayout
 
 
 class Eigen(NamedTuple):
-    """``D A D = Q_in diag(a) Q_in^T`` with D = diag(scale), and ``G = Q_out diag(g) Q_out^T``."""
+    """``D A D = Q_in diag(a) Q_in^T`` with D = diag(scale), and ``G = Q_out diag(g) Q_out^T``.
+
+    The scale is one number, one for each row of the matrix (I,), or, where that has a single row, one for each group
+    (g, 1, 1): each word of a table.
+    """
 
     scale: jax.Array
     inputs: jax.Array
     outputs: jax.Array
     input_values: jax.Array
     output_values: jax.Array
+
+    @property
+    def rows(self) -> jax.Array:
+        """D in a shape that multiplies a matrix (g, I, O)."""
+        return self.scale[:, None] if self.scale.ndim == 1 else self.scale
 
     @property
     def values(self) -> jax.Array:
@@ -138,7 +147,11 @@ def _resolved(of: Eigen) -> jax.Array:
 def posterior_of_layer(layer: KroneckerFactors, of: Eigen, mean: Params, spectrum: jax.Array) -> Kronecker:
     """The Gaussian of one layer in the basis of its precision, ``None`` at all leaves of ``mean`` outside."""
     part = _tree.select_where(mean, lambda path: path in layer.layout.paths)
-    return Kronecker(part, of.scale, of.inputs, of.outputs, spectrum, layer.layout)
+    scale = of.scale
+    if scale.ndim == 3:
+        # A number for a group commutes with its bases.
+        scale, spectrum = jnp.ones((), scale.dtype), scale**2 * spectrum
+    return Kronecker(part, scale, of.inputs, of.outputs, spectrum, layer.layout)
 
 
 def _split(prior: Gaussian, precision: KroneckerPrecision) -> tuple[Gaussian, Columns | None]:
@@ -156,10 +169,9 @@ def _pieces(precision: KroneckerPrecision, eigens: list[Eigen], rest: Gaussian, 
     """The precision in independent parts, each with the columns' entries there."""
     pieces: list[_Piece] = []
     for layer, of_layer in zip(precision.layers, eigens, strict=True):
-        rows = of_layer.scale[:, None] if of_layer.scale.ndim else of_layer.scale
         # Eigenvectors have no derivatives where eigenvalues are equal; none are needed here.
         vectors = jax.lax.stop_gradient((of_layer.inputs, of_layer.outputs, of_layer.values))
-        of = OfLayer(rows, layer.inputs, layer.outputs, *vectors)
+        of = OfLayer(of_layer.rows, layer.inputs, layer.outputs, *vectors)
         q = jax.vmap(layer.layout.matrix)(columns.basis)
         pieces.append((of, q, partial(_columns_of, layer, columns.basis)))
     if jax.tree.leaves(precision.diagonal):
@@ -191,7 +203,7 @@ def eigen(layer: KroneckerFactors, prior: Gaussian | None) -> Eigen:
         ValueError: a prior that correlates the parameters of the layer, or has more than one variance in a row.
     """
     scale = jnp.ones((), layer.inputs.dtype) if prior is None else _scale(layer, prior)
-    rows = scale[:, None] if scale.ndim else scale
+    rows = scale[:, None] if scale.ndim == 1 else scale
     scaled = rows * layer.inputs * rows.mT if scale.ndim else scale**2 * layer.inputs
     if layer.inputs.shape[-1] == 1:
         # Every row of a table is a group, with the same vectors.
@@ -215,12 +227,14 @@ def _told_from_zero(values: jax.Array) -> jax.Array:
 
 
 def _scale(layer: KroneckerFactors, prior: Gaussian) -> jax.Array:
-    """The prior's standard deviations of a layer: one number for each row of its matrix, or one for all."""
+    """The prior's standard deviations of a layer, in the shapes of :class:`Eigen`."""
     layout, dtype = layer.layout, layer.inputs.dtype
     weights = jnp.sqrt(_variances(layout.weights, prior)).astype(dtype)
     shape = _tree.by_paths(prior.mean)[layout.weights].shape
     inside = layer.inputs.shape[-1] - (layout.bias is not None)
-    rows = 0 if weights.size == 1 else _rows(layout, weights.shape, shape)
+    if weights.size > 1 and inside == 1 and layout.bias is None:
+        return weights.reshape(-1)[_places(layout, weights.shape, shape, groups=True)][:, :, None]
+    rows = 0 if weights.size == 1 else _places(layout, weights.shape, shape)[0]
     weights = weights.reshape(-1)[rows]
     if layout.bias is None:
         return weights
@@ -239,13 +253,14 @@ def _variances(path: str, prior: Gaussian) -> jax.Array:
     return jnp.asarray(_tree.by_paths(variances)[path])
 
 
-def _rows(layout: MatrixLayout, shape: tuple[int, ...], full: tuple[int, ...]) -> np.ndarray:
-    """For every row of a layer's matrix, (I,), the place of its variance in an array of ``shape``."""
+def _places(layout: MatrixLayout, shape: tuple[int, ...], full: tuple[int, ...], groups: bool = False) -> np.ndarray:
+    """For every row of a layer's matrix the place of its variance in an array of ``shape``: (1, I), the same in all
+    groups, or (g, I) where every group may have its own."""
     places = np.broadcast_to(np.arange(np.prod(shape)).reshape(shape), full)
     matrix = np.asarray(layout.rearrangement(places))
-    if np.any(matrix != matrix[:1, :, :1]):
+    if np.any(matrix != (matrix[:, :, :1] if groups else matrix[:1, :, :1])):
         raise ValueError(_refusal(layout.weights, "has more than one variance in a row of its matrix"))
-    return matrix[0, :, 0]
+    return matrix[:, :, 0] if groups else matrix[:1, :, 0]
 
 
 def _refusal(path: str, what: str) -> str:

@@ -33,6 +33,7 @@ def one_table(network: Any, tokens: np.ndarray, classes: int, **shapes: tuple[in
     return networks.make(net, tokens, classes)
 
 
+PER_ROW = np.array([[0.1], [0.5], [2.0], [0.3]])
 TOKENS = np.array([[0, 3, 3], [1, 1, 1], [2, 0, 3], [4, 2, 0], [3, 1, 4]])
 
 
@@ -92,6 +93,9 @@ def test_a_regression_on_rows_is_exact():
     for prior in (
         btl.gaussians.isotropic(problem.params, 0.7),
         btl.gaussians.low_rank(problem.params, 0.3, {"table": jnp.asarray(networks.normal(2, 4, 3))}),
+        # One variance for every row.
+        btl.gaussians.diagonal(problem.params, {"table": PER_ROW}),
+        btl.gaussians.low_rank(problem.params, {"table": PER_ROW}, {"table": jnp.asarray(networks.normal(2, 4, 3))}),
     ):
         posterior = jax.jit(lambda prior: given.precision_update(prior, problem.params, 0.4, 2.0))(prior)
         covariance = matrix(prior.covariance_mv, problem.params)

@@ -46,6 +46,7 @@ def first_returns(key: Key, rollouts: Rollouts, policies: Mapping[str, Params]) 
     if not policies:
         raise ValueError("policies is empty; give at least one, {'source': params}")
     for name, params in policies.items():
+        _tree.check_floating(f"policies[{name!r}]", params)
         _tree.check_same_structure(
             f"policies[{name!r}]", params, "rollouts.net.params", rollouts.net.params, "give a policy of this network"
         )

@@ -75,6 +75,8 @@ def kl_prior(
     if _tree.is_concrete(strength) and not float(strength) > 0:
         raise ValueError(f"strength is {strength}; it is a number of decisions, above 0")
     leaves = jax.tree.leaves(observations)
+    if any(jnp.ndim(leaf) == 0 for leaf in leaves):
+        raise ValueError("observations is a single number; give an array (M, ...), or a pytree of such")
     check_count("the number of observations", len(leaves[0]) if leaves else 0)
     likelihood = likelihoods.categorical() if likelihood is None else likelihood
     observations = jax.tree.map(jnp.asarray, observations)

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bayestl import _tree
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers, Targets
 from bayestl.metrics._calibration import reliability_bins
-from bayestl.metrics._examples import Predictive, class_probs, known_classes, weighted_mean
+from bayestl.metrics._examples import Predictive, check_targets, class_probs, known_classes, weighted_mean
 from bayestl.metrics._metric import Metric
 
 
@@ -96,7 +97,9 @@ def pit(predictive: Predictive, targets: Targets) -> Float[Array, "B ..."]:
         [0.5  0.84]
     """
     check_arguments(pit, locals())
-    return predictive.cdf(jnp.asarray(targets))
+    targets = _tree.with_arrays(targets)
+    check_targets(predictive, targets)
+    return predictive.cdf(targets)
 
 
 def quantile_calibration_error(

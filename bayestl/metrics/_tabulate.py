@@ -242,6 +242,8 @@ def across_seeds(tables: Sequence[ScoreTable]) -> ScoreTable:
         Score(dataset='test', metric='nll', value=1.5, standard_error=0.5)
     """
     check_arguments(across_seeds, locals())
+    if not all(isinstance(table, ScoreTable) for table in tables):
+        raise TypeError("tables holds something else than tables; give a list of what metrics.tabulate returns")
     places = [[(score.dataset, score.metric) for score in table.scores] for table in tables]
     if len(tables) < 2 or any(each != places[0] for each in places):
         raise ValueError(f"across_seeds was given {len(tables)} tables; give at least two, all of the same scores")

@@ -16,6 +16,7 @@ from bayestl.tune._family import Family, isotropic_family
 from bayestl.tune._gram import mean_prior_variance, outputs_gram
 from bayestl.tune._grid import Grid, Rung, grid
 from bayestl.tune._groups import groups_by_class, random_groups
+from bayestl.tune._layer_scales import LayerScales, layer_scales
 from bayestl.tune._leave_out import LeaveOut, leave_out
 from bayestl.tune._left_out_weights import left_out_weights
 from bayestl.tune._output_space import OutputSpace, output_space
@@ -39,6 +40,7 @@ __all__ = [
     "Fitted",
     "Grid",
     "KFold",
+    "LayerScales",
     "LeaveOut",
     "LinearLeaveOneOut",
     "LinearModel",
@@ -54,6 +56,7 @@ __all__ = [
     "groups_by_class",
     "isotropic_family",
     "k_fold",
+    "layer_scales",
     "leave_out",
     "left_out_weights",
     "linear_leave_one_out",

@@ -38,8 +38,8 @@ def outputs_gram(joint: LogJoint, prior: Gaussian, params: Params, inputs: Input
     if not num_inputs(inputs):
         raise ValueError("inputs hold no example; give one or more, (N, ...)")
     around = prior.around(params)
-    if _has_one_variance_per_leaf(prior):
-        gram = _layered(joint.replace(prior=None), around, inputs)
+    if has_one_variance_per_leaf(prior):
+        gram = _total(joint.replace(prior=None), around, inputs)
     else:
         gram = linearized_joint(joint, around)(inputs).output_covariance
     return np.asarray(gram, np.float64)
@@ -52,27 +52,40 @@ def mean_prior_variance(joint: LogJoint, prior: Gaussian, inputs: Inputs) -> flo
     return float(np.mean(np.diagonal(outputs_gram(joint, prior, prior.mean, inputs))))
 
 
-def _has_one_variance_per_leaf(prior: Gaussian) -> bool:
+def leaf_grams(joint: LogJoint, prior: Gaussian, params: Params, inputs: Inputs) -> dict[str, np.ndarray]:
+    """What each parameter array adds to ``J S0 J^T``, by its path, for a prior with one variance for each array."""
+    grams = _by_leaf(joint.replace(prior=None), prior.around(params), inputs)
+    return {path: np.asarray(gram, np.float64) for path, gram in grams.items()}
+
+
+def has_one_variance_per_leaf(prior: Gaussian) -> bool:
+    """Whether all parameters of an array have the same variance, and are independent."""
     variances = [block.independent_variances() for block in prior.blocks()]
     return all(v is not None and all(jnp.size(x) == 1 for x in jax.tree.leaves(v)) for v in variances)
 
 
 @jax.jit
-def _layered(joint: LogJoint, prior: Gaussian, inputs: Inputs) -> jax.Array:
+def _total(joint: LogJoint, prior: Gaussian, inputs: Inputs) -> jax.Array:
+    return _tree.total(_by_leaf(joint, prior, inputs).values())
+
+
+@jax.jit
+def _by_leaf(joint: LogJoint, prior: Gaussian, inputs: Inputs) -> dict[str, jax.Array]:
     variances: dict[str, Any] = {}
     for block in prior.blocks():
         variances |= _tree.by_paths(block.independent_variances())
     network = layers.find(partial(_outputs, joint), prior.mean, inputs)
     gradients = layers.gradients(network, inputs, _one_per_output)
     grams = [
-        jnp.reshape(variances[network.paths[layer.leaf]], ()) * _of_layer(network, number, of_layer)
+        (network.paths[layer.leaf], _of_layer(network, number, of_layer))
         for number, (layer, of_layer) in enumerate(zip(network.layers, gradients.layers, strict=True))
     ]
-    grams += [
-        jnp.reshape(variances[network.paths[leaf]], ()) * _of_rows(rows) for leaf, rows in gradients.leaves.items()
-    ]
-    total = _tree.total(grams)
-    return 0.5 * (total + total.T)
+    grams += [(network.paths[leaf], _of_rows(rows)) for leaf, rows in gradients.leaves.items()]
+    result: dict[str, jax.Array] = {}
+    for path, gram in grams:
+        scaled = jnp.reshape(variances[path], ()) * 0.5 * (gram + gram.T)
+        result[path] = result[path] + scaled if path in result else scaled
+    return result
 
 
 def _outputs(joint: LogJoint, params: Params, inputs: Inputs) -> Outputs:

@@ -69,7 +69,7 @@ def leave_out(
     For more examples than that, give a ``curvature``: one Newton step from the parameters without the group, ``theta +
     Sigma grad`` with Sigma the covariance of the Laplace posterior of the others with that curvature: one such
     posterior for each group. It is exact for linear networks with normal noise under dense curvature; for classes one
-    step is too cautious.
+    step is too cautious, and the more so the less the curvature sees of what ties parameters together.
 
     Args:
         groups: (N,) group numbers, as :func:`groups_by_class` and :func:`random_groups` give; -1 for never left out.

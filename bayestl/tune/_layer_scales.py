@@ -138,13 +138,14 @@ def _climbed(layered: ByLayer, climb: Callable[[ByLayer, np.ndarray], Any], so_f
     return result.x
 
 
-def _function_of(criterion: LeaveOut | Evidence) -> Callable[[ByLayer, np.ndarray], tuple[float, np.ndarray]]:
+def _function_of(criterion: Any) -> Callable[[ByLayer, np.ndarray], tuple[float, np.ndarray]]:
     if isinstance(criterion, Evidence):
         return lambda layered, factors: layered.log_evidence(factors)
-    if criterion.curvature is not None or criterion.selection is not None or np.all(criterion.left_out == 0):
+    is_dual = isinstance(criterion, LeaveOut) and criterion.curvature is None and criterion.selection is None
+    if not is_dual or np.all(criterion.left_out == 0):
         raise TypeError(
-            "layer_scales needs the gradient of its criterion: leave_out(groups) without curvature and selection, and "
-            "with more than one group, or evidence()"
+            f"criterion is a {type(criterion).__name__}; layer_scales needs the gradient of its criterion: "
+            "leave_out(groups) without curvature and selection, and with more than one group, or evidence()"
         )
     return lambda layered, factors: layered.held_out(factors, criterion.left_out)
 

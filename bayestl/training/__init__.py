@@ -4,6 +4,7 @@ from bayestl._placement import shard_params
 from bayestl.training._checkpoint import Checkpoint
 from bayestl.training._fit import fit
 from bayestl.training._fit_many import fit_many
+from bayestl.training._identity import digest, traced_digest
 from bayestl.training._loop import Transform, all_finite
 from bayestl.training._members import Vectorize, sequentially
 from bayestl.training._memory import MemoryEstimate, estimate_memory
@@ -23,9 +24,11 @@ __all__ = [
     "Transform",
     "Vectorize",
     "all_finite",
+    "digest",
     "estimate_memory",
     "fit",
     "fit_many",
     "sequentially",
     "shard_params",
+    "traced_digest",
 ]

@@ -170,7 +170,11 @@ def _program_digest(
         batch = batch if transform is None else transform(key, batch)
         return make_step(numbers)(key, state, batch)
 
-    traced = jax.make_jaxpr(step)(shapes, jax.random.key(0), batch)
+    return traced_digest(jax.make_jaxpr(step)(shapes, jax.random.key(0), batch))
+
+
+def traced_digest(traced: Any) -> str:
+    """A digest of a traced program, including every constant in it."""
     total = hashlib.blake2b(digest_size=16)
     # Functions are printed with their addresses, which differ from one process to the next.
     total.update(re.sub(r"0x[0-9a-f]+", "", str(traced)).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from bayestl.passes import whole
 from bayestl.tune._criteria import Criterion
 from bayestl.tune._edges import edges
 from bayestl.tune._family import Family
+from bayestl.tune._path_checkpoint import PathCheckpoint, describe_call
 from bayestl.tune._path_run import PathRun
 from bayestl.tune._remaining_gain import remaining_gain
 
@@ -86,6 +88,7 @@ def path(
     learning_rate: float | None = None,
     learn: Callable[[LogJoint, Params, Batch], Any] | None = None,
     report: Callable[[str], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Path:
     """The mode under every scale of every family, from the smallest scale on, each where the one before ended.
 
@@ -104,13 +107,15 @@ def path(
         learn: ``(joint with a prior, mode, batch) -> likelihood`` of the same structure, such as
             :func:`noise_by_evidence`: asked halfway through the steps of every scale, and at their end.
         report: takes a line of text after every scale.
+        checkpoint: a folder for this call alone, written to after every scale. The same call goes on from there after
+            an interruption, to the same bits.
 
     Returns:
         A :class:`Path`. It holds F K copies of the parameters on the host.
 
     Raises:
         ValueError: no family, scales that do not ascend, groups of another number of examples; steps that diverge
-            however small the rate.
+            however small the rate; a checkpoint of another call.
         TypeError: data that are not in memory.
 
     Example:
@@ -137,24 +142,27 @@ def path(
     params: list[list[Params]] = [[] for _ in families]
     scores: list[list[np.ndarray]] = [[] for _ in families]
     learned: list[list[Any]] = [[] for _ in families]
-    count = 0
+    count, file_number = 0, 0
+    files = PathCheckpoint(
+        checkpoint,
+        lambda: describe_call(key, joint, families, batch, criterion, log_scales, subsets, steps, learning_rate, learn),
+    )
     for members in _alike(families):
         run = PathRun(key, joint, [families[m] for m in members], batch, subsets, learning_rate)
         for number in range(log_scales.shape[1]):
             scales = np.exp(log_scales[members, number])
-            if learn is None:
-                count += run.advance(scales, steps)
+            saved = files.restored(file_number, run.saved)
+            if saved is None:
+                count += run.advance(scales, steps, learn)
+                each = [criterion(*at) for at in run.asked(key, members, number, scales)]
+                files.save(file_number, run.saved, np.stack(each), count)
             else:
-                for part in (steps - steps // 2, steps // 2):
-                    count += run.advance(scales, part)
-                    run.learn(learn, scales)
+                run.saved, each, count = saved
+            file_number += 1
             for place, member in enumerate(members):
-                fitted = run.fitted(place)
-                inner = jax.random.fold_in(jax.random.fold_in(key, member), number)
-                at_scale = run.joint_of(place, scales)
-                scores[member].append(criterion(inner, at_scale, fitted, batch))
-                learned[member].append(at_scale.likelihood)
-                params[member].append(jax.tree.map(np.asarray, fitted.params))
+                scores[member].append(np.asarray(each[place]))
+                learned[member].append(run.likelihoods[place])
+                params[member].append(jax.tree.map(np.asarray, run.fitted(place).params))
             if report is not None:
                 names = ", ".join(families[m].name for m in members)
                 report(f"scale {number + 1} of {log_scales.shape[1]}: {names}; {count} steps")

@@ -43,8 +43,22 @@ class PathRun:
         self.slowest = jnp.full(len(families), jnp.inf if rate is None else rate, jnp.float32)
         self.one_by_one = _has_slow_loops(joint, families[0], batch)
 
-    def advance(self, scales: np.ndarray, steps: int) -> int:
-        """To the modes at the next scales; how many steps that took.
+    def advance(self, scales: np.ndarray, steps: int, learn: Callable[[LogJoint, Params, Batch], Any] | None) -> int:
+        """To the modes at the next scales, with likelihoods learned halfway and at the end; how many steps that took.
+
+        Raises:
+            ValueError: steps that diverge at every rate.
+        """
+        if learn is None:
+            return self._advance(scales, steps)
+        count = 0
+        for part in (steps - steps // 2, steps // 2):
+            count += self._advance(scales, part)
+            self._learn(learn, scales)
+        return count
+
+    def _advance(self, scales: np.ndarray, steps: int) -> int:
+        """Steps at these scales; how many.
 
         Raises:
             ValueError: steps that diverge at every rate.
@@ -71,12 +85,28 @@ class PathRun:
             "inputs to numbers near 1, or give a learning_rate"
         )
 
-    def learn(self, learn: Callable[[LogJoint, Params, Batch], Any], scales: np.ndarray) -> None:
+    def _learn(self, learn: Callable[[LogJoint, Params, Batch], Any], scales: np.ndarray) -> None:
         """Likelihoods anew, of every family by itself."""
         places = range(len(self.families))
         self.likelihoods = [
             learn(self.joint_of(place, scales), self.fitted(place).params, self.batch) for place in places
         ]
+
+    def asked(
+        self, key: Key, members: list[int], number: int, scales: np.ndarray
+    ) -> list[tuple[Key, LogJoint, Fitted, Batch]]:
+        """What a criterion is asked about each family, whose numbers are ``members``, at the scale of that number."""
+        keys = [jax.random.fold_in(jax.random.fold_in(key, member), number) for member in members]
+        return [(k, self.joint_of(p, scales), self.fitted(p), self.batch) for p, k in enumerate(keys)]
+
+    @property
+    def saved(self) -> Any:
+        """All that changes from scale to scale."""
+        return self.states, self.slowest, self.likelihoods
+
+    @saved.setter
+    def saved(self, state: Any) -> None:
+        self.states, self.slowest, self.likelihoods = state
 
     def joint_of(self, place: int, scales: np.ndarray) -> LogJoint:
         """The log joint of one family at its scale, with the likelihood that it has learned."""

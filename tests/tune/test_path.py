@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +48,41 @@ def test_modes_and_folds_are_those_of_ridge_regression(net: btl.Net):
                 for i in range(7)
             ]
             np.testing.assert_allclose(path.scores[family, number], expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("is_learned", [False, True])
+def test_an_interrupted_path_goes_on_to_the_same_bits(is_learned: bool, tmp_path: Path):
+    def run(families: list = FAMILIES, stop_at: int | None = None, **more: Any) -> btl.tune.Path:
+        lines = []
+
+        def report(line: str) -> None:
+            lines.append(line)
+            if len(lines) == stop_at:
+                raise KeyboardInterrupt
+
+        criterion = btl.tune.linear_leave_one_out()
+        learn = btl.tune.noise_by_evidence if is_learned else None
+        settings = {"steps": 20, "learn": learn, "report": report, **more}
+        return btl.tune.path(jax.random.key(0), JOINT, families, BATCH, SCALES, criterion, **settings)
+
+    whole = run()
+    folder = tmp_path / "path"
+    with pytest.raises(KeyboardInterrupt):
+        run(stop_at=2, checkpoint=folder)
+    files = sorted(folder.iterdir())
+    assert len(files) == 2
+    # A file cut short is as good as none.
+    files[1].write_bytes(files[1].read_bytes()[:-10])
+    with pytest.warns(RuntimeWarning, match=r"scale-001.*computed again"):
+        again = run(checkpoint=folder)
+    assert again.steps == whole.steps
+    np.testing.assert_array_equal(again.scores, whole.scores)
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, again.likelihoods, whole.likelihoods)
+    with pytest.raises(ValueError, match="belongs to another call"):
+        run(checkpoint=folder, steps=21)
+    with pytest.raises(ValueError, match="belongs to another call"):
+        run(families=FAMILIES[::-1], checkpoint=folder)
 
 
 def test_other_data_and_the_evidence_score_the_same_modes():

@@ -73,7 +73,8 @@ def _about_classes(labels: np.ndarray, num_classes: int) -> tuple[str, ...]:
     if counts.max() == 1:
         notes.append(
             "there is one example of each class, so that leaving examples out leaves nothing: the families are "
-            "weighed by what their means predict, and within each the scale is the usual one, not chosen by the data"
+            "weighed by what their means predict, and within each the scale is one at which outputs vary as a trained "
+            "network's, not chosen by the data"
         )
     elif len(single):
         notes.append(

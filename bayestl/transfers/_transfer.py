@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from bayestl.transfers._data import Plan, plan_for
 from bayestl.transfers._families import SCRATCH, SOURCE, Families, families_of
 from bayestl.transfers._held_out import held_out, mixture, weights_without_each
 from bayestl.transfers._result import TransferResult, Trust
+from bayestl.transfers._untrained import logit_variance, scale_prior_at_modes
 from bayestl.tune import Criterion, Path, Weights
 
 # The variance of a classifier's logits where no source says it.
@@ -43,6 +45,7 @@ def transfer(
     learning_rate: float | None = None,
     keep: int = 8,
     progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> TransferResult:
     """A target's posterior from a source and a few examples, and how far to trust that source; no validation data.
 
@@ -71,10 +74,12 @@ def transfer(
         learning_rate: of the loss per datum; None for one from the network's curvature.
         keep: members of the mixture, the heaviest ones.
         progress: print a line after every scale.
+        checkpoint: a folder for this call alone, written to after every scale. The same call goes on from there after
+            an interruption, to the same bits.
 
     Raises:
         ValueError: a source whose network differs, or that shares nothing; real targets that are all the same; fewer
-            than 2 examples.
+            than 2 examples; a checkpoint of another call.
         TypeError: examples that are not in memory.
 
     Example:
@@ -121,8 +126,11 @@ def transfer(
         learning_rate=learning_rate,
         learn=tune.noise_by_evidence if is_regression and start is not likelihood else None,
         report=print if progress else None,
+        checkpoint=checkpoint,
     )
     log_prior = tune.scale_prior(scales, variances, typical) + np.array(families.log_weights)[:, None]
+    if plan.is_untrained:
+        log_prior = scale_prior_at_modes(joint, path, batch, typical, log_prior)
     if is_regression:
         weights, without_each = _regression.weigh(keys[3], joint, path, log_prior, batch)
     else:
@@ -223,10 +231,8 @@ def _typical_variance(joint: LogJoint, families: Families, batch: Batch) -> floa
         return float(np.mean([np.var(y, axis=0).mean() for y in targets]))
     if families.reference is None:
         return _TYPICAL_LOGITS
-    logits = np.asarray(joint.outputs(families.reference, batch.inputs)[0], np.float64)
-    centred = logits - logits.mean(-1, keepdims=True) if logits.ndim > 1 else logits
     # A source that is hardly trained, or sure beyond measure, says little about the target's logits.
-    return float(np.clip(np.mean(centred**2), 2.0, 200.0))
+    return float(np.clip(logit_variance(joint, families.reference, batch), 2.0, 200.0))
 
 
 def _patterns(patterns: str | Sequence[str]) -> list[str]:

@@ -80,6 +80,24 @@ def test_one_example_of_each_class_and_one_class_without_any(source: btl.Net):
     assert [row.name for row in result.trust] == ["source, head at zero", "fresh, head at zero"]
 
 
+def test_one_example_of_each_class_takes_scales_at_which_trained_outputs_are_typical(source: btl.Net):
+    """The head misleads, so that networks with a head at zero predict. Their scale is not that at which draws of the
+    prior vary as the source's logits do: with one example each, modes there hardly leave zero."""
+    train = blobs(1, 1, shift=1)
+    result = run(source, train, keep=1)
+    assert {row.name: row.weight for row in result.trust}["source"] < 0.05, result
+
+    def variance(params: Any) -> float:
+        logits = np.asarray(NET(params, train.inputs))
+        return np.mean((logits - logits.mean(-1, keepdims=True)) ** 2)
+
+    row = max(result.trust[1:], key=lambda row: row.weight)
+    heaviest = row.deviations[int(np.argmax(row.weights))]
+    # By the prior's draws: the scale in the middle but one.
+    assert heaviest > row.deviations[4], result
+    assert variance(result.single.params) > 0.2 * np.clip(variance(source.params), 2, 200)
+
+
 @pytest.mark.slow
 def test_several_sources_and_a_gaussian(source: btl.Net):
     other = btl.gaussians.diagonal(NET.params, jax.tree.map(jnp.ones_like, NET.params))

@@ -7,6 +7,7 @@ Fixed validation and test sets.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import optax
 import bayestl as btl
 from benchmarks._fisher import fisher_prior
 from benchmarks._records import Rows, command_line, provenance
+from benchmarks._transfer_rows import run_transfer
 from benchmarks._tuning import (
     BATCH_SIZE,
     HEAVY_BALL,
@@ -46,6 +48,8 @@ from benchmarks.tasks.cats_vs_dogs_config import (
     METHODS,
     RECIPE,
     SCRATCH,
+    TRANSFER,
+    TRANSFER_HEAD,
     ZERO_MEAN,
     Config,
     checked,
@@ -53,7 +57,7 @@ from benchmarks.tasks.cats_vs_dogs_config import (
 )
 from benchmarks.tasks.cats_vs_dogs_nets import fresh_net, head_net, tail_net, whole_net
 from benchmarks.tasks.cats_vs_dogs_source import Source, iterates_prior, source
-from benchmarks.tasks.cats_vs_dogs_views import Photographs, Views, photographs, views
+from benchmarks.tasks.cats_vs_dogs_views import Photographs, Views, photographs, plain, views
 
 __all__ = ["MAY_GROW", "Config", "Task", "cells", "checked", "demo", "methods", "run"]
 
@@ -217,14 +221,50 @@ def from_scratch(task: Task) -> Method:
     return Method(SCRATCH, task.views.pictures, net, start, grid, make, read_at, vectorize=btl.sequentially)
 
 
+def transfer_rows(task: Task, photos: Photographs, head_only: bool) -> list[dict[str, Any]]:
+    """All in one call, on the photographs as they are: of the head on features, or of the last block and the head.
+
+    For the head alone the source is what a published body says of it, nothing: a mean of zero."""
+    config, origin = task.config, task.source
+    maps, features = plain(config, photos, origin.body, origin.tail)
+    view, pool = (task.views.features, features) if head_only else (task.views.maps, maps)
+
+    def fresh(seed: int) -> btl.Net:
+        if head_only:
+            return head_net(config, None, seed)
+        net = tail_net(config, origin, None, seed)
+        return dataclasses.replace(net, params=_as_random(jax.random.key(30 + seed), net.params))
+
+    if head_only:
+        source, new = btl.tree.zeros_like(head_net(config, None).params), ()
+    else:
+        source, new = tail_net(config, origin, None).params, "head/**"
+    return run_transfer(
+        fresh, source, btl.likelihoods.bernoulli(), pool, view.validation, view.test, task.places, new=new
+    )
+
+
+def _as_random(key: Any, params: Any) -> Any:
+    """Kernels at random with the spread of those given; biases and scales of normalisations as they are."""
+    leaves = btl.tree.by_paths(params)
+    random = {
+        path: np.std(x) * jax.random.normal(jax.random.fold_in(key, number), x.shape) if x.ndim > 1 else x
+        for number, (path, x) in enumerate(leaves.items())
+    }
+    return btl.tree.restructure(random, params)
+
+
 def cells(config: Config) -> list[tuple[int, str, str]]:
     """Number of labels, head, method, of all that is run."""
     listed = []
     for n in config.num_labels:
         here = [name for name in METHODS if name in config.methods and (name != SCRATCH or n in config.scratch_at)]
+        here = [name for name in here if name != TRANSFER or n in config.transfer_at]
         listed.extend((n, LINEAR, name) for name in here if name != RECIPE)
         dense = config.dense_methods if n in config.dense_at else ()
-        listed.extend((n, DENSE, name) for name in here if name in dense and name != RECIPE)
+        listed.extend(
+            (n, DENSE, name) for name in here if name in dense and name not in (RECIPE, TRANSFER, TRANSFER_HEAD)
+        )
         listed.extend((n, DENSE, name) for name in here if name == RECIPE and n in config.recipe_at)
     return listed
 
@@ -245,9 +285,12 @@ def run(config: Config, rows: Rows, data_dir: Path, cache: Path, progress: bool 
         if (n, head, name) not in missing:
             continue
         places = [btl.data.few_shot(labels, n // 2, seed) for seed in range(config.seeds)]
-        method = methods(Task(config, published, shown, head, places))[name]()
+        task = Task(config, published, shown, head, places)
         shared = {"task": "cats_vs_dogs", "n": n, "head": head, "method": name}
         told = {"kappa": 1.0, "temperature": 1.0, "source_seconds": published.seconds, **origin}
-        result = run_method(method, btl.likelihoods.bernoulli(), places, progress)
+        if name in (TRANSFER, TRANSFER_HEAD):
+            result = transfer_rows(task, photos, name == TRANSFER_HEAD)
+        else:
+            result = run_method(methods(task)[name](), btl.likelihoods.bernoulli(), places, progress)
         rows.add([{**shared, **row, **told} for row in result])
     return photos

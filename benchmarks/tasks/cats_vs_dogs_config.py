@@ -7,6 +7,7 @@ from typing import NamedTuple
 LINEAR, DENSE = "linear", "dense 256"
 HIDDEN = {LINEAR: None, DENSE: 256}
 
+TRANSFER, TRANSFER_HEAD = "transfer", "transfer, head"
 SCRATCH, FROZEN, FROZEN_PRIOR = "from scratch", "frozen body", "frozen body, head prior"
 RECIPE, INITIALISATION_ONLY = "fine-tuning, RMSprop 2e-5", "initialisation only"
 ZERO_MEAN, L2_SP = "zero-mean prior", "L2-SP"
@@ -14,6 +15,8 @@ FISHER, ITERATES = "learned, Fisher", "learned, iterates"
 FISHER_OF_TARGET = "learned, Fisher on target"
 BODY_VI, HEAD_VI = "L2-SP, mean-field VI", "head, mean-field VI"
 METHODS = (
+    TRANSFER,
+    TRANSFER_HEAD,
     SCRATCH,
     FROZEN,
     FROZEN_PRIOR,
@@ -46,6 +49,8 @@ class Config(NamedTuple):
         rates: learning rates among which every method chooses; they fall to zero on a half cosine.
         recipe_at: numbers of labels at which the original recipe is run, always with the dense head.
         recipe_steps: its steps, each with augmentation and the whole network.
+        transfer_at: numbers of labels at which transfer trains the last block, whose gradients of every photograph it
+            holds at once.
         scratch_at: numbers of labels at which the network from scratch is run.
         scratch_rates: its learning rates.
         scratch_steps: its steps; it is read at a third, two thirds and the end.
@@ -69,6 +74,7 @@ class Config(NamedTuple):
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
     recipe_at: tuple[int, ...] = (100,)
     recipe_steps: int = 3000
+    transfer_at: tuple[int, ...] = (20, 100)
     scratch_at: tuple[int, ...] = (20, 100, 500)
     scratch_rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01)
     scratch_steps: int = 1200
@@ -99,7 +105,7 @@ def demo(config: Config) -> Config:
 
 
 # What may differ between a run and an earlier one whose rows it takes up.
-MAY_GROW = ("methods", "dense_methods", "num_labels", "dense_at", "recipe_at", "scratch_at")
+MAY_GROW = ("methods", "dense_methods", "num_labels", "dense_at", "recipe_at", "transfer_at", "scratch_at")
 
 
 def checked(config: Config) -> Config:

@@ -24,6 +24,8 @@ from benchmarks.tasks.cats_vs_dogs_config import (
     METHODS,
     RECIPE,
     SCRATCH,
+    TRANSFER,
+    TRANSFER_HEAD,
     Config,
 )
 from benchmarks.tasks.cats_vs_dogs_views import Photographs
@@ -42,8 +44,10 @@ prior scale {head_scale:g}) and take {steps} steps more; those that train the he
 random initialisation: {scratch_settings} settings of up to {scratch_steps} steps. Learned priors lie around the
 published weights; their shape comes from {source_pictures} enlarged pictures of CIFAR-10 under a temporary head: the
 diagonal of the Fisher information, or the iterates of SGD. "{fisher_of_target}" takes the Fisher information, under
-the same temporary head, on the photographs of the training pool, without their labels. Seconds are for all settings of
-one seed, compilation apart."""
+the same temporary head, on the photographs of the training pool, without their labels. "{transfer}" and
+"{transfer_head}" are one call of `btl.transfer` each, of the block and a new head or of the head alone, which sees
+no validation data and no augmented copies. Seconds are for all settings of one seed, compilation apart; those of
+transfer hold it."""
 
 
 def report(config: Config, rows: Rows, photos: Photographs) -> str:
@@ -71,6 +75,8 @@ def _caption(config: Config, photos: Photographs) -> str:
         recipe=RECIPE,
         fisher_of_target=FISHER_OF_TARGET,
         scratch=SCRATCH,
+        transfer=TRANSFER,
+        transfer_head=TRANSFER_HEAD,
         scratch_settings=3 * len(config.scratch_rates),
     )
 
@@ -84,6 +90,7 @@ def _nll(rows: Rows, n: int, method: str) -> np.ndarray:
 def _verdict(config: Config, rows: Rows, n: int) -> str:
     """Paired differences in NLL: priors around the source against the usual ways, and learned shapes against L2-SP."""
     pairs = [(mine, other) for mine in (L2_SP, FISHER, FISHER_OF_TARGET, ITERATES) for other in (FROZEN, RECIPE)]
+    pairs += [(mine, other) for mine in (TRANSFER, TRANSFER_HEAD) for other in (FROZEN, L2_SP)]
     pairs += [(learned, L2_SP) for learned in (FISHER, FISHER_OF_TARGET, ITERATES)]
     lines = []
     for mine, other in pairs:

@@ -94,6 +94,15 @@ def views(config: Config, photos: Photographs, body: Any, tail: Any) -> Views:
     return Views(pictures, feature_maps, View(features[0], config.copies, *features[1:]))
 
 
+def plain(config: Config, photos: Photographs, body: Any, tail: Any) -> tuple[Any, Any]:
+    """The training pool without augmentation: as maps of the frozen body, and as features of body and tail."""
+    rows = photos.split.train
+    normalized = np.asarray(NETWORKS[config.network].normalize.apply(photos.pictures[rows]))
+    maps = btl.data.precompute(body, normalized)
+    features = btl.data.precompute(Features(tail), maps)
+    return btl.data.arrays(maps, photos.labels[rows]), btl.data.arrays(features, photos.labels[rows])
+
+
 def data_of(inputs: Any, like: Any) -> Any:
     """A data set with other inputs."""
     return btl.data.arrays(inputs, like.targets)

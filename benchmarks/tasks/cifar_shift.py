@@ -9,6 +9,7 @@ less wrong (NLL 0.57 in place of 0.89), so that labels from there would say litt
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +22,19 @@ from flax import nnx
 import bayestl as btl
 from benchmarks._fisher import fisher_diagonal, fisher_prior
 from benchmarks._records import Rows, command_line, provenance
+from benchmarks._transfer_rows import run_transfer
 from benchmarks._tuning import Method, View, adam_vi, product, proximal, run_fixed, run_method, sgd
 
 PICTURES = "cifar10_jpeg.tar.gz"
 WEIGHTS = "resnet20_cifar10.safetensors"
 NORMALIZE = btl.data.normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
+TRANSFER = "transfer, head"
 SOURCE_AS_IS, TEMPERATURE = "source as it is", "temperature scaling"
 HEAD, HEAD_VI = "head, L2-SP", "head, mean-field VI"
 INITIALISATION_ONLY, L2_SP, BOTH = "initialisation only", "L2-SP", "L2-SP and temperature"
 FISHER, BODY_VI = "learned, Fisher", "L2-SP, mean-field VI"
-METHODS = (SOURCE_AS_IS, TEMPERATURE, HEAD, HEAD_VI, INITIALISATION_ONLY, L2_SP, BOTH, FISHER, BODY_VI)
+METHODS = (TRANSFER, SOURCE_AS_IS, TEMPERATURE, HEAD, HEAD_VI, INITIALISATION_ONLY, L2_SP, BOTH, FISHER, BODY_VI)
 
 NUM_DRAWS = 32
 SPLIT_SEED = 0
@@ -246,14 +249,32 @@ def run(config: Config, rows: Rows, data_dir: Path, cache: Path, progress: bool 
         print(f"[{number}/{len(cells)}] {n} labels per class, {name}", flush=True)
         if (n, name) not in missing:
             continue
+        told = {"kappa": 1.0, "temperature": 1.0, **origin}
         if name == SOURCE_AS_IS:
             scored_rows = run_fixed(btl.nets.from_nnx(tail), likelihood, inputs.maps, config.seeds)
+            rows.add([{"task": "cifar_shift", "n": n, "method": name, **_small(row), **told} for row in scored_rows])
+            continue
+        places = [btl.data.few_shot(pool, n, seed) for seed in range(config.seeds)]
+        if name == TRANSFER:
+            scored_rows = transfer_rows(tail, inputs, places)
         else:
-            places = [btl.data.few_shot(pool, n, seed) for seed in range(config.seeds)]
             scored_rows = run_method(made[name](), likelihood, places, progress)
-        told = {"kappa": 1.0, "temperature": 1.0, **origin}
         rows.add([{"task": "cifar_shift", "n": n, "method": name, **_small(row), **told} for row in scored_rows])
     return shown
+
+
+def transfer_rows(tail: Any, inputs: Views, places: list[np.ndarray]) -> list[dict[str, Any]]:
+    """All in one call, of the head on features of the published body."""
+    head = btl.nets.from_nnx(tail.split("pool")[1])
+    view = inputs.features
+
+    def fresh(seed: int) -> btl.Net:
+        noise = jax.random.key(20 + seed)
+        leaves = btl.tree.by_paths(head.params)
+        new = {p: 0.125 * jax.random.normal(noise, x.shape, x.dtype) for p, x in leaves.items()}
+        return dataclasses.replace(head, params=btl.tree.restructure(new, head.params))
+
+    return run_transfer(fresh, head, btl.likelihoods.categorical(), view.pool, view.validation, view.test, places)
 
 
 def _small(row: dict[str, Any]) -> dict[str, Any]:

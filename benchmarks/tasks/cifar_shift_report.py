@@ -18,6 +18,7 @@ from benchmarks.tasks.cifar_shift import (
     METHODS,
     SOURCE_AS_IS,
     TEMPERATURE,
+    TRANSFER,
     Config,
     Pictures,
 )
@@ -30,7 +31,8 @@ test part, which the source never saw: every fifth of them, {test}, for the test
 starts at the source's weights and keeps its running statistics; it has {settings} settings, each of {steps} steps.
 Trained are the temperature of the logits, or the head, or the last {blocks} and the head on cached maps without
 augmentation. The Fisher information that gives the learned prior its shape is from the pool's pictures without their
-labels. Seconds are for all settings of one seed, compilation apart."""
+labels. "{transfer}" is one call of `btl.transfer` for the head on the published body's features, which sees no
+validation data. Seconds are for all settings of one seed, compilation apart; those of transfer hold it."""
 
 
 def report(config: Config, rows: Rows, shown: Pictures) -> str:
@@ -45,6 +47,7 @@ def report(config: Config, rows: Rows, shown: Pictures) -> str:
             validation=len(shown.split.validation),
             settings=len(config.scales) * len(config.rates),
             blocks=blocks,
+            transfer=TRANSFER,
         )
     ]
     for n in config.num_labels:
@@ -57,7 +60,7 @@ def report(config: Config, rows: Rows, shown: Pictures) -> str:
 def _verdict(rows: Rows, n: int) -> str:
     """Paired differences in NLL to the source as it is and to a temperature alone."""
     lines = []
-    for mine in (TEMPERATURE, HEAD_VI, L2_SP, BOTH, FISHER, BODY_VI):
+    for mine in (TRANSFER, TEMPERATURE, HEAD_VI, L2_SP, BOTH, FISHER, BODY_VI):
         for other in (SOURCE_AS_IS, TEMPERATURE):
             a, b = (of(rows.rows, "nll", n=n, method=method) for method in (mine, other))
             if mine != other and len(a) and len(a) == len(b):

@@ -1,0 +1,185 @@
+"""Do scores rank sources as fine-tuning does? ``python -m benchmarks.rank_sources``.
+
+Networks of one shape are trained on tasks of digits, of CIFAR-10 and of text, and fine-tuned on other tasks of the same
+kind with five labels per class. What a score says of a source, from these labels alone, is held against the test log
+likelihood that fine-tuning from it then reaches: Kendall's correlation over the sources of each target, with a
+bootstrap interval over all pairs of source and target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bayestl as btl
+from benchmarks._rank_domains import Domain, Examples, cifar, digits, texts
+from benchmarks._records import Rows, provenance
+from benchmarks._tuning import HEAVY_BALL
+
+RESULTS = Path(__file__).parent / "results" / "rank_sources"
+CACHE = Path(__file__).parent.parent / "build" / "pictures"
+HIDDEN = (128, 64)
+LABELS, VALIDATION, STEPS, SOURCE_STEPS = 5, 20, 200, 1500
+RATES = (0.003, 0.01, 0.03, 0.1)
+
+
+def train_source(task: Examples | None, num_inputs: int, num_classes: int) -> btl.Net:
+    """A network that has learned a source's task; an untrained one without."""
+    net = btl.nets.mlp(jax.random.key(1), (num_inputs, *HIDDEN, num_classes))
+    if task is None:
+        return net
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=len(task.labels))
+    method = btl.infer.map_estimate(joint, optax.sgd(0.01, momentum=HEAVY_BALL))
+    data = btl.data.arrays(task.inputs, task.labels)
+    fitted = btl.fit(jax.random.key(2), method, net.params, data, steps=SOURCE_STEPS, batch_size=64, progress=False)
+    return btl.Net(fitted.params, (), net.apply)
+
+
+def train_sources(domain: Domain) -> dict[str, btl.Net]:
+    """All sources of a domain."""
+    num_inputs = next(iter(domain.targets.values())).inputs.shape[1]
+    return {
+        name: train_source(task, num_inputs, 10 if task is None else int(task.labels.max()) + 1)
+        for name, task in domain.sources.items()
+    }
+
+
+def features(source: btl.Net, inputs: np.ndarray) -> btl.transferability.Source:
+    """What the source makes of some inputs: below its last layer, and the probabilities of its classes."""
+    hidden = jnp.asarray(inputs)
+    for name in [name for name in source.params if name != "head"]:
+        layer = source.params[name]
+        hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"])
+    logits = hidden @ source.params["head"]["kernel"] + source.params["head"]["bias"]
+    return btl.transferability.Source(np.asarray(hidden), probabilities=np.asarray(jax.nn.softmax(logits)))
+
+
+def fine_tuned(net: btl.Net, starts: Sequence[Any], train: Any, validation: Any, test: Any) -> np.ndarray:
+    """Mean test log likelihood from each start, all layers trained, at the rate that validation data prefer."""
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=train.num_examples)
+    num = len(RATES)
+    fitted = btl.fit_many(
+        jax.random.split(jax.random.key(3), len(starts) * num),
+        lambda setting: btl.infer.map_estimate(joint, optax.sgd(setting["learning_rate"], momentum=HEAVY_BALL)),
+        {"learning_rate": jnp.tile(jnp.array(RATES), len(starts))},
+        jax.tree.map(lambda *xs: jnp.repeat(jnp.stack(xs), num, axis=0), *starts),
+        train,
+        steps=STEPS,
+        batch_size=train.num_examples,
+        params_axis=0,
+        progress=False,
+    )
+
+    def score(params: Any, data: Any) -> jax.Array:
+        log_probs = joint.likelihood(net(params, data.inputs)).log_prob(data.targets)
+        return jnp.mean(log_probs)
+
+    each = jax.jit(jax.vmap(score, (0, None)))
+    on_validation, on_test = (np.asarray(each(fitted.params, d)).reshape(-1, num) for d in (validation, test))
+    best = np.nanargmax(on_validation, axis=1)
+    return on_test[np.arange(len(starts)), best]
+
+
+def run_target(domain: Domain, sources: dict[str, btl.Net], name: str, seed: int) -> list[dict[str, Any]]:
+    """A row for every source of one target."""
+    task = domain.targets[name]
+    num_classes = int(task.labels.max()) + 1
+    split = btl.data.split(task.labels, train_per_class=LABELS, validation_per_class=VALIDATION, seed=seed)
+    train, validation, test = (btl.data.arrays(task.inputs[rows], task.labels[rows]) for rows in split)
+    net = btl.nets.mlp(jax.random.key(100 + seed), (task.inputs.shape[1], *HIDDEN, num_classes))
+    allowed = {s: source for s, source in sources.items() if (s, name) not in domain.left_out}
+    zero = btl.tree.zeros_like(net.params["head"])
+    starts = [{**source.params, "head": zero} for source in allowed.values()]
+    results = fine_tuned(net, starts, train, validation, test)
+    inputs, labels = np.asarray(train.inputs), np.asarray(train.targets)
+    ranking = btl.transferability.rank_sources({s: features(net, inputs) for s, net in allowed.items()}, labels)
+    rows = []
+    for source, result in zip(allowed, results, strict=True):
+        place = ranking.names.index(source)
+        scores = {score: float(values[place]) for score, values in ranking.scores.items()}
+        rows.append({"source": source, "test_log_likelihood": float(result), "scores": scores})
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Kendall's correlation of every score with what fine-tuning gave, by domain and over all."""
+    domains = list(dict.fromkeys(row["domain"] for row in rows))
+    pairs = {key: [row for row in rows if _pair(row) == key] for key in dict.fromkeys(map(_pair, rows))}
+    names = list(rows[0]["scores"])
+    lines = [
+        "| score | " + " | ".join([*domains, "all", "its first choice"]) + " |",
+        "|---|" + "---|" * (len(domains) + 2),
+    ]
+    counts = [sum(key[0] == domain for key in pairs) for domain in domains]
+    lines.append("| pairs of source and target | " + " | ".join(map(str, [*counts, len(pairs)])) + " | |")
+    for name in names:
+        cells = [_correlation(name, pairs, domain) for domain in [*domains, None]]
+        lines.append(f"| {name} | " + " | ".join([*cells, _best(name, rows)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _pair(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["domain"], row["target"], row["source"]
+
+
+def _correlation(name: str, pairs: dict[Any, list[dict[str, Any]]], domain: str | None) -> str:
+    """Of means over seeds, within each target."""
+    chosen = {key: rows for key, rows in pairs.items() if domain in (None, key[0])}
+    scores = [np.mean([row["scores"][name] for row in rows]) for rows in chosen.values()]
+    results = [np.mean([row["test_log_likelihood"] for row in rows]) for rows in chosen.values()]
+    targets = np.unique([" ".join(key[:2]) for key in chosen], return_inverse=True)[1]
+    found = btl.transferability.rank_correlation(jax.random.key(0), scores, results, groups=targets)
+    return f"{found.tau:+.2f} [{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
+
+
+def _best(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """What is lost by taking the source that the score puts first: nats per example, mean over targets and seeds."""
+    lost = []
+    for key in dict.fromkeys((row["domain"], row["target"], row["seed"]) for row in rows):
+        own = [row for row in rows if (row["domain"], row["target"], row["seed"]) == key]
+        chosen = max(own, key=lambda row: row["scores"][name])
+        lost.append(max(row["test_log_likelihood"] for row in own) - chosen["test_log_likelihood"])
+    return f"{np.mean(lost):.3f} nats lost"
+
+
+def main() -> None:
+    """Run what is missing, print the table, and keep it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rank_sources", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="draws of the labelled examples")
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("BAYESTL_DATA_DIR"))
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where imported pictures are kept")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where rows and table go")
+    parser.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
+    arguments = parser.parse_args()
+    rows = Rows(arguments.out / "rows.jsonl", {"labels": LABELS, "steps": STEPS}, fresh=arguments.fresh)
+    origin = provenance("python -m benchmarks.rank_sources")
+    data_dir = None if arguments.data_dir is None else Path(arguments.data_dir)
+    domains = [digits()] if data_dir is None else [digits(), cifar(data_dir, arguments.cache), texts(data_dir)]
+    trained: dict[str, dict[str, btl.Net]] = {}
+    # All targets of a seed before the next seed, so that an interrupted run is of use.
+    for seed in range(arguments.seeds):
+        for domain in domains:
+            for target in domain.targets:
+                key = {"domain": domain.name, "target": target, "seed": seed}
+                if rows.have(**key):
+                    continue
+                if domain.name not in trained:
+                    trained[domain.name] = train_sources(domain)
+                found = run_target(domain, trained[domain.name], target, seed)
+                rows.add([{**key, **row, **origin} for row in found])
+                print(f"seed {seed}, {domain.name}: {target}", flush=True)
+    text = table(rows.rows)
+    print(text)
+    (arguments.out / "table.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

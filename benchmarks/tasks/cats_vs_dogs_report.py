@@ -44,15 +44,18 @@ prior scale {head_scale:g}) and take {steps} steps more; those that train the he
 random initialisation: {scratch_settings} settings of up to {scratch_steps} steps. Learned priors lie around the
 published weights; their shape comes from {source_pictures} enlarged pictures of CIFAR-10 under a temporary head: the
 diagonal of the Fisher information, or the iterates of SGD. "{fisher_of_target}" takes the Fisher information, under
-the same temporary head, on the photographs of the training pool, without their labels. "{transfer}" and
-"{transfer_head}" are one call of `btl.transfer` each, of the block and a new head or of the head alone, which sees
-no validation data and no augmented copies. Seconds are for all settings of one seed, compilation apart; those of
-transfer hold it."""
+the same temporary head, on the photographs of the training pool, without their labels. Seconds are for all settings of
+one seed, compilation apart."""
+ABOUT_TRANSFER = """\
+"transfer" and "transfer, head" are one call of `btl.transfer` each, of the block and a new head or of the head alone,
+which sees no validation data and no augmented copies. Their seconds hold compilation."""
 
 
 def report(config: Config, rows: Rows, photos: Photographs) -> str:
     """Tables in Markdown: one per number of labels and head, and what they say."""
     parts = [_caption(config, photos)]
+    if any(row["method"] in (TRANSFER, TRANSFER_HEAD) for row in rows.rows):
+        parts.append(ABOUT_TRANSFER)
     for n in config.num_labels:
         for head in (LINEAR, DENSE):
             key = {"n": n, "head": head}
@@ -75,8 +78,6 @@ def _caption(config: Config, photos: Photographs) -> str:
         recipe=RECIPE,
         fisher_of_target=FISHER_OF_TARGET,
         scratch=SCRATCH,
-        transfer=TRANSFER,
-        transfer_head=TRANSFER_HEAD,
         scratch_settings=3 * len(config.scratch_rates),
     )
 

@@ -31,8 +31,10 @@ test part, which the source never saw: every fifth of them, {test}, for the test
 starts at the source's weights and keeps its running statistics; it has {settings} settings, each of {steps} steps.
 Trained are the temperature of the logits, or the head, or the last {blocks} and the head on cached maps without
 augmentation. The Fisher information that gives the learned prior its shape is from the pool's pictures without their
-labels. "{transfer}" is one call of `btl.transfer` for the head on the published body's features, which sees no
-validation data. Seconds are for all settings of one seed, compilation apart; those of transfer hold it."""
+labels. Seconds are for all settings of one seed, compilation apart."""
+ABOUT_TRANSFER = """\
+"transfer, head" is one call of `btl.transfer` for the head on the published body's features, which sees no validation
+data. Its seconds hold compilation."""
 
 
 def report(config: Config, rows: Rows, shown: Pictures) -> str:
@@ -47,9 +49,10 @@ def report(config: Config, rows: Rows, shown: Pictures) -> str:
             validation=len(shown.split.validation),
             settings=len(config.scales) * len(config.rates),
             blocks=blocks,
-            transfer=TRANSFER,
         )
     ]
+    if any(row["method"] == TRANSFER for row in rows.rows):
+        parts.append(ABOUT_TRANSFER)
     for n in config.num_labels:
         parts.append(f"### {n} label{'s' if n > 1 else ''} per class")
         parts.append(markdown(rows.rows, {"n": n}, METHODS, TEMPERATURE))

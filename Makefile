@@ -26,7 +26,7 @@ EMITTERS = --xla_cpu_use_fusion_emitters
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo digits cats shift posteriors control chain verdict test test-all lint types docs speed gpu clean
+.PHONY: help demo digits cats shift posteriors control chain verdict ranks test test-all lint types docs speed gpu clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ chain: $(VENV)/.installed-benchmarks  ## tasks one after another: split and perm
 
 verdict: $(VENV)/.installed-benchmarks  ## how often the verdict on a source is right, on targets whose answer is known
 	@$(VENV)/bin/python -m benchmarks.verdict_calibration
+
+ranks: $(VENV)/.installed-benchmarks  ## do scores rank sources as fine-tuning does; all three domains need BAYESTL_DATA_DIR
+	@$(VENV)/bin/python -m benchmarks.rank_sources
 
 test: $(VENV)/.installed-test  ## every law once, the examples in docstrings and documents among them
 	@$(COMPILED) $(VENV)/bin/python $(PYTEST) -m "optimized and not slow" $(PYTEST_ARGS) || [ $$? -eq 5 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -73,12 +72,6 @@ class Method(NamedTuple):
     vectorize: Any = jax.vmap
 
 
-def product(**axes: Any) -> dict[str, np.ndarray]:
-    """All combinations of the axes' values, one array per axis."""
-    mesh = np.meshgrid(*axes.values(), indexing="ij")
-    return {name: axis.ravel().astype(np.float32) for name, axis in zip(axes, mesh, strict=True)}
-
-
 def sgd(joint: btl.LogJoint, setting: Any) -> btl.Inference:
     """Maximum likelihood, or the mode under the joint's prior."""
     return btl.infer.map_estimate(joint, optax.sgd(setting["learning_rate"], momentum=HEAVY_BALL))
@@ -124,46 +117,36 @@ def run_method(method: Method, likelihood: Any, places: Sequence[np.ndarray], pr
 def _run_seed(
     method: Method, joint: btl.LogJoint, make: Any, score: Any, seed: int, places: np.ndarray, progress: bool
 ) -> dict[str, Any]:
-    train, num = method.view.train(places), len(next(iter(method.grid.values())))
-    snapshots: list[tuple[int, Any, Any]] = []
+    def on_validation(posterior: Any, state: Any, run: int) -> jax.Array:
+        return -score(joint.replace(state=state), posterior, method.view.validation)
 
-    def snapshot(event: btl.Progress) -> None:
-        if event.step in method.read_at:
-            snapshots.append((event.step, event.posterior(), event.state.net_state))
-
-    fitted = btl.fit_many(
-        jnp.repeat(jax.random.fold_in(jax.random.key(3), seed)[None], num),
+    grid = btl.tune.grid(
+        jax.random.fold_in(jax.random.key(3), seed)[None],
         make,
-        {name: jnp.asarray(values) for name, values in method.grid.items()},
+        method.grid,
         method.start(seed),
-        train,
+        method.view.train(places),
+        on_validation,
         steps=max(method.read_at),
+        read_at=method.read_at,
         batch_size=min(len(places), method.batch_size),
         transform=method.view.transform,
-        chunk_size=math.gcd(*method.read_at),
-        callbacks=[snapshot],
         progress=progress,
         vectorize=method.vectorize,
     )
-
-    def chosen(step: int, setting: int) -> tuple[btl.LogJoint, Any]:
-        posterior, state = next((posterior, state) for at, posterior, state in snapshots if at == step)
-        return joint.replace(state=_member(state, setting)), _member(posterior, setting)
-
-    candidates = [(step, setting) for step, _, _ in snapshots for setting in range(num)]
-    on_validation = np.array([float(score(*chosen(*c), method.view.validation)) for c in candidates])
-    step, setting = candidates[int(np.nanargmin(on_validation))]
+    best = grid.best()
+    posterior, state = grid.posterior(place=best)
     return {
         "seed": seed,
-        **scores(*chosen(step, setting), method.view.test, method.num_draws),
-        "setting": {**{name: float(values[setting]) for name, values in method.grid.items()}, "steps": step},
-        "validation_nll": float(np.nanmin(on_validation)),
-        "settings_tried": len(candidates),
-        "frozen_members": int((fitted.failed >= 0).sum()),
+        **scores(joint.replace(state=state), posterior, method.view.test, method.num_draws),
+        "setting": grid.setting(),
+        "validation_nll": -float(grid.curve[best]),
+        "settings_tried": int(grid.curve.size),
+        "frozen_members": int((grid.failed >= 0).sum()),
         "parameters": btl.tree.size(method.net.params),
         "state_policy": btl.nets.state_policy(method.net),
-        "seconds": fitted.seconds,
-        "compile_seconds": fitted.compile_seconds,
+        "seconds": grid.seconds,
+        "compile_seconds": grid.compile_seconds,
     }
 
 
@@ -207,7 +190,3 @@ def predict(joint: btl.LogJoint, posterior: Any, inputs: Any, num_draws: int = 1
 def nll(joint: btl.LogJoint, posterior: Any, data: Any, num_draws: int = 1, batch_size: int | None = None) -> jax.Array:
     """Mean negative log likelihood of a posterior's predictive."""
     return btl.metrics.nll(predict(joint, posterior, data.inputs, num_draws, batch_size), data.targets)
-
-
-def _member(tree: Any, number: int) -> Any:
-    return jax.tree.map(lambda x: x[number], tree)

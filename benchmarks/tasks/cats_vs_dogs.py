@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 import bayestl as btl
+from bayestl.tune import product
 from benchmarks._fisher import fisher_prior
 from benchmarks._records import Rows, command_line, provenance
 from benchmarks._transfer_rows import run_transfer
@@ -26,7 +27,6 @@ from benchmarks._tuning import (
     Method,
     adam_vi,
     annealed,
-    product,
     proximal,
     run_method,
     sgd,

@@ -20,10 +20,11 @@ import numpy as np
 from flax import nnx
 
 import bayestl as btl
+from bayestl.tune import product
 from benchmarks._fisher import fisher_diagonal, fisher_prior
 from benchmarks._records import Rows, command_line, provenance
 from benchmarks._transfer_rows import run_transfer
-from benchmarks._tuning import Method, View, adam_vi, product, proximal, run_fixed, run_method, sgd
+from benchmarks._tuning import Method, View, adam_vi, proximal, run_fixed, run_method, sgd
 
 PICTURES = "cifar10_jpeg.tar.gz"
 WEIGHTS = "resnet20_cifar10.safetensors"

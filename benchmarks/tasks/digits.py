@@ -20,8 +20,9 @@ import numpy as np
 import optax
 
 import bayestl as btl
+from bayestl.tune import product
 from benchmarks._records import Rows, command_line, provenance
-from benchmarks._tuning import BATCH_SIZE, HEAVY_BALL, nll, predict, product, scored
+from benchmarks._tuning import BATCH_SIZE, HEAVY_BALL, nll, predict, scored
 
 SIZES = (64, 128, 64, 10)
 LOW_RESOLUTION, INVERTED = "low resolution", "inverted contrast"

@@ -26,7 +26,7 @@ EMITTERS = --xla_cpu_use_fusion_emitters
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo digits cats shift posteriors control chain verdict ranks test test-all lint types docs speed gpu clean
+.PHONY: help demo digits cats shift sentiment posteriors control chain verdict ranks test test-all lint types docs speed gpu clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ cats: $(VENV)/.installed-benchmarks  ## cats against dogs from ImageNet weights,
 
 shift: $(VENV)/.installed-benchmarks  ## CIFAR-10 behind JPEG compression, short version; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.run cifar_shift --demo
+
+sentiment: $(VENV)/.installed-benchmarks  ## sentences: word vectors and film reviews as sources; needs BAYESTL_DATA_DIR
+	@$(VENV)/bin/python -m benchmarks.run sentiment
 
 posteriors: $(VENV)/.installed-benchmarks  ## every posterior around one prior, against NUTS; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.run posteriors

@@ -60,11 +60,21 @@ def main() -> None:
     posteriors.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="only these beside NUTS")
     posteriors.add_argument("--out", type=Path, default=RESULTS / "posteriors", help="where rows and table go")
     posteriors.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
+    sentiment = tasks.add_parser("sentiment", help="sentences: from film reviews to product reviews and to questions")
+    sentiment.add_argument("--data-dir", type=Path, help="directory of vectors and texts ($BAYESTL_DATA_DIR)")
+    sentiment.add_argument("--targets", nargs="+", metavar="NAME", help="custrev, TREC")
+    sentiment.add_argument("--n", type=int, nargs="+", help="labels in all")
+    sentiment.add_argument("--seeds", type=int, help="number of seeds (5)")
+    sentiment.add_argument("--transfer-at", type=int, nargs="*", help="numbers of labels at which btl.transfer runs")
+    sentiment.add_argument("--out", type=Path, default=RESULTS / "sentiment", help="where rows, table and figure go")
+    sentiment.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     arguments = parser.parse_args()
     if arguments.task == "posteriors":
         return run_posteriors(arguments)
     if arguments.task == "control":
         return run_control(arguments)
+    if arguments.task == "sentiment":
+        return run_sentiment(arguments)
     if arguments.task != "digits":
         # Convolutions of one program share all cores, so that one device is the faster layout here.
         return run_pictures(arguments)
@@ -133,6 +143,29 @@ def run_control(arguments: argparse.Namespace) -> None:
     report = f"{control_report.report(config, rows)}\n{control_report.speed(config)}\n"
     (arguments.out / "table.md").write_text(report)
     control_report.figure(config, rows, arguments.out)
+    print(
+        f"\n{report}\nrows, table and figure are in {_shown(arguments.out)}; {time.perf_counter() - began:.0f} s in all"
+    )
+
+
+def run_sentiment(arguments: argparse.Namespace) -> None:
+    """The task with sentences."""
+    from benchmarks._records import Rows
+    from benchmarks.tasks import sentiment, sentiment_report
+
+    began = time.perf_counter()
+    given = {"num_labels": arguments.n, "seeds": arguments.seeds, "targets": arguments.targets}
+    given["transfer_at"] = arguments.transfer_at
+    config = sentiment.checked(
+        sentiment.Config()._replace(**{k: _frozen(v) for k, v in given.items() if v is not None})
+    )
+    # Targets and numbers of labels may be added to an earlier run: its rows stay.
+    settings = {k: v for k, v in config._asdict().items() if k not in sentiment.MAY_GROW}
+    rows = Rows(arguments.out / "rows.jsonl", settings, fresh=arguments.fresh)
+    sentiment.run(config, rows, _data_dir(arguments.data_dir))
+    report = sentiment_report.report(config, rows)
+    (arguments.out / "table.md").write_text(report)
+    sentiment_report.figure(config, rows, arguments.out / "figure.png")
     print(
         f"\n{report}\nrows, table and figure are in {_shown(arguments.out)}; {time.perf_counter() - began:.0f} s in all"
     )

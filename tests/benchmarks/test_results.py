@@ -20,6 +20,8 @@ from benchmarks.tasks import (
     digits_report,
     posteriors,
     posteriors_report,
+    sentiment,
+    sentiment_report,
 )
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -40,11 +42,15 @@ def rows_of(name: str, tmp_path: Path, settings: dict) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize("name", ["digits", "posteriors", "cifar_shift", "cats_vs_dogs"])
+@pytest.mark.parametrize("name", ["digits", "posteriors", "cifar_shift", "cats_vs_dogs", "sentiment"])
 def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
     if name == "digits":
         config = digits.Config(seeds=10)
         report = digits_report.report(config, rows_of(name, tmp_path, config._asdict()))
+    elif name == "sentiment":
+        words = sentiment.Config()
+        settings = {k: v for k, v in words._asdict().items() if k not in sentiment.MAY_GROW}
+        report = sentiment_report.report(words, rows_of(name, tmp_path, settings))
     elif name == "posteriors":
         chosen = posteriors.Config()
         settings = {k: v for k, v in chosen._asdict().items() if k not in ("problems", "methods", "seeds")}

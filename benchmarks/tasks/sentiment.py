@@ -189,9 +189,10 @@ def train_source(config: Config, films: Sentences, vectors: Any, progress: bool)
         batch_size=64,
         progress=progress,
     )
-    logits = jax.vmap(lambda params: net(params, held_out.inputs))(fitted.posterior.params)
+    trained: Any = fitted.posterior
+    logits = jax.vmap(lambda params: net(params, held_out.inputs))(trained.params)
     accuracies = np.asarray((logits.argmax(-1) == held_out.targets).mean(-1))
-    params = jax.tree.map(lambda x: x[int(accuracies.argmax())], fitted.posterior.params)
+    params = jax.tree.map(lambda x: x[int(accuracies.argmax())], trained.params)
     accuracy = float(accuracies.max())
     return Origin(btl.Net(params, (), net.apply), films.vocab, accuracy, time.perf_counter() - began)
 
@@ -306,10 +307,11 @@ def run_tuned(config: Config, target: Sentences, sources: list[Source], num: int
             progress=False,
             params_axis=0,
         )
-        held_out = log_probs(fitted.posterior.params, validation.inputs)
+        trained: Any = fitted.posterior
+        held_out = log_probs(trained.params, validation.inputs)
         losses = -np.asarray(held_out[:, jnp.arange(VALIDATION), validation.targets].mean(-1)).reshape(-1, count)
         places = np.nanargmin(losses, 1) + count * np.arange(len(TUNED))
-        chosen = jax.tree.map(lambda x, at=places: x[at], fitted.posterior.params)
+        chosen = jax.tree.map(lambda x, at=places: x[at], trained.params)
         probs = jnp.exp(log_probs(chosen, test.inputs))
         for number, (method, place) in enumerate(zip(TUNED, places, strict=True)):
             rows.append(

@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from bayestl import _tree, likelihoods
 from bayestl._applied import call_network
 from bayestl._arguments import check_arguments
+from bayestl._part import completed, like_given, moving
 from bayestl._types import Apply, Batch, Inputs, Key, Likelihood, Net, Params, Prior, Scalar, Targets
 from bayestl.gaussians import Gaussian
 from bayestl.passes import check_weights
@@ -123,12 +124,17 @@ class LogJoint:
         return self.apply, self.paths, self.allow_other_size
 
     def replace(self, **changes: Any) -> LogJoint:
-        """The same log joint with other leaves: prior, likelihood, num_data, kappa, temperature, state. Unchecked."""
+        """The same log joint with other leaves: prior, likelihood, num_data, kappa, temperature, state. Unchecked.
+
+        A state may lack what the network holds fixed, as that of a run does; it stays as it is.
+        """
         children, static = self.tree_flatten_with_keys()
         values = {key.name: value for key, value in children}
         unknown = sorted(set(changes) - set(values))
         if unknown:
             raise TypeError(f"LogJoint.replace got {unknown}; it can exchange {sorted(values)}")
+        if "state" in changes:
+            changes["state"] = completed(self.apply, changes["state"], self.state)
         return LogJoint.tree_unflatten(static, [*{**values, **changes}.values()])
 
     def with_network(self, apply: Apply, state: Any, paths: tuple[str, ...]) -> LogJoint:
@@ -158,6 +164,14 @@ class LogJoint:
     def scorer(self) -> Partial:
         """:meth:`log_likelihoods` as a pytree, for ``Inference.log_likelihoods``; the prior is not a part of it."""
         return Partial(LogJoint.log_likelihoods, self.replace(prior=None))
+
+    @property
+    def moving_state(self) -> Any:
+        """The network's state with None in the place of parameters that it holds fixed: what a run carries along.
+
+        Wherever a state is an argument, those of the log joint itself take that place.
+        """
+        return moving(self.apply, self.state)
 
     @property
     def effective_num_data(self) -> jax.Array:
@@ -199,9 +213,11 @@ class LogJoint:
         return self.prior.log_prob(params)
 
     def outputs(self, params: Params, inputs: Inputs, *, key: Key | None = None, state: Any = None) -> tuple[Any, Any]:
-        """Raw outputs and the network's new state."""
-        state = self.state if state is None else state
-        return call_network(lambda: self.apply(params, state, inputs, key), params, inputs)
+        """Raw outputs and the network's new state, which holds what the given one does."""
+        given = self.state if state is None else state
+        whole = completed(self.apply, given, self.state)
+        outputs, new = call_network(lambda: self.apply(params, whole, inputs, key), params, inputs)
+        return outputs, like_given(self.apply, new, given)
 
     def check(self, params: Params, inputs: Inputs, targets: Targets, weights: Any = None) -> likelihoods.TargetCheck:
         """Check parameters and a whole data set against this log joint, before anything is compiled.

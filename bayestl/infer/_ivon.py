@@ -120,7 +120,7 @@ def _init(joint: LogJoint, initial_hessian: jax.Array, key: Key, params: Params)
     mean = _tree.at_least_float32(params)
     start = jnp.where(joint.kappa > 0, initial_hessian, 0.0)
     hessian = jax.tree.map(lambda m: jnp.full(m.shape, start, m.dtype), mean)
-    return IVONState(mean, hessian, _tree.zeros_like(mean), jnp.zeros((), jnp.int32), joint.state)
+    return IVONState(mean, hessian, _tree.zeros_like(mean), jnp.zeros((), jnp.int32), joint.moving_state)
 
 
 def _step(

@@ -120,7 +120,7 @@ def _init(
     factor = jax.tree.map(lambda e: (initial_scale / (2 * rank) ** 0.5).astype(e.dtype) * e, noise)
     if not allow_weight_decay:
         warn_weight_decay(optimizer, (mean, log_scale, factor))
-    return LowRankVIState(mean, log_scale, factor, optimizer.init((mean, log_scale, factor)), joint.state)
+    return LowRankVIState(mean, log_scale, factor, optimizer.init((mean, log_scale, factor)), joint.moving_state)
 
 
 def _step(

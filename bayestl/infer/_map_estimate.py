@@ -83,7 +83,7 @@ def _init(joint: LogJoint, optimizer: Any, allow_weight_decay: bool, key: Key, p
     params = _tree.at_least_float32(params)
     if joint.prior is not None and not allow_weight_decay:
         warn_weight_decay(optimizer, params)
-    return MAPState(params, optimizer.init(params), joint.state)
+    return MAPState(params, optimizer.init(params), joint.moving_state)
 
 
 def _step(joint: LogJoint, optimizer: Any, key: Key, state: MAPState, batch: Batch) -> tuple[MAPState, MAPInfo]:

@@ -101,7 +101,7 @@ def _init(
     log_scale = jax.tree.map(lambda m: jnp.full(m.shape, jnp.log(initial_scale), m.dtype), mean)
     if not allow_weight_decay:
         warn_weight_decay(optimizer, (mean, log_scale))
-    return MeanFieldVIState(mean, log_scale, optimizer.init((mean, log_scale)), joint.state)
+    return MeanFieldVIState(mean, log_scale, optimizer.init((mean, log_scale)), joint.moving_state)
 
 
 def _step(

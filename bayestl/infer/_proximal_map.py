@@ -71,7 +71,7 @@ def _init(joint: LogJoint, key: Key, params: Params) -> ProximalMAPState:
     check_params(joint, params)
     params = _tree.at_least_float32(params)
     reach = jnp.zeros((), jnp.result_type(float))
-    return ProximalMAPState(params, _tree.zeros_like(params), reach, joint.state, jnp.zeros((), jnp.int32))
+    return ProximalMAPState(params, _tree.zeros_like(params), reach, joint.moving_state, jnp.zeros((), jnp.int32))
 
 
 def _step(

@@ -132,7 +132,7 @@ def _init(
     rate = jnp.asarray(schedule.step_size(count))
     noise, scale = _tree.normal_like(key, params), as_preconditioner(preconditioner, params)
     velocity = jax.tree.map(lambda x, p: (jnp.sqrt(rate * p) * x).astype(x.dtype), noise, scale)
-    return SGHMCState(params, velocity, Ring.empty(params, num_samples), joint.state, count)
+    return SGHMCState(params, velocity, Ring.empty(params, num_samples), joint.moving_state, count)
 
 
 def _step(

@@ -117,7 +117,7 @@ def _init(joint: LogJoint, preconditioner: Any, num_samples: int, key: Key, para
     check_params(joint, params)
     check_preconditioner(preconditioner, params)
     params = _tree.at_least_float32(params)
-    return SGLDState(params, Ring.empty(params, num_samples), joint.state, jnp.zeros((), jnp.int32))
+    return SGLDState(params, Ring.empty(params, num_samples), joint.moving_state, jnp.zeros((), jnp.int32))
 
 
 def _step(

@@ -99,16 +99,37 @@ class ParameterUses(NamedTuple):
 def layers_of(program: Program) -> ParameterUses:
     """The layers of a program."""
     uses = uses_of_parameters(program)
-    by_leaf = {leaf: [use for use in uses.uses if leaf in use.leaves] for leaf in range(len(program.params))}
+    by_leaf = _by_leaf(program, uses)
+    layers = _without_biases(program, uses, by_leaf)
+    inside = {layer.leaf for layer in layers}
+    operations = tuple(use for use in uses.uses if use.leaves[0] not in inside)
+    layers = tuple(_with_bias(program, layer, by_leaf, uses) for layer in layers)
+    return ParameterUses(layers, operations, uses.outputs)
+
+
+def products_of(program: Program) -> tuple[Layer, ...]:
+    """The parameters that enter only matrix products and convolutions, as one matrix; without their biases."""
+    uses = uses_of_parameters(program)
+    layers = _without_biases(program, uses, _by_leaf(program, uses))
+    forms = [[site.form for site in layer.sites] for layer in layers]
+    return tuple(
+        layer
+        for layer, of_layer in zip(layers, forms, strict=True)
+        if all(isinstance(form, MatrixForm) for form in of_layer) and not layer.is_tied
+    )
+
+
+def _by_leaf(program: Program, uses: Uses) -> dict[int, list[Use]]:
+    return {leaf: [use for use in uses.uses if leaf in use.leaves] for leaf in range(len(program.params))}
+
+
+def _without_biases(program: Program, uses: Uses, by_leaf: dict[int, list[Use]]) -> list[Layer]:
     layers = []
     for leaf, of_leaf in by_leaf.items():
         sites = [site for site in (_site(program, use) for use in of_leaf) if site is not None]
         if sites and leaf not in uses.outputs and len(sites) == len(of_leaf):
             layers.append(Layer(leaf, tuple(sites)))
-    inside = {layer.leaf for layer in layers}
-    operations = tuple(use for use in uses.uses if use.leaves[0] not in inside)
-    layers = tuple(_with_bias(program, layer, by_leaf, uses) for layer in layers)
-    return ParameterUses(layers, operations, uses.outputs)
+    return layers
 
 
 def _site(program: Program, use: Use) -> Site | None:

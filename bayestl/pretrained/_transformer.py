@@ -75,8 +75,10 @@ class Attention(nnx.Module):
 
     def __init__(self, make: Layers, size: TransformerSize):
         self.heads = size.heads
-        for name in ("query", "key", "value", "output"):
-            setattr(self, name, make.linear(size.width, size.width, small_kernel))
+        self.query = make.linear(size.width, size.width, small_kernel)
+        self.key = make.linear(size.width, size.width, small_kernel)
+        self.value = make.linear(size.width, size.width, small_kernel)
+        self.output = make.linear(size.width, size.width, small_kernel)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         def heads(layer: Any) -> jax.Array:

@@ -1,5 +1,8 @@
 """Compiled programs: looked up by what they compute; only the latest ones are kept.
 
+Large arrays that a program has closed over, such as the frozen weights in a method of ``fit_many``, are made arguments:
+XLA would copy them into the program, and take them for a part of what it computes.
+
 A new method, with a fresh ``optax.adam(...)``, contains new functions, so JAX takes it for a different one and traces
 it again. But if the traced program is the same, letter for letter, the compiled program is reused.
 """
@@ -10,10 +13,11 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jax.stages import Compiled, Traced
 
 from bayestl._dispatch import equations
@@ -44,8 +48,54 @@ def trace(function: Callable, static: Any, *args: Any, donate: tuple[int, ...] =
     return _jitted(function, static, donate).trace(*args)
 
 
-def compiled(traced: Traced, *args: Any) -> Compiled:
-    """The program, compiled for these arguments, or an earlier one that computes the same on the same devices."""
+class WithConstants(NamedTuple):
+    """A program together with large arrays that it takes in front of its arguments."""
+
+    compiled: Compiled
+    constants: tuple[jax.Array, ...]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.compiled(self.constants, *args)
+
+    def memory_analysis(self) -> Any:
+        """What the compiler plans; see :class:`jax.stages.Compiled`."""
+        return self.compiled.memory_analysis()
+
+
+def compiled(traced: Traced, *args: Any, donate: tuple[int, ...] = ()) -> Compiled | WithConstants:
+    """The program, compiled for these arguments, or an earlier one that computes the same on the same devices.
+
+    Args:
+        traced: from :func:`trace`.
+        args: the arguments that it was traced for.
+        donate: as for :func:`trace`.
+    """
+    constants = tuple(getattr(traced.jaxpr, "consts", ()))
+    if sum(x.nbytes for x in constants) <= _MAX_CONSTANTS or not _on_one_device((constants, args)):
+        return _compiled_once(traced, *args)
+    function = _taking_constants(traced)
+    own = jax.jit(function, donate_argnums=tuple(number + 1 for number in donate), keep_unused=True)
+    return WithConstants(_compiled_once(own.trace(constants, *args), constants, *args), constants)
+
+
+def _taking_constants(traced: Traced) -> Callable:
+    """The function of a traced program, with its constants as a first argument."""
+    jaxpr: Any = traced.jaxpr
+    structure = jax.tree.structure(traced.out_info)
+
+    def function(constants: tuple[jax.Array, ...], *args: Any) -> Any:
+        results = jaxpr_as_fun(jaxpr.replace(consts=list(constants)))(*jax.tree.leaves(args))
+        return jax.tree.unflatten(structure, results)
+
+    return function
+
+
+def _on_one_device(tree: Any) -> bool:
+    places = [getattr(x, "sharding", None) for x in jax.tree.leaves(tree)]
+    return len(set().union(*(place.device_set for place in places if place is not None))) <= 1
+
+
+def _compiled_once(traced: Traced, *args: Any) -> Compiled:
     lowered = traced.lower()
     jaxpr: Any = traced.jaxpr
     constants = _constants(jaxpr)
@@ -70,9 +120,9 @@ def compiled(traced: Traced, *args: Any) -> Compiled:
     return _compiled[key]
 
 
-def program(function: Callable, static: Any, *args: Any, donate: tuple[int, ...] = ()) -> Compiled:
+def program(function: Callable, static: Any, *args: Any, donate: tuple[int, ...] = ()) -> Compiled | WithConstants:
     """``function(static, *args)`` compiled for these arguments."""
-    return compiled(trace(function, static, *args, donate=donate), *args)
+    return compiled(trace(function, static, *args, donate=donate), *args, donate=donate)
 
 
 def _constants(jaxpr: Any) -> list[np.ndarray]:

@@ -27,7 +27,7 @@ from bayestl.training._loop import (
     run_chunk,
     step_into,
 )
-from bayestl.training._programs import compiled, program, trace
+from bayestl.training._programs import WithConstants, compiled, program, trace
 
 
 class Combined(NamedTuple):
@@ -88,7 +88,7 @@ class Chunks:
         main: the program that holds the step.
     """
 
-    main: Compiled
+    main: Compiled | WithConstants
 
     def __init__(self, prepared: Prepared, data: Any):
         self._recipe, self._numbers, self._keys, state = prepared

@@ -36,7 +36,7 @@ class PathRun:
         self.priors = _stacked([family.prior for family in families])
         means = [_tree.at_least_float32(family.prior.mean) for family in families]
         zero = jnp.zeros((), jnp.result_type(float))
-        each = [infer.ProximalMAPState(m, _tree.zeros_like(m), zero, joint.state, jnp.int32(0)) for m in means]
+        each = [infer.ProximalMAPState(m, _tree.zeros_like(m), zero, joint.moving_state, jnp.int32(0)) for m in means]
         self.states = jax.tree.map(lambda x: jnp.repeat(x[:, None], len(subsets), 1), _stacked(each))
         self.likelihoods = [joint.likelihood] * len(families)
         self.given = rate
@@ -127,7 +127,7 @@ def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, b
     deterministic: Any = None
     given = Batch(batch.inputs, batch.targets, weights)
     state, _ = proximal_map(own, rate, momentum=MOMENTUM).step(deterministic, state, given)
-    return state._replace(net_state=joint.state)
+    return state._replace(net_state=joint.moving_state)
 
 
 @partial(jax.jit, static_argnums=(0, 6))

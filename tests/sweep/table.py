@@ -114,6 +114,11 @@ def _real_predictive() -> Any:
     return btl.predict.Predictive(jnp.zeros((1, 4)), btl.likelihoods.normal(1.0), jnp.zeros(1))
 
 
+@cache
+def _adapted() -> Any:
+    return btl.nets.adapt(KEY, btl.nets.from_function(_linear, {"w": jnp.ones((2, 1))}), INPUTS, 1)
+
+
 def _network() -> Any:
     return btl.layers.find(_linear, PARAMS, INPUTS)
 
@@ -329,6 +334,7 @@ TABLE: dict[str, Case] = {
     "metrics.reliability_bins": scored(num_bins=3),
     "metrics.report": scored(),
     "metrics.rmse": scored(),
+    "nets.adapt": of("key", "net", "inputs", rank=1, where=None, scale=1.0, trained=()),
     "nets.bag_of_words": of("key", num_rows=3, dimension=2, num_classes=2, hidden=(), activation=jnp.tanh),
     "nets.cast": of("net", dtype=jnp.float32),
     "nets.conv_net": of("key", input_shape=(8, 8, 1), channels=(2,), num_classes=2, activation=jnp.tanh),
@@ -339,6 +345,7 @@ TABLE: dict[str, Case] = {
     "nets.from_linen": of(module=None, variables={}, train=None, evaluate=None, streams=("dropout",), cheap=False),
     "nets.from_nnx": of(module=None, train=None, evaluate=None, cheap=False),
     "nets.frozen_state": of("net"),
+    "nets.merge": Case(lambda: {"net": _adapted(), "params": _adapted().params}),
     "nets.mlp": of("key", sizes=(2, 2, 1), activation=jnp.tanh),
     "nets.reestimate_state": of("key", "net", "params", "data", batch_size=2),
     "nets.state_policy": of("net"),

@@ -68,6 +68,31 @@ def test_few_programs_are_held():
     assert len(_programs._compiled) == _programs.MAX_PROGRAMS
 
 
+def test_large_arrays_that_a_program_closes_over_are_its_arguments(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_programs, "_MAX_CONSTANTS", 1000)
+    x = jnp.arange(300.0)
+
+    def made(factor: float) -> Any:
+        large = jnp.full(300, factor)
+
+        def function(_: None, x: Any, other: Any) -> Any:
+            return {"product": jax.lax.fori_loop(0, 2, lambda _, y: y * large, x), "other": other + 1}
+
+        return function
+
+    latest: list[Any] = []
+    for factor in (2.0, 3.0):
+        other = jnp.zeros(5)
+        program = _programs.program(made(factor), None, x, other, donate=(1,))
+        assert program.memory_analysis().argument_size_in_bytes == 4 * (300 + 300 + 5)
+        results = program(x, other)
+        np.testing.assert_allclose(results["product"], factor**2 * np.arange(300.0))
+        np.testing.assert_array_equal(results["other"], np.ones(5))
+        assert other.is_deleted()
+        latest.append(next(reversed(_programs._compiled)))
+    assert latest[0] == latest[1]  # one program for both, since the arrays are no part of it
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what is resident is read from Linux's /proc")
 def test_many_fits_with_fresh_optimizers_stay_in_a_hundred_megabytes():

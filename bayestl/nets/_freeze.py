@@ -16,8 +16,8 @@ def freeze(net: Net, patterns: str | Sequence[str]) -> Net:
     A narrow prior also holds parameters near the source, but they still have gradients, optimizer state and a share in
     the posterior; frozen parameters cost a forward pass only. They move from ``params`` (which holds ``None`` in their
     place) to the state. If the whole body is frozen, training is faster on its features, computed once by
-    :func:`bayestl.data.precompute`. ``fit`` holds up to three copies of the state, ``fit_many`` one for each member
-    that runs at once.
+    :func:`bayestl.data.precompute`. They are held once: a run carries the state with ``None`` in their place, and all
+    members of ``fit_many`` share them.
 
     Args:
         net: any network.

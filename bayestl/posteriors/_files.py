@@ -12,6 +12,7 @@ import numpy as np
 
 from bayestl import _containers, _safetensors, _tree, gaussians
 from bayestl._arguments import check_arguments
+from bayestl._part import moving
 from bayestl._types import Net, NetState, Params, Posterior
 from bayestl.gaussians import Gaussian
 from bayestl.posteriors import _stored_tree
@@ -117,9 +118,15 @@ def load(path: str | os.PathLike[str], net: Net | None = None) -> Loaded:
         tensors = {name: file.get_tensor(name) for name in names}
         posterior = _rebuild(node, tensors, None if net is None else net.params)
         # A state is as the method left it, which may hold more than that of the network.
-        like = None if net is None or state.containers != _containers.OTHER else net.state
+        like = None if net is None or state.containers != _containers.OTHER else _like(net, state)
         net_state = _stored_tree.load(state, tensors, like)
     return Loaded(posterior, net_state, header.settings)
+
+
+def _like(net: Net, state: StoredTree) -> NetState:
+    """The network's state; that of a run, without what the network holds fixed, where the file has just this."""
+    of_run = moving(net.apply, net.state)
+    return of_run if set(_tree.paths(of_run)) == set(state.paths) else net.state
 
 
 # ---------------------------------------------------------------- writing

@@ -39,7 +39,7 @@ def test_the_function_stays_and_only_the_rest_has_gradients():
         np.testing.assert_allclose(leaf, btl.tree.by_paths(expected)[path], rtol=1e-6)
 
 
-def test_a_fit_moves_the_rest_and_keeps_state_for_nothing_else():
+def test_a_fit_moves_the_rest_and_keeps_state_for_nothing_else(tmp_path):
     frozen = btl.nets.freeze(net(), "stem/**")
     prior = btl.gaussians.by_path(
         {
@@ -67,6 +67,11 @@ def test_a_fit_moves_the_rest_and_keeps_state_for_nothing_else():
     unmoved = jax.tree.map(np.array_equal, completed.state["frozen"], frozen.state["frozen"])
     assert jax.tree.leaves(unmoved) == [True] * 2
     assert jax.tree.structure(completed.state) == jax.tree.structure(joint.state)
+    fitted.save(tmp_path / "frozen.bayestl")
+    loaded = btl.load(tmp_path / "frozen.bayestl", frozen)
+    completed = joint.replace(state=loaded.net_state)
+    assert jax.tree.structure(completed.state) == jax.tree.structure(joint.state)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, completed.state, joint.state)))
 
 
 def test_state_policies_reach_through():

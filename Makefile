@@ -80,7 +80,8 @@ types: $(VENV)/.installed-lint $(VENV)/.installed-test  ## pyright over the pack
 	@$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 docs: $(VENV)/.installed-docs  ## the documents as a web site in build/docs; a broken link or a missing name is an error
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	@# Not --quiet, which would hide the warnings that --strict is to find.
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "build/docs/index.html is ready"
 
 speed: $(VENV)/.installed-benchmarks  ## step times against hand-written loops

@@ -8,6 +8,9 @@ from typing import Any
 
 import griffe
 
+# As a section of its own an example is code; as an admonition, which "Example:" is to griffe, its outputs such as [0] are
+# taken for links that lead nowhere.
+EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):`~?([^`]+)`")
 FOR_JAX = {"tree_flatten", "tree_flatten_with_keys", "tree_unflatten"}
 PAGES = Path(__file__).parent / "api"
@@ -41,7 +44,7 @@ class Docstrings(griffe.Extension):
         if obj.name in FOR_JAX or obj.docstring.value.startswith("See :meth:"):
             obj.docstring = None
         else:
-            obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)
+            obj.docstring.value = EXAMPLE.sub(r"\1Examples:", ROLE.sub(r"`\1`", obj.docstring.value))
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Called once the package has been read: order the names of every room as its page does."""

@@ -154,8 +154,9 @@ def _with_size(step: Any, rollouts: jax.Array) -> Any:
     """The method's step, whose log joints count the decisions of so many rollouts."""
 
     def grown(x: Any) -> Any:
-        is_sized = isinstance(x, LogJoint) and x.num_data is not None
-        return x.replace(num_data=x.num_data * rollouts) if is_sized else x
+        if not isinstance(x, LogJoint) or x.num_data is None:
+            return x
+        return x.replace(num_data=x.num_data * rollouts)
 
     return jax.tree.map(grown, step, is_leaf=lambda x: isinstance(x, LogJoint))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import griffe
 
-# As a section of its own an example is code; as an admonition, which "Example:" is to griffe, its outputs such as [0] are
-# taken for links that lead nowhere.
+# As a section of its own an example is code; as an admonition, which "Example:" is to griffe, its outputs such as [0]
+# are taken for links that lead nowhere.
 EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):`~?([^`]+)`")
 FOR_JAX = {"tree_flatten", "tree_flatten_with_keys", "tree_unflatten"}

@@ -361,7 +361,7 @@ BAD_CONSTRUCTIONS = {
     "num_data 0": (lambda: _construct(num_data=0), ValueError, "num_data is 0; it must be the number of training"),
     "num_data -3": (lambda: _construct(num_data=-3), ValueError, "num_data is -3; it must be"),
     "num_data nan": (lambda: _construct(num_data=np.nan), ValueError, "num_data is nan; it must be"),
-    "num_data array": (lambda: _construct(num_data=np.ones(2)), ValueError, "num_data is .*; it must be"),
+    "num_data array": (lambda: _construct(num_data=np.ones(2)), TypeError, "num_data is an array .*; give a number"),
     "kappa": (lambda: _construct(kappa=-0.1), ValueError, "kappa is -0.1; it must be a power of the likelihood, 0 or"),
     "temperature 0": (lambda: _construct(temperature=0.0), ValueError, "temperature is 0.0; it must be a number above"),
     "temperature -1": (

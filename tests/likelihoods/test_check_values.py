@@ -82,11 +82,12 @@ def test_a_whole_data_set_of_many_classes_builds_no_table():
     assert sorted(rows) == [1, 1, 1_000_000]
 
 
-def test_traced_and_nested_targets_are_let_through():
+def test_traced_targets_are_let_through_and_nested_ones_refused():
     @jax.jit
     def traced(labels):
         likelihoods.check_values(likelihoods.categorical(), shaped(32, 3), labels)
         return 0
 
     traced(jnp.array([7]))
-    likelihoods.check_values(likelihoods.categorical(), shaped(32, 3), {"a": np.array([7])})
+    with pytest.raises(TypeError, match="a CategoricalLogits is over one array"):
+        likelihoods.check_values(likelihoods.categorical(), shaped(32, 3), {"a": np.array([7])})

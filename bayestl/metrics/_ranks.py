@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers, Scalar
@@ -32,9 +31,9 @@ def auroc(scores_in: Numbers, scores_out: Numbers) -> float:
     """
     check_arguments(auroc, locals())
     inside, outside = vector("scores_in", scores_in), vector("scores_out", scores_out)
-    ranks = rankdata(np.concatenate([inside, outside]))[len(inside) :]
-    wins = ranks.sum() - len(outside) * (len(outside) + 1) / 2
-    return float(wins / (len(inside) * len(outside)))
+    ordered = np.sort(inside)
+    below, up_to = (np.searchsorted(ordered, outside, side) for side in ("left", "right"))
+    return float((below + up_to).sum() / (2 * len(inside) * len(outside)))
 
 
 def average_precision(scores_in: Numbers, scores_out: Numbers) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from scipy import linalg
-from scipy.spatial import KDTree
 from scipy.special import logsumexp
 
 from bayestl._arguments import check_arguments
@@ -110,6 +109,9 @@ def nearest_neighbours(features: Numbers, *, num_neighbours: int = 10, normalize
     values = _matrix("features", features)
     if not 1 <= num_neighbours <= len(values):
         raise ValueError(f"num_neighbours is {num_neighbours}; give 1 to {len(values)}, the number of examples")
+    # Imported here, since it takes a tenth of a second.
+    from scipy.spatial import KDTree
+
     return _Neighbours(KDTree(_unit(values) if normalize else values), num_neighbours, normalize)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from bayestl._arguments import check_arguments
@@ -160,6 +159,9 @@ def _maximised(
     penalized: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and offset of least mean negative log likelihood, by L-BFGS with its own gradient."""
+    # Imported here, since it takes a tenth of a second.
+    from scipy.optimize import minimize
+
     hot = np.eye(logits.shape[1])[labels]
 
     def loss(free: np.ndarray) -> tuple[float, np.ndarray]:

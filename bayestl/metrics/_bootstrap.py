@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayestl._arguments import check_arguments
+from bayestl._generator import generator
 from bayestl._types import Key, Scalar
 from bayestl.metrics._numbers import probability
 
@@ -74,8 +73,7 @@ def bootstrap(
         chosen = [tuple(array[row] for array in each) for each, row in zip(arrays, rows, strict=True)]
         return float(statistic(*(c if isinstance(s, tuple) else c[0] for c, s in zip(chosen, samples, strict=True))))
 
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    rng = np.random.default_rng(np.asarray(data).ravel().tolist())
+    rng = generator(key)
     lengths = [len(each[0]) for each in arrays]
     values = np.array([of([rng.integers(n, size=n) for n in lengths]) for _ in range(num_bootstrap)])
     low, high = np.nanquantile(values, [0.5 - float(level) / 2, 0.5 + float(level) / 2])

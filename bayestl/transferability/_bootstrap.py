@@ -5,20 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from bayestl._generator import generator
 from bayestl._types import Key
 
 _NUMBERS_AT_ONCE = 2_000_000
-
-
-def generator(key: Key) -> np.random.Generator:
-    """A numpy generator whose numbers are a function of a JAX random key."""
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    return np.random.default_rng(np.asarray(data).ravel().tolist())
 
 
 def bootstrap_means(key: Key, values: np.ndarray, num_bootstrap: int) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayestl._arguments import check_arguments
+from bayestl._generator import generator
 from bayestl._types import Key, Numbers
-from bayestl.transferability._bootstrap import generator, percentile_interval
+from bayestl.transferability._bootstrap import percentile_interval
 
 
 class RankCorrelation(NamedTuple):

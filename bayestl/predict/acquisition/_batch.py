@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayestl._arguments import check_arguments
+from bayestl._generator import generator
 from bayestl._types import Key
 from bayestl.predict._predictive import Predictive
 from bayestl.predict.acquisition._draws import class_draws, entropy
@@ -60,8 +59,7 @@ def batch_bald(key: Key, predictive: Predictive, num: int, *, num_outcomes: int 
         raise ValueError(f"num is {num}; give 1 to {size}, the number of examples")
     if num_outcomes < num_classes:
         raise ValueError(f"num_outcomes is {num_outcomes}; give at least {num_classes}, the number of classes")
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    rng = np.random.default_rng(np.asarray(data).ravel().tolist())
+    rng = generator(key)
     given = weights @ entropy(probs)  # (B,), what is left when the parameters are known
     rows: list[int] = []
     information: list[float] = []

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayestl._arguments import check_arguments
+from bayestl._generator import generator
 from bayestl._types import Key, Numbers, Scalar
 from bayestl.predict._given import labels_of, probabilities_of
 from bayestl.predict.conformal._quantile import Thresholds, check_level
@@ -158,7 +157,4 @@ def _before(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _uniform(key: Key | None, num: int, part: int) -> np.ndarray:
     """Uniform numbers (num,), ones where there is no key; those of calibration and of new examples are others."""
-    if key is None:
-        return np.ones(num)
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    return np.random.default_rng([*np.asarray(data).ravel().tolist(), part]).random(num)
+    return np.ones(num) if key is None else generator(key, part).random(num)

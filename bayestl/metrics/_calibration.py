@@ -49,7 +49,7 @@ def reliability_bins(
         [0.0, 0.0, 1.0, 1.0]
     """
     check_arguments(reliability_bins, locals())
-    _check_num_bins(num_bins)
+    check_num_bins(num_bins)
     return Metric("reliability_bins", _answers, partial(_bins_of_equal_width, num_bins))(predictive, targets, weights)
 
 
@@ -74,8 +74,8 @@ def ece(predictive: Predictive, targets: Targets, weights: Numbers | None = None
         0.25
     """
     check_arguments(ece, locals())
-    _check_num_bins(num_bins)
-    return Metric("ece", _answers, partial(_error_of_equal_width, num_bins))(predictive, targets, weights)
+    check_num_bins(num_bins)
+    return Metric("ece", _answers, partial(error_of_equal_width, num_bins))(predictive, targets, weights)
 
 
 def ece_equal_mass(
@@ -106,11 +106,12 @@ def ece_equal_mass(
         0.375
     """
     check_arguments(ece_equal_mass, locals())
-    _check_num_bins(num_bins)
+    check_num_bins(num_bins)
     return Metric("ece_equal_mass", _answers, partial(_error_of_equal_mass, num_bins))(predictive, targets, weights)
 
 
-def _check_num_bins(num_bins: int) -> None:
+def check_num_bins(num_bins: int) -> None:
+    """Raise where there is no bin."""
     if num_bins < 1:
         raise ValueError(f"num_bins is {num_bins}; it must be at least 1")
 
@@ -122,13 +123,14 @@ def _answers(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.A
     return jnp.max(probs, axis=-1), known_classes(is_right, labels, probs.shape[1])
 
 
-def _bins_of_equal_width(num_bins: int, answers: tuple[jax.Array, jax.Array], weights: jax.Array) -> ReliabilityBins:
+def _bins_of_equal_width(num_bins: int, answers: tuple[jax.Array, ...], weights: jax.Array) -> ReliabilityBins:
     confidence, correct = jnp.where(weights > 0, answers[0], 0), answers[1]
     bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     return _gather(jnp.where(bins == jnp.arange(num_bins)[:, None], weights, 0), confidence, correct)
 
 
-def _error_of_equal_width(num_bins: int, answers: tuple[jax.Array, jax.Array], weights: jax.Array) -> jax.Array:
+def error_of_equal_width(num_bins: int, answers: tuple[jax.Array, ...], weights: jax.Array) -> jax.Array:
+    """The expected error of confidences and correctness, (B,) each."""
     return _expected_error(_bins_of_equal_width(num_bins, answers, weights))
 
 
@@ -177,5 +179,5 @@ def _expected_error(bins: ReliabilityBins) -> jax.Array:
     return jnp.sum(bins.count * gap) / jnp.sum(bins.count)
 
 
-ECE = Metric("ece", _answers, partial(_error_of_equal_width, 15))
+ECE = Metric("ece", _answers, partial(error_of_equal_width, 15))
 ECE_EQUAL_MASS = Metric("ece_equal_mass", _answers, partial(_error_of_equal_mass, 15))

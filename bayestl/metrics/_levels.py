@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from bayestl import _tree
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers, Targets
-from bayestl.metrics._calibration import reliability_bins
+from bayestl.metrics._calibration import check_num_bins, error_of_equal_width, reliability_bins
 from bayestl.metrics._examples import Predictive, check_targets, class_probs, known_classes, weighted_mean
 from bayestl.metrics._metric import Metric
 
@@ -70,8 +70,7 @@ def ece_classwise(
         0.25
     """
     check_arguments(ece_classwise, locals())
-    if num_bins < 1:
-        raise ValueError(f"num_bins is {num_bins}; it must be at least 1")
+    check_num_bins(num_bins)
     return Metric("ece_classwise", _each_class, partial(_classwise, num_bins))(predictive, targets, weights)
 
 
@@ -142,15 +141,8 @@ def _each_class(predictive: Predictive, targets: Targets) -> tuple[jax.Array, ja
 
 
 def _classwise(num_bins: int, numbers: tuple[jax.Array, jax.Array], weights: jax.Array) -> jax.Array:
-    def of_class(probs: jax.Array, hot: jax.Array) -> jax.Array:
-        probs = jnp.where(weights > 0, probs, 0)
-        bins = jnp.clip(jnp.ceil(probs * num_bins).astype(int) - 1, 0, num_bins - 1)
-        inside = jnp.where(bins == jnp.arange(num_bins)[:, None], weights, 0)
-        # The weight of a bin times its gap is the absolute sum of all differences in it.
-        gaps = jnp.sum(jnp.where(inside > 0, inside * (hot - probs), 0), axis=1)
-        return jnp.sum(jnp.abs(gaps)) / jnp.sum(weights)
-
-    return jnp.mean(jax.vmap(of_class, (1, 1))(*numbers))
+    of_class = jax.vmap(lambda *of_class: error_of_equal_width(num_bins, of_class, weights), (1, 1))
+    return jnp.mean(of_class(*numbers))
 
 
 def _below(predictive: Predictive, targets: Targets) -> jax.Array:

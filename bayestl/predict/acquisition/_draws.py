@@ -9,8 +9,8 @@ from bayestl import likelihoods
 from bayestl.predict._predictive import Predictive
 
 
-def class_draws(name: str, predictive: Predictive) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (S, B, C) and weights (S,) of a predictive of classes.
+def check_draws(name: str, predictive: Predictive) -> None:
+    """Raise unless a predictive is one of classes, with its draws.
 
     Raises:
         TypeError: another kind of predictive, or one without draws.
@@ -22,6 +22,15 @@ def class_draws(name: str, predictive: Predictive) -> tuple[np.ndarray, np.ndarr
         )
     if not predictive.is_classification:
         raise TypeError(f"{name} is not of classes; the functions here are for one class per example")
+
+
+def class_draws(name: str, predictive: Predictive) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (S, B, C) and weights (S,) of a predictive of classes.
+
+    Raises:
+        TypeError: another kind of predictive, or one without draws.
+    """
+    check_draws(name, predictive)
 
     def log_probs(outputs: object) -> jax.Array:
         return likelihoods.class_log_probs(likelihoods.predictive_distribution(predictive.likelihood, outputs))

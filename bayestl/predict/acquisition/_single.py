@@ -6,13 +6,13 @@ import numpy as np
 
 from bayestl._arguments import check_arguments
 from bayestl.predict._predictive import Predictive
-from bayestl.predict.acquisition._draws import class_draws, entropy
+from bayestl.predict.acquisition._draws import check_draws, class_draws, entropy
 
 
 def bald(predictive: Predictive) -> np.ndarray:
     """What a label would tell of the parameters: the mutual information of class and parameters, (B,), nats.
 
-    The same as :meth:`Predictive.mutual_information`, in float64.
+    :meth:`Predictive.mutual_information` under the name that it has here, on the host.
 
     Args:
         predictive: of classes, with its draws.
@@ -30,9 +30,8 @@ def bald(predictive: Predictive) -> np.ndarray:
         [0.693, 0.0]
     """
     check_arguments(bald, locals())
-    probs, weights = class_draws("predictive", predictive)
-    average = np.einsum("s,sbc->bc", weights, probs)
-    return np.maximum(entropy(average) - weights @ entropy(probs), 0.0)
+    check_draws("predictive", predictive)
+    return np.asarray(predictive.mutual_information(), np.float64)
 
 
 def variation_ratio(predictive: Predictive) -> np.ndarray:

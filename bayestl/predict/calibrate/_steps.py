@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers
@@ -13,12 +13,12 @@ from bayestl.predict._given import labels_of, probabilities_of
 
 
 @dataclasses.dataclass(frozen=True)
-class StepMap:
-    """Each class's probability by a step function of its own, and then rows that sum to 1. Made by :func:`isotonic`.
+class _ClassByClass(abc.ABC):
+    """Each class's probability by a function of its own, and then rows that sum to 1.
 
     Attributes:
-        places: of each class, where its steps begin, ascending.
-        values: of each class, its probability from there on.
+        places: of each class, ascending probabilities.
+        values: of each class, what they stand for.
     """
 
     places: tuple[np.ndarray, ...]
@@ -29,27 +29,29 @@ class StepMap:
         given = probabilities_of("probabilities", probabilities)
         if given.shape[1] != len(self.places):
             raise ValueError(f"there are {given.shape[1]} classes here, but {len(self.places)} where it was fitted")
-        columns = [
-            values[np.clip(np.searchsorted(places, column, side="right") - 1, 0, len(values) - 1)]
-            for column, places, values in zip(given.T, self.places, self.values, strict=True)
-        ]
-        return _normalized(np.stack(columns, 1))
+        columns = np.stack([self._column(*each) for each in zip(given.T, self.places, self.values, strict=True)], 1)
+        total = columns.sum(1, keepdims=True)
+        return np.where(total > 0, columns / np.where(total > 0, total, 1.0), 1 / columns.shape[1])
+
+    @abc.abstractmethod
+    def _column(self, column: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The function of one class."""
 
 
 @dataclasses.dataclass(frozen=True)
-class LineMap:
-    """As :class:`StepMap`, with lines between the places. Made by :func:`isotonic`."""
+class StepMap(_ClassByClass):
+    """Each class's probability by a step function, whose steps begin at ``places``. Made by :func:`histogram`."""
 
-    places: tuple[np.ndarray, ...]
-    values: tuple[np.ndarray, ...]
+    def _column(self, column: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return values[np.clip(np.searchsorted(places, column, side="right") - 1, 0, len(values) - 1)]
 
-    def __call__(self, probabilities: Numbers) -> np.ndarray:
-        """Probabilities (B, C) of probabilities (B, C)."""
-        given = probabilities_of("probabilities", probabilities)
-        if given.shape[1] != len(self.places):
-            raise ValueError(f"there are {given.shape[1]} classes here, but {len(self.places)} where it was fitted")
-        columns = [np.interp(*each) for each in zip(given.T, self.places, self.values, strict=True)]
-        return _normalized(np.stack(columns, 1))
+
+@dataclasses.dataclass(frozen=True)
+class LineMap(_ClassByClass):
+    """Each class's probability by lines between ``places``. Made by :func:`isotonic`."""
+
+    def _column(self, column: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return np.interp(column, places, values)
 
 
 def isotonic(probabilities: Numbers, labels: Numbers) -> LineMap:
@@ -73,6 +75,9 @@ def isotonic(probabilities: Numbers, labels: Numbers) -> LineMap:
         [[1.0, 0.0], [0.5, 0.5]]
     """
     check_arguments(isotonic, locals())
+    # Imported here, since it takes a tenth of a second.
+    from scipy.optimize import isotonic_regression
+
     given = probabilities_of("probabilities", probabilities)
     right = labels_of("labels", labels, *given.shape)
     places, values = [], []
@@ -123,8 +128,3 @@ def histogram(probabilities: Numbers, labels: Numbers, *, num_bins: int = 15) ->
         places.append(edges)
         values.append((hits + 1 / given.shape[1]) / (count + 1))
     return StepMap(tuple(places), tuple(values))
-
-
-def _normalized(values: np.ndarray) -> np.ndarray:
-    total = values.sum(1, keepdims=True)
-    return np.where(total > 0, values / np.where(total > 0, total, 1.0), 1 / values.shape[1])

@@ -69,11 +69,6 @@ def check_critic(net: Net, observation: Any) -> tuple[int, ...]:
     return shape
 
 
-def point_of(state: Any) -> Params:
-    """One set of parameters of a method's state: where its chain or optimizer is, or the mean of its Gaussian."""
-    return state.params if hasattr(state, "params") else state.mean
-
-
 def as_targets(goals: jax.Array, net: Net, observations: Any) -> jax.Array:
     """Returns (B,) in the shape of the network's outputs."""
     shape = jax.eval_shape(lambda x: net.apply(net.params, net.state, x, None)[0], observations).shape

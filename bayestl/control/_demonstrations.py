@@ -12,10 +12,10 @@ import numpy as np
 
 from bayestl import data as _data
 from bayestl import likelihoods
-from bayestl._arguments import check_arguments
+from bayestl._arguments import check_arguments, check_at_least
 from bayestl._static import Static, partition
 from bayestl._types import Key, Likelihood, Net
-from bayestl.control._environment import Environment
+from bayestl.control._environment import Environment, reset_all, step_all
 from bayestl.control._policy import act, check_policy
 
 
@@ -58,8 +58,7 @@ def demonstrations(
     """
     check_arguments(demonstrations, locals())
     likelihood = likelihoods.categorical() if likelihood is None else likelihood
-    check_count("num_episodes", num_episodes)
-    check_count("max_steps", max_steps)
+    check_at_least(1, num_episodes=num_episodes, max_steps=max_steps)
     check_policy(policy, policy.params, likelihood, env)
     arrays, static = partition((policy, likelihood, env))
     observations, actions, lengths, ended = _record(static, arrays, key, num_episodes, max_steps)
@@ -80,22 +79,15 @@ def _record(static: Static, arrays: list[Any], key: Key, num_episodes: int, max_
     """Observations and actions (E, max_steps, ...), lengths (E,), whether each episode ended (E,)."""
     policy, likelihood, env = static.combine(arrays)
     key_reset, key_steps = jax.random.split(key)
-    observation, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
+    observation, state = reset_all(key_reset, env, num_episodes)
 
     def step(carry: Any, key: Key) -> tuple[Any, Any]:
         observation, state, length, over = carry
         key_act, key_env = jax.random.split(key)
         actions = act(key_act, policy, likelihood, policy.params, observation)
-        keys = jax.random.split(key_env, num_episodes)
-        after, state, _, terminated, truncated = jax.vmap(env.step, (0, 0, 0, None))(keys, state, actions, env.params)
+        after, state, _, terminated, truncated = step_all(key_env, env, state, actions)
         return (after, state, length + ~over, over | terminated | truncated), (observation, actions)
 
     start = (observation, state, jnp.zeros(num_episodes, jnp.int32), jnp.zeros(num_episodes, bool))
     (_, _, length, over), played = jax.lax.scan(step, start, jax.random.split(key_steps, max_steps))
     return *jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), played), length, over
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise where a number of something is below 1."""
-    if value < 1:
-        raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")

@@ -40,6 +40,17 @@ class Environment(NamedTuple):
     params: Any = ()
 
 
+def reset_all(key: Key, env: Environment, num: int) -> tuple[Any, Any]:
+    """The starts of ``num`` episodes: observations and states, leaves (num, ...)."""
+    return jax.vmap(env.reset, (0, None))(jax.random.split(key, num), env.params)
+
+
+def step_all(key: Key, env: Environment, states: Any, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """A step of every episode; leaves (num, ...)."""
+    keys = jax.random.split(key, len(jax.tree.leaves(actions)[0]))
+    return jax.vmap(env.step, (0, 0, 0, None))(keys, states, actions, env.params)
+
+
 def check_environment(env: Environment, action: Any) -> Any:
     """Raise where an environment does not have the signature; the shape of its observation otherwise.
 

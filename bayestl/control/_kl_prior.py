@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from bayestl import _tree, likelihoods
 from bayestl._arguments import check_arguments
 from bayestl._types import Apply, Inputs, Key, Likelihood, Net, Params, Scalar
-from bayestl.control._demonstrations import check_count
 from bayestl.control._policy import divergence
 
 
@@ -77,7 +76,8 @@ def kl_prior(
     leaves = jax.tree.leaves(observations)
     if any(jnp.ndim(leaf) == 0 for leaf in leaves):
         raise ValueError("observations is a single number; give an array (M, ...), or a pytree of such")
-    check_count("the number of observations", len(leaves[0]) if leaves else 0)
+    if not leaves or not len(leaves[0]):
+        raise ValueError("the number of observations is 0; give at least one")
     likelihood = likelihoods.categorical() if likelihood is None else likelihood
     observations = jax.tree.map(jnp.asarray, observations)
     return PolicyPrior(params, net.state, observations, jnp.asarray(strength, jnp.float32), likelihood, net.apply)

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from bayestl._arguments import check_arguments
-from bayestl._log_joint import LogJoint
+from bayestl._arguments import check_arguments, check_at_least
+from bayestl._data_size import repeated
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Inference, Key, NetState, Params
-from bayestl.control._critic import point_of
-from bayestl.control._demonstrations import check_count
 from bayestl.control._rollouts import Rollouts, World
+from bayestl.training import point_of
 
 
 class OnPolicyState(NamedTuple):
@@ -103,8 +102,7 @@ def on_policy(
         (3,)
     """
     check_arguments(on_policy, locals())
-    check_count("passes", passes)
-    check_count("minibatches", minibatches)
+    check_at_least(1, passes=passes, minibatches=minibatches)
     if rollouts.num_decisions % minibatches:
         raise ValueError(
             f"minibatches is {minibatches}, which does not divide the {rollouts.num_decisions} decisions of a rollout"
@@ -141,24 +139,13 @@ def _step(
     net_state = state.net_state if jax.tree.leaves(state.net_state) else None
     world, collected = rollouts.collect(key_collect, params, state.world, critic_params, net_state)
     learn = partial(_learn, passes=passes, minibatches=minibatches)
-    step = _with_size(step, state.count + 1) if accumulate else step
+    step = repeated(step, state.count + 1) if accumulate else step
     method, objective = learn(step, key_method, state.method, collected.decisions)
     critic, critic_objective = state.critic, None
     if rollouts.critic is not None and collected.goals is not None:
         critic, critic_objective = learn(rollouts.critic.inference.step, key_critic, critic, collected.goals)
     numbers = (world.episode_return, collected.reward, collected.episodes, collected.effective)
     return OnPolicyState(method, world, critic, state.count + 1), OnPolicyInfo(objective, *numbers, critic_objective)
-
-
-def _with_size(step: Any, rollouts: jax.Array) -> Any:
-    """The method's step, whose log joints count the decisions of so many rollouts."""
-
-    def grown(x: Any) -> Any:
-        if not isinstance(x, LogJoint) or x.num_data is None:
-            return x
-        return x.replace(num_data=x.num_data * rollouts)
-
-    return jax.tree.map(grown, step, is_leaf=lambda x: isinstance(x, LogJoint))
 
 
 def _one(posterior: Any, key: Key) -> Params:

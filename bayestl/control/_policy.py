@@ -59,12 +59,6 @@ def check_policy(net: Net, params: Params, likelihood: Likelihood, env: Environm
     return check_environment(env, action), action
 
 
-def is_discrete(likelihood: Likelihood, outputs: Any) -> bool:
-    """Whether the decisions are choices."""
-    shapes = jax.eval_shape(lambda f: likelihood(f).sample(jax.random.key(0)), outputs)
-    return jnp.issubdtype(jax.tree.leaves(shapes)[0].dtype, jnp.integer)
-
-
 def divergence(source: dist.Distribution, policy: dist.Distribution) -> jax.Array:
     """KL(source || policy) of every decision, (B,), nats."""
     if source.has_enumerate_support:

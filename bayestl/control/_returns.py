@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import likelihoods
-from bayestl._arguments import check_arguments
+from bayestl._arguments import check_arguments, check_at_least
 from bayestl._static import Static, partition
 from bayestl._types import Key, Likelihood, Net, Params, Posterior
-from bayestl.control._demonstrations import check_count
-from bayestl.control._environment import Environment
+from bayestl.control._environment import Environment, reset_all, step_all
 from bayestl.control._policy import act, check_policy
 
 
@@ -75,8 +74,7 @@ def returns(
     """
     check_arguments(returns, locals())
     likelihood = likelihoods.categorical() if likelihood is None else likelihood
-    for name, value in (("num_episodes", num_episodes), ("num_draws", num_draws), ("max_steps", max_steps)):
-        check_count(name, value)
+    check_at_least(1, num_episodes=num_episodes, num_draws=num_draws, max_steps=max_steps)
     check_policy(net, net.params, likelihood, env)
     key_draws, key_play = jax.random.split(key)
     draws = posterior.sample(key_draws, num_draws)
@@ -105,15 +103,13 @@ def _play(static: Static, arrays: list[Any], draws: Params, keys: Key, num_episo
 
     def one(params: Params, key: Key) -> tuple[jax.Array, jax.Array]:
         key_reset, key_steps = jax.random.split(key)
-        observation, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
+        observation, state = reset_all(key_reset, env, num_episodes)
 
         def step(carry: Any) -> Any:
             number, observation, state, total, over = carry
             key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, number))
             actions = act(key_act, net, likelihood, params, observation)
-            keys = jax.random.split(key_env, num_episodes)
-            after = jax.vmap(env.step, (0, 0, 0, None))(keys, state, actions, env.params)
-            observation, state, reward, terminated, truncated = after
+            observation, state, reward, terminated, truncated = step_all(key_env, env, state, actions)
             total = total + jnp.where(over, 0.0, reward)
             return number + 1, observation, state, total, over | terminated | truncated
 

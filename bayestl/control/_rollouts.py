@@ -10,12 +10,11 @@ import jax.numpy as jnp
 
 from bayestl import _tree, likelihoods
 from bayestl import data as _data
-from bayestl._arguments import check_arguments
+from bayestl._arguments import check_arguments, check_at_least
 from bayestl._types import Batch, Key, Likelihood, Net, Params, Scalar
 from bayestl.control._advantages import advantage_weights, advantages_of
 from bayestl.control._critic import Critic, as_targets, check_critic, values
-from bayestl.control._demonstrations import check_count
-from bayestl.control._environment import Environment
+from bayestl.control._environment import Environment, reset_all, step_all
 from bayestl.control._policy import act, check_policy
 
 
@@ -80,8 +79,7 @@ class Rollouts(NamedTuple):
 
     def start(self, key: Key) -> World:
         """All environments at the start of an episode."""
-        keys = jax.random.split(key, self.num_envs)
-        observation, state = jax.vmap(self.env.reset, (0, None))(keys, self.env.params)
+        observation, state = reset_all(key, self.env, self.num_envs)
         return World(observation, state, jnp.zeros(self.num_envs), jnp.zeros(()))
 
     def collect(
@@ -101,9 +99,7 @@ class Rollouts(NamedTuple):
         def step(world: World, key: Key) -> tuple[World, Any]:
             key_act, key_env, key_reset = jax.random.split(key, 3)
             actions = act(key_act, net, self.likelihood, params, world.observation)
-            keys = jax.random.split(key_env, self.num_envs)
-            after = jax.vmap(self.env.step, (0, 0, 0, None))(keys, world.state, actions, self.env.params)
-            observation, state, reward, terminated, truncated = after
+            observation, state, reward, terminated, truncated = step_all(key_env, self.env, world.state, actions)
             over, total = terminated | truncated, world.total + reward
             fresh = self.start(key_reset)
             number = jnp.sum(over)
@@ -179,8 +175,7 @@ def rollouts(
     """
     check_arguments(rollouts, locals())
     likelihood = likelihoods.categorical() if likelihood is None else likelihood
-    check_count("num_envs", num_envs)
-    check_count("num_steps", num_steps)
+    check_at_least(1, num_envs=num_envs, num_steps=num_steps)
     for name, value in (("discount", discount), ("trace", trace)):
         if _tree.is_concrete(value) and not 0 <= float(value) <= 1:
             raise ValueError(f"{name} is {value}; it must lie in [0, 1]")

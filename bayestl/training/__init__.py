@@ -11,6 +11,7 @@ from bayestl.training._memory import MemoryEstimate, estimate_memory
 from bayestl.training._progress import Callback, EarlyStopping, Progress
 from bayestl.training._results import FitResult, ManyResult
 from bayestl.training._ring import Ring
+from bayestl.training._validation import point_of
 
 __all__ = [
     "Callback",
@@ -28,6 +29,7 @@ __all__ = [
     "estimate_memory",
     "fit",
     "fit_many",
+    "point_of",
     "sequentially",
     "shard_params",
     "traced_digest",

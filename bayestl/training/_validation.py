@@ -112,9 +112,14 @@ class Score:
         return float(np.sum([np.asarray(total, np.float64) for total in totals])) / self._weight
 
 
+def point_of(state: Any) -> Params:
+    """One set of parameters of a method's state: where its chain or optimizer is, or the mean of its Gaussian."""
+    return state.params if hasattr(state, "params") else state.mean
+
+
 def _point(state: Any) -> tuple[Params, Any]:
     """The parameters that are scored, and the network's state there (None for that of the log joint)."""
-    return state.params if hasattr(state, "params") else state.mean, getattr(state, "net_state", None)
+    return point_of(state), getattr(state, "net_state", None)
 
 
 def _total(static: Static, arrays: list[Any], params: Params, net_state: Any, batch: Batch) -> jax.Array:

@@ -44,7 +44,7 @@ FOR_OTHER_ROOMS = {
     "posteriors": "check_equal",
     "pretrained": "Backbone as_products first_token global_average mean_of_tokens",
     "predict.conformal": "adaptive inverse_probability",
-    "training": "all_finite digest traced_digest",
+    "training": "all_finite point_of digest traced_digest",
 }
 OURS = (TypeError, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, ImportError, NotImplementedError)
 

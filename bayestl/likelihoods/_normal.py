@@ -15,7 +15,7 @@ from bayestl._arguments import check_arguments
 from bayestl._types import Key, Numbers, Outputs
 from bayestl.likelihoods._columns import one_each, pulled_back
 from bayestl.likelihoods._methods import GaussianNoise
-from bayestl.likelihoods._raw import at_least_float32
+from bayestl.likelihoods._raw import as_leaf, at_least_float32
 
 
 @jax.tree_util.register_dataclass
@@ -137,15 +137,11 @@ def normal(scale: Numbers | None = None) -> Normal:
     check_arguments(normal, locals())
     if scale is None:
         return Normal(None)
-    noise = jnp.asarray(scale)
-    if not jnp.issubdtype(noise.dtype, jnp.floating):
-        noise = noise.astype(float)
-    noise = at_least_float32(noise)
+    noise = as_leaf(scale)
     if _tree.is_concrete(noise) and not bool(jnp.all(jnp.isfinite(noise) & (noise > 0))):
         bad = int(jnp.sum(~(jnp.isfinite(noise) & (noise > 0))))
         raise ValueError(
             f"scale has {bad} of {noise.size} values that are not positive and finite (smallest "
             f"{float(jnp.min(noise)):.3g}); it is the standard deviation of the noise"
         )
-    # A weak type would make a second program of the same one once the noise is replaced by a computed value.
-    return Normal(jax.lax.convert_element_type(noise, jnp.dtype(noise.dtype)))
+    return Normal(noise)

@@ -14,7 +14,7 @@ from bayestl import _tree
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers
 from bayestl.likelihoods._categorical import CategoricalLogits
-from bayestl.likelihoods._raw import at_least_float32
+from bayestl.likelihoods._raw import as_leaf, at_least_float32
 
 
 @jax.tree_util.register_dataclass
@@ -69,8 +69,7 @@ def ordinal(cutpoints: Numbers) -> Ordinal:
         0.462
     """
     check_arguments(ordinal, locals())
-    cuts = jnp.asarray(cutpoints)
-    cuts = at_least_float32(cuts if jnp.issubdtype(cuts.dtype, jnp.floating) else cuts.astype(float))
+    cuts = as_leaf(cutpoints)
     if cuts.ndim != 1 or not cuts.size:
         raise ValueError(f"cutpoints has shape {cuts.shape}; give the C - 1 places between C classes")
     if _tree.is_concrete(cuts) and not (bool(jnp.all(jnp.isfinite(cuts))) and bool(jnp.all(jnp.diff(cuts) > 0))):

@@ -188,16 +188,15 @@ def _result(
 
 
 def _trust(families: Families, path: Path, weights: Weights) -> tuple[Trust, ...]:
-    shape, count = path.log_scales.shape, max(path.scores.shape[-1], 1)
+    shape = path.log_scales.shape
     each, errors = weights.weights.reshape(shape), weights.errors.reshape(shape)
     rows = []
     for number, (family, kind) in enumerate(zip(families.families, families.kinds, strict=True)):
         variance = family.prior.variance
         typical = sum(float(jnp.sum(v)) for v in jax.tree.leaves(variance)) / _tree.size(variance)
-        log_scales, held_out = path.log_scales[number], path.scores[number]
-        spread = held_out.std(-1, ddof=1) if count > 1 else np.zeros(len(held_out))
+        log_scales = path.log_scales[number]
         columns = [log_scales, np.sqrt(np.exp(log_scales) * typical), each[number], errors[number]]
-        columns += [held_out.mean(-1), spread / np.sqrt(count)]
+        columns += [path.curve[number], path.errors[number]]
         rows.append(Trust(family.name, kind, *(tuple(map(float, column)) for column in columns)))
     return tuple(rows)
 

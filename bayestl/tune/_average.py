@@ -65,35 +65,40 @@ def average(
     check_arguments(average, locals())
     check_at_least(1, num_draws=num_draws)
     check_at_least(0, num_iterations=num_iterations)
-    scores, prior = _checked(log_predictive, log_prior)
+    scores, prior = checked_scores(log_predictive, log_prior)
     num = scores.shape[1]
-    seed = np.asarray(jax.random.bits(key, (4,), np.uint32))
-    omega = np.random.default_rng(seed).dirichlet(np.ones(num), num_draws)
-    drawn = _softmax(num * omega @ scores.T + prior)
-    stacked = _stacking(scores, prior, np.full((1, num), 1 / num), num_iterations)[0]
+    omega = bootstrap_shares(key, num, num_draws)
+    drawn = softmax(num * omega @ scores.T + prior)
+    stacked = stacking(scores, prior, np.full((1, num), 1 / num), num_iterations)[0]
     # The same draws for both, so that their errors are those of one set of examples; fewer, since EM is dearer.
     few = min(num_draws, 50)
-    each = 0.5 * drawn[:few] + 0.5 * _stacking(scores, prior, omega[:few], num_iterations)
+    each = 0.5 * drawn[:few] + 0.5 * stacking(scores, prior, omega[:few], num_iterations)
     pseudo_bma = drawn.mean(0)
     return Weights(0.5 * (pseudo_bma + stacked), pseudo_bma, stacked, each.std(0))
 
 
-def _stacking(scores: np.ndarray, prior: np.ndarray, omega: np.ndarray, num_iterations: int) -> np.ndarray:
+def bootstrap_shares(key: Key, num: int, num_draws: int) -> np.ndarray:
+    """How much each example counts in each draw of the Bayesian bootstrap, (draws, N); the rows sum to 1."""
+    seed = np.asarray(jax.random.bits(key, (4,), np.uint32))
+    return np.random.default_rng(seed).dirichlet(np.ones(num), num_draws)
+
+
+def stacking(scores: np.ndarray, prior: np.ndarray, omega: np.ndarray, num_iterations: int) -> np.ndarray:
     """EM for the weights of a mixture, for examples weighted by each row of ``omega``: (rows, M)."""
     likelihood = np.exp(scores - scores.max(0))  # (M, N)
-    weights = np.broadcast_to(_softmax(prior), (len(omega), len(prior)))
+    weights = np.broadcast_to(softmax(prior), (len(omega), len(prior)))
     for _ in range(num_iterations):
         share = omega / (weights @ likelihood)  # (rows, N)
         weights = weights * (share @ likelihood.T)
     return weights / weights.sum(-1, keepdims=True)
 
 
-def _softmax(x: np.ndarray) -> np.ndarray:
+def softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-def _checked(log_predictive: Any, log_prior: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked_scores(log_predictive: Any, log_prior: Any) -> tuple[np.ndarray, np.ndarray]:
     scores = np.asarray(log_predictive, np.float64)
     if scores.ndim != 2 or 0 in scores.shape:
         raise ValueError(f"log_predictive has shape {scores.shape}; give (candidates, examples)")

@@ -18,7 +18,7 @@ from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Params
 from bayestl.tune._gram import has_one_variance_per_leaf, leaf_grams
-from bayestl.tune._linear_network import LinearNetwork, linear_network, mode, modes_without
+from bayestl.tune._linear_network import LinearNetwork, linear_network, mode, modes_without, posterior_dual, whitened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,39 +50,29 @@ class ByLayer:
             f(outputs) for f in (network.space.log_probs, network.space.slopes, network.space.roots_at)
         )
         value, gradient = 0.0, np.zeros(len(self.grams))
-        num, width, columns = roots.shape[1:]
+        num, width = outputs.shape[1:]
         gram = network.gram.reshape(num, width, num, width)
         for group, dual in enumerate(duals):
             out, rest = groups == group, groups != group
             value += float(each[group, out].sum())
             along = np.zeros((num, width))
             along[out] = -slopes[group, out]
-            size = int(rest.sum())
             root = np.sqrt(network.powers[rest])[:, None, None] * roots[group, rest]
             pulled = np.einsum("nfmh,mh->nf", gram[rest][:, :, out], along[out])
-            right = np.einsum("nfmh,mhk->nfmk", gram[rest][:, :, rest], root, optimize=True)
-            inner = np.einsum("nfk,nfml->nkml", root, right, optimize=True).reshape(size * columns, -1)
-            across = np.einsum("nfk,nf->nk", root, pulled).ravel()
-            solved = np.linalg.solve(np.eye(len(inner)) + inner, across).reshape(size, columns)
-            along[rest] = -np.einsum("nfk,nk->nf", root, solved)
+            along[rest] = -posterior_dual(gram[rest][:, :, rest], root, pulled)
             gradient += np.einsum("a,bac,c->b", along.ravel(), self.grams, dual, optimize=True)
         return value, gradient * np.exp(log_factors)
 
     def log_evidence(self, log_factors: np.ndarray) -> tuple[float, np.ndarray]:
         """Laplace's evidence with the parameters and the curvature held, and its gradient, (L,)."""
         network, factors = self.at(log_factors), np.exp(log_factors)
-        num, width, columns = network.space.roots.shape
         root = np.sqrt(network.powers)[:, None, None] * network.space.roots
-
-        def whitened(gram: np.ndarray) -> np.ndarray:
-            blocks = gram.reshape(num, width, num, width)
-            return np.einsum("nfk,nfmh,mhl->nkml", root, blocks, root, optimize=True).reshape(num * columns, -1)
-
-        inner = np.eye(num * columns) + whitened(network.gram)
+        inner = whitened(network.gram, root)
+        inner += np.eye(len(inner))
         explained = float(network.powers @ network.space.log_probs(network.space.outputs[None])[0])
         value = explained - 0.5 * np.sum(self.distances / factors) - 0.5 * np.linalg.slogdet(inner)[1]
         inverse = np.linalg.inv(inner)
-        traces = np.array([np.sum(inverse * whitened(gram)) for gram in self.grams])
+        traces = np.array([np.sum(inverse * whitened(gram, root)) for gram in self.grams])
         return float(value), 0.5 * (self.distances / factors - traces * factors)
 
 

@@ -9,6 +9,11 @@ import numpy as np
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers
 
+# What a prior's scale runs to, downwards and upwards.
+LIMITS = (
+    "it runs to 0, where the data change nothing and the prior's mean predicts as it is",
+    "it runs to infinity, where the prior holds nothing and its mean is a start alone",
+)
 # Families below this share of the weights are not spoken of.
 _NOTABLE = 0.1
 
@@ -47,13 +52,7 @@ start alone",)
         if share < _NOTABLE or np.ptp(each) == 0:
             continue
         if best == 0:
-            notes.append(
-                f"{name!r} is best at the smallest scale: it runs to 0, where the data change nothing and the prior's "
-                "mean predicts as it is"
-            )
+            notes.append(f"{name!r} is best at the smallest scale: {LIMITS[0]}")
         elif best == len(each) - 1:
-            notes.append(
-                f"{name!r} is best at the largest scale: it runs to infinity, where the prior holds nothing and its "
-                "mean is a start alone"
-            )
+            notes.append(f"{name!r} is best at the largest scale: {LIMITS[1]}")
     return tuple(notes)

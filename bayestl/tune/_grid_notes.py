@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# What a prior's scale runs to, downwards and upwards.
-_LIMITS = (
-    "it runs to 0, where the data change nothing and the prior's mean predicts as it is",
-    "it runs to infinity, where the prior holds nothing and its mean is a start alone",
-)
+from bayestl.tune._edges import LIMITS
 
 
 def notes_of(settings: dict[str, np.ndarray], number: int, read_at: tuple[int, ...], step: int) -> tuple[str, ...]:
@@ -20,7 +16,7 @@ def notes_of(settings: dict[str, np.ndarray], number: int, read_at: tuple[int, .
             continue
         for edge, word, limit in ((values.min(), "smallest", 0), (values.max(), "largest", 1)):
             if value == edge:
-                limit = _LIMITS[limit] if name.split("_")[-1] == "scale" else f"try {('smaller', 'larger')[limit]} ones"
+                limit = LIMITS[limit] if name.split("_")[-1] == "scale" else f"try {('smaller', 'larger')[limit]} ones"
                 notes.append(f"{name} is best at its {word} value, {float(value):.3g}: {limit}")
     if len(read_at) > 1 and step == len(read_at) - 1:
         notes.append(f"the best run is read at its last step, {read_at[step]}: more steps may be better still")

@@ -7,9 +7,6 @@ the group's, which under an approximate structure would be a difference of large
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,7 +15,8 @@ from bayestl._log_joint import LogJoint
 from bayestl._static import partition
 from bayestl._types import Batch, Key, Params
 from bayestl.curvature import Builder
-from bayestl.tune._output_space import OutputSpace, output_space
+from bayestl.tune._linear_network import moved
+from bayestl.tune._output_space import OutputSpace, flattened, output_space
 from bayestl.tune._remaining_gain import gradient
 
 
@@ -44,20 +42,7 @@ def outputs_without(
         own = joint.replace(num_data=float(jnp.sum(weights)), temperature=1.0)
         posterior = infer.laplace(key, own, params, others, curvature=curvature, batch_size=batch_size)
         towards = posterior.covariance_mv(gradient(static, arrays, params, others))
-        outputs, change = _moved(joint.replace(prior=None), params, towards, batch)
-        flat = [np.asarray(x, np.float64).reshape(num, -1) for x in jax.tree.leaves(change)]
-        each = np.concatenate(flat, -1)
-        steps = np.where(is_left_out[:, None], each, steps if group else 0.0)
+        outputs, change = moved(joint.replace(prior=None), params, towards, batch)
+        steps = np.where(is_left_out[:, None], flattened(change), steps if group else 0.0)
     space = output_space(joint.likelihood, outputs, batch.targets)
     return space, space.outputs + steps
-
-
-@jax.jit
-def _moved(joint: LogJoint, params: Params, towards: Params, batch: Batch) -> tuple[Any, Any]:
-    """Outputs, and how much they change with the parameters."""
-
-    def outputs(params: Params) -> Any:
-        return _tree.at_least_float32(joint.outputs(params, batch.inputs)[0])
-
-    towards = jax.tree.map(lambda t, p: jnp.asarray(t, p.dtype), towards, params)
-    return jax.jvp(outputs, (params,), (towards,))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Key, Numbers
-from bayestl.tune._average import _checked, _softmax, _stacking
+from bayestl.tune._average import bootstrap_shares, checked_scores, softmax, stacking
 
 # Left out together where there are more examples than this.
 _MOST_FOLDS = 64
@@ -49,12 +48,11 @@ def left_out_weights(
          [0.95 0.05]]
     """
     check_arguments(left_out_weights, locals())
-    scores, prior = _checked(log_predictive, log_prior)
+    scores, prior = checked_scores(log_predictive, log_prior)
     num = scores.shape[1]
     if num < 2:
         raise ValueError(f"log_predictive has {num} example; without it there is nothing to weigh by")
-    seed = np.asarray(jax.random.bits(key, (4,), np.uint32))
-    omega = np.random.default_rng(seed).dirichlet(np.ones(num), num_draws)
+    omega = bootstrap_shares(key, num, num_draws)
     together = omega @ scores.T  # (draws, M)
     fold = np.arange(num) % min(num, _MOST_FOLDS)
     is_left = fold == np.arange(fold.max() + 1)[:, None]  # (folds, N)
@@ -62,6 +60,6 @@ def left_out_weights(
     for number, left in enumerate(is_left):
         own = omega[:, left]
         without = (together - own @ scores[:, left].T) / (1 - own.sum(1, keepdims=True))
-        pseudo_bma[number] = _softmax((num - left.sum()) * without + prior).mean(0)
-    stacked = _stacking(scores, prior, ~is_left / np.sum(~is_left, 1, keepdims=True), num_iterations)
+        pseudo_bma[number] = softmax((num - left.sum()) * without + prior).mean(0)
+    stacked = stacking(scores, prior, ~is_left / np.sum(~is_left, 1, keepdims=True), num_iterations)
     return (0.5 * (pseudo_bma + stacked))[fold]

@@ -18,7 +18,7 @@ from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Params
 from bayestl.tune._gram import outputs_gram
-from bayestl.tune._output_space import OutputSpace, output_space
+from bayestl.tune._output_space import OutputSpace, flattened, output_space
 
 # Nats that one more Newton step would gain where the steps end.
 _TOLERANCE = 1e-10
@@ -53,14 +53,14 @@ class LinearNetwork(NamedTuple):
 def linear_network(joint: LogJoint, params: Params, batch: Batch) -> LinearNetwork:
     """The network linearised at ``params``, under the prior of ``joint``."""
     prior: Any = joint.prior
-    outputs, offset = _at(joint.replace(prior=None), prior.mean, params, batch)
+    outputs, change = moved(joint.replace(prior=None), params, _tree.sub(params, prior.mean), batch)
+    offset = jax.tree.map(jnp.subtract, outputs, change)
     space = output_space(joint.likelihood, outputs, batch.targets)
     num = len(space.outputs)
     weights = np.ones(num) if batch.weights is None else np.asarray(batch.weights, np.float64)
-    flat = [np.asarray(x, np.float64).reshape(num, -1) for x in jax.tree.leaves(offset)]
     return LinearNetwork(
         space,
-        np.concatenate(flat, -1).ravel(),
+        flattened(offset).ravel(),
         outputs_gram(joint, prior, params, batch.inputs),
         float(joint.kappa) * weights,
     )
@@ -113,22 +113,32 @@ def _newton(network: LinearNetwork, outputs: np.ndarray, counted: np.ndarray) ->
     """Duals after a whole Newton step from these outputs: ``a = -(I + H G)^-1 (g - H t)`` among the examples that
     count, ``t = z - offset``, by ``(I + L L^T G)^-1 = I - L (I + L^T G L)^-1 L^T G``."""
     slopes, roots = network.space.slopes(outputs), network.space.roots_at(outputs)
-    num, width, columns = roots.shape[1:]
+    num, width = outputs.shape[1:]
     duals = np.zeros((len(outputs), num, width))
     for number, rows in enumerate(counted):
-        size = int(rows.sum())
         gram = network.gram.reshape(num, width, num, width)[rows][:, :, rows]
         powers = network.powers[rows]
         root = np.sqrt(powers)[:, None, None] * roots[number][rows]  # (R, F, K)
-        moved = (outputs[number] - network.offset.reshape(num, width))[rows]
-        force = powers[:, None] * slopes[number][rows] - _through(root, _across(root, moved))
-        right = np.matmul(gram.reshape(size * width, size, width).transpose(1, 0, 2), root)  # (R, R F, K)
-        right = right.transpose(1, 0, 2).reshape(size, width, size * columns)
-        inner = np.matmul(root.transpose(0, 2, 1), right).reshape(size * columns, size * columns)
-        pushed = (gram.reshape(size * width, -1) @ force.ravel()).reshape(size, width)
-        solved = np.linalg.solve(np.eye(len(inner)) + inner, _across(root, pushed).ravel())
-        duals[number][rows] = _through(root, solved.reshape(size, columns)) - force
+        away = (outputs[number] - network.offset.reshape(num, width))[rows]
+        force = powers[:, None] * slopes[number][rows] - _through(root, _across(root, away))
+        pushed = (gram.reshape(force.size, -1) @ force.ravel()).reshape(force.shape)
+        duals[number][rows] = posterior_dual(gram, root, pushed) - force
     return duals.reshape(len(outputs), -1)
+
+
+def posterior_dual(gram: np.ndarray, root: np.ndarray, pushed: np.ndarray) -> np.ndarray:
+    """``L (I + L^T G L)^-1 L^T v`` for v (R, F), G (R, F, R, F) and L (R, F, K): (R, F)."""
+    inner = whitened(gram, root)
+    solved = np.linalg.solve(np.eye(len(inner)) + inner, _across(root, pushed).ravel())
+    return _through(root, solved.reshape(len(root), -1))
+
+
+def whitened(gram: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """``L^T G L``, (R K, R K)."""
+    size, width, columns = root.shape
+    right = np.matmul(gram.reshape(size * width, size, width).transpose(1, 0, 2), root)  # (R, R F, K)
+    right = right.transpose(1, 0, 2).reshape(size, width, size * columns)
+    return np.matmul(root.transpose(0, 2, 1), right).reshape(size * columns, size * columns)
 
 
 def _through(root: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -140,11 +150,11 @@ def _across(root: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _at(joint: LogJoint, mean: Params, params: Params, batch: Batch) -> tuple[Any, Any]:
-    """Outputs of the network itself, and of the linearised one at the prior's mean."""
+def moved(joint: LogJoint, params: Params, direction: Params, batch: Batch) -> tuple[Any, Any]:
+    """Outputs at ``params``, and how much they change with the parameters in this direction."""
 
     def outputs(params: Params) -> Any:
         return _tree.at_least_float32(joint.outputs(params, batch.inputs)[0])
 
-    at, change = jax.jvp(outputs, (params,), (_tree.sub(params, mean),))
-    return at, jax.tree.map(jnp.subtract, at, change)
+    direction = jax.tree.map(lambda d, p: jnp.asarray(d, p.dtype), direction, params)
+    return jax.jvp(outputs, (params,), (direction,))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,26 +22,38 @@ from bayestl._types import Likelihood, Outputs, Targets
 _SHARE, _SMALLEST = 1e-10, 1e-12
 
 
-class OutputSpace(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class OutputSpace:
     """N examples at raw outputs of F numbers, with K columns of each Hessian root; float64 on the host.
 
     Attributes:
         outputs: z, (N, F).
-        gradients: g, of ``-log p(y | z)`` in z, (N, F).
-        roots: L, (N, F, K), L Lᵀ the Hessian.
-        residuals: e = L⁺ g, (N, K): the gradient in whitened outputs; ``L e = g`` where g lies in the range of L.
         log_probs: outputs (G, N, F) to ``log p(y | z)``, (G, N).
-        slopes: outputs (G, N, F) to gradients (G, N, F).
-        roots_at: outputs (G, N, F) to roots (G, N, F, K).
+        slopes: outputs (G, N, F) to the gradients of ``-log p(y | z)``, (G, N, F).
+        roots_at: outputs (G, N, F) to roots L (G, N, F, K), L Lᵀ the Hessian.
     """
 
     outputs: np.ndarray
-    gradients: np.ndarray
-    roots: np.ndarray
-    residuals: np.ndarray
     log_probs: Callable[[np.ndarray], np.ndarray]
     slopes: Callable[[np.ndarray], np.ndarray]
     roots_at: Callable[[np.ndarray], np.ndarray]
+
+    @functools.cached_property
+    def gradients(self) -> np.ndarray:
+        """g at these outputs, (N, F)."""
+        return self.slopes(self.outputs[None])[0]
+
+    @functools.cached_property
+    def roots(self) -> np.ndarray:
+        """L at these outputs, (N, F, K)."""
+        return self.roots_at(self.outputs[None])[0]
+
+    @functools.cached_property
+    def residuals(self) -> np.ndarray:
+        """e = L⁺ g, (N, K): the gradient in whitened outputs; ``L e = g`` where g lies in the range of L."""
+        largest = np.linalg.norm(self.roots, 2, axis=(-2, -1))
+        rcond = np.maximum(_SHARE, _SMALLEST / np.maximum(largest, _SMALLEST))
+        return np.einsum("nkf,nf->nk", np.linalg.pinv(self.roots, rcond=rcond), self.gradients)
 
 
 def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> OutputSpace:
@@ -67,14 +81,7 @@ def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> 
             parts = [np.asarray(x, np.float64) for x in jax.tree.leaves(columns)]  # (G, K, N, ...)
         return np.moveaxis(np.concatenate([x.reshape(*x.shape[:3], -1) for x in parts], -1), 1, -1)
 
-    roots = roots_at(flat[None])[0]
-    gradients = evaluated(flat[None])[1][0]
-    largest = np.linalg.norm(roots, 2, axis=(-2, -1))
-    inverses = np.linalg.pinv(roots, rcond=np.maximum(_SHARE, _SMALLEST / np.maximum(largest, _SMALLEST)))
-    residuals = np.einsum("nkf,nf->nk", inverses, gradients)
-    return OutputSpace(
-        flat, gradients, roots, residuals, lambda z: evaluated(z)[0], lambda z: evaluated(z)[1], roots_at
-    )
+    return OutputSpace(flat, lambda z: evaluated(z)[0], lambda z: evaluated(z)[1], roots_at)
 
 
 def _lifted(x: Any) -> Any:
@@ -86,14 +93,19 @@ def _flattened(outputs: Outputs) -> tuple[np.ndarray, Callable[[jax.Array], Any]
     """Outputs as (N, F), and the way back."""
     leaves, treedef = jax.tree.flatten(outputs)
     shapes = [x.shape[1:] for x in leaves]
-    flat = np.concatenate([x.reshape(len(x), -1) for x in leaves], -1)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
 
     def unflat(values: jax.Array) -> Any:
         parts = jnp.split(values, ends, -1)
         return jax.tree.unflatten(treedef, [p.reshape(-1, *s) for p, s in zip(parts, shapes, strict=True)])
 
-    return flat, unflat
+    return flattened(outputs), unflat
+
+
+def flattened(outputs: Outputs) -> np.ndarray:
+    """Numbers of N examples, leaves (N, ...), as (N, F) in float64."""
+    leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(outputs)]
+    return np.concatenate([x.reshape(len(x), -1) for x in leaves], -1)
 
 
 @partial(jax.jit, static_argnums=0)

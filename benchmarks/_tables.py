@@ -35,13 +35,13 @@ def cell(values: np.ndarray, digits: int = 3, sign: bool = False) -> str:
     return f"{mean:{'+' if sign else ''}.{digits}f} ± {error:.{digits}f}"
 
 
-def verdict(difference: np.ndarray) -> str:
-    """A paired difference in NLL, and whether it is more than two standard errors."""
+def verdict(difference: np.ndarray, name: str = "NLL", digits: int = 3, larger_is_better: bool = False) -> str:
+    """A paired difference, and whether it is more than two standard errors."""
     mean, error = mean_and_error(difference)
     word = "no clear difference"
     if abs(mean) > 2 * error:
-        word = f"{'better' if mean < 0 else 'worse'} by more than two standard errors"
-    return f"NLL {cell(difference, sign=True)}, {word}"
+        word = f"{'better' if (mean > 0) == larger_is_better else 'worse'} by more than two standard errors"
+    return f"{name} {cell(difference, digits, sign=True)}, {word}"
 
 
 def markdown(

@@ -70,8 +70,6 @@ def read_vectors(
         raise ValueError(f"max_bytes is {max_bytes!r}; give a positive number of bytes")
     chosen = None if words is None else _checked_words(words)
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
     try:
         check_regular(path)
         return _read(path, chosen, limit, errors, max(max_bytes, path.stat().st_size))

@@ -13,7 +13,7 @@ import numpy as np
 
 import bayestl as btl
 from benchmarks._records import Rows
-from benchmarks._tables import cell, mean_and_error, of
+from benchmarks._tables import cell, of, verdict
 from benchmarks.tasks import control as task
 from benchmarks.tasks.control_cloning import CLONES, NUM_DECISIONS, NUM_TEST
 
@@ -120,11 +120,7 @@ def _verdicts(config: task.Config, rows: Rows, target: str) -> str:
     for other in (task.SOURCE, task.SCRATCH, task.PPO_SOURCE):
         for mine in (task.CHOSEN, task.L2_SP):
             difference = _areas(config, rows, target, mine) - _areas(config, rows, target, other)
-            mean, error = mean_and_error(difference)
-            word = "no clear difference"
-            if abs(mean) > 2 * error:
-                word = f"{'better' if mean > 0 else 'worse'} by more than two standard errors"
-            lines.append(f"* {mine} minus {other}: area {cell(difference, 0, sign=True)}, {word}.")
+            lines.append(f"* {mine} minus {other}: {verdict(difference, 'area', 0, larger_is_better=True)}.")
     return "\n".join(lines)
 
 

@@ -55,8 +55,6 @@ def read_labelled(path: str | os.PathLike[str], encoding: str = "utf-8") -> Labe
     """
     check_arguments(read_labelled, locals())
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
     check_regular(path)
     try:
         one_byte = "\n".encode(encoding) == b"\n"

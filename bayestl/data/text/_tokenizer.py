@@ -106,12 +106,10 @@ def tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         >>> btl.data.text.tokenizer("nowhere.json")
         Traceback (most recent call last):
         ...
-        FileNotFoundError: there is no file nowhere.json
+        FileNotFoundError: there is no file 'nowhere.json'; give the path of one
     """
     check_arguments(tokenizer, locals())
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
     check_regular(path)
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than the {_MOST_BYTES:,} of a tokenizer")

@@ -11,13 +11,18 @@ import pytest
 HEAVY = ("tensorflow", "tensorflow_datasets", "matplotlib", "keras", "torch", "sklearn", "flax", "orbax", "grain")
 
 
-def loaded_after(statement: str) -> set[str]:
-    """Top-level packages that a fresh interpreter holds after ``statement``."""
-    show = "print(json.dumps([name.split('.')[0] for name in sys.modules]))"
+def modules_after(statement: str) -> set[str]:
+    """The modules that a fresh interpreter holds after ``statement``."""
+    show = "print(json.dumps(list(sys.modules)))"
     program = f"import json, sys\n{statement}\n{show}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level packages that a fresh interpreter holds after ``statement``."""
+    return {name.split(".")[0] for name in modules_after(statement)}
 
 
 def test_import_leaves_heavy_libraries_alone():
@@ -26,7 +31,11 @@ def test_import_leaves_heavy_libraries_alone():
     assert loaded & set(HEAVY) == set()
 
 
-@pytest.mark.parametrize("edge", ["data", "nets", "plots"])
+def test_import_leaves_the_slow_parts_of_scipy_alone():
+    assert modules_after("import bayestl") & {"scipy.stats", "scipy.optimize", "scipy.spatial"} == set()
+
+
+@pytest.mark.parametrize("edge", ["control", "data", "nets", "plots"])
 def test_edges_are_attributes_that_load_heavy_libraries_only_when_used(edge: str):
     loaded = loaded_after(f"import bayestl\nassert bayestl.{edge}.__all__")
     assert loaded & set(HEAVY) == set()

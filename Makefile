@@ -18,11 +18,15 @@ COMPILED = JAX_COMPILATION_CACHE_DIR="$(CURDIR)/build/compiled-$(VERSION)" \
 # A pytest that finds no test to run ends with 5: PYTEST_ARGS may name tests of one kind only.
 # Most test programs run once, and compiling them takes most of the time: XLA compiles them without optimisation. Those
 # marked "optimized" are compiled as a user's programs are. `make test QUICK=` compiles all of them so.
-QUICK ?= --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true $(NO_EMITTERS)
+QUICK ?= --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
+  --xla_cpu_parallel_codegen_split_count=1 $(NO_EMITTERS)
 # A flag that saves most of it, where this jaxlib has it: XLA ends a process that names an unknown one.
 NO_EMITTERS = $(shell XLA_FLAGS=$(EMITTERS)=false $(VENV)/bin/python -c 'import jax; jax.devices()' 2>&1 >/dev/null \
   | grep -q 'Unknown flag' || echo $(EMITTERS)=false)
 EMITTERS = --xla_cpu_use_fusion_emitters
+
+# Versions after the first, in CI: without the tests marked "once", which do not turn on the compiler that JAX brings.
+AND_NOT_ONCE = $(if $(filter other,$(VERSIONS)), and not once)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -65,9 +69,9 @@ ranks: $(VENV)/.installed-benchmarks  ## do scores rank sources as fine-tuning d
 	@$(VENV)/bin/python -m benchmarks.rank_sources
 
 test: $(VENV)/.installed-test  ## every law once, the examples in docstrings and documents among them
-	@$(COMPILED) $(VENV)/bin/python $(PYTEST) -m "optimized and not slow" $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	@$(COMPILED) $(VENV)/bin/python $(PYTEST) -m "optimized and not slow$(AND_NOT_ONCE)" $(PYTEST_ARGS) || [ $$? -eq 5 ]
 	@$(COMPILED) XLA_FLAGS="$(XLA_FLAGS) $(QUICK)" \
-	  $(VENV)/bin/python $(PYTEST) -m "not optimized and not slow" $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	  $(VENV)/bin/python $(PYTEST) -m "not optimized and not slow$(AND_NOT_ONCE)" $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 test-all: $(VENV)/.installed-test  ## all tests, the exhaustive grids and those that take minutes among them
 	@$(COMPILED) $(VENV)/bin/python $(PYTEST) --timeout 3600 $(PYTEST_ARGS)

@@ -17,13 +17,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "x64: run with 64-bit floats, for comparisons with float64 oracles")
     config.addinivalue_line("markers", "slow: takes minutes, or repeats a law over an exhaustive grid: `make test-all`")
     config.addinivalue_line("markers", "optimized: compiled as a user's programs are, also where `make test` hurries")
+    config.addinivalue_line("markers", "once: CI runs it on one of its Python versions, `make test VERSIONS=other` not")
     config.addinivalue_line(
         "markers", "representative(*cases): of a parametrised test `make test` runs these cases; the others are slow"
     )
 
 
+# Rooms of examples, scripts, files and formulas: what they hold does not turn on the compiler that JAX brings, which
+# differs between Python versions. The laws of priors, curvature, training and inference do, and run on every version.
+_ONCE = (
+    *("test_docs.py", "test_hostile_files.py", "benchmarks", "data", "metrics", "peers", "plots", "pretrained"),
+    "training/mesh",
+)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Of a grid that ``representative`` marks, all cases but those named are slow."""
+    """Of a grid that ``representative`` marks, all cases but those named are slow; some rooms are for one version."""
+    place = item.path.relative_to(Path(__file__).parent)
+    if any(place.is_relative_to(room) for room in _ONCE):
+        item.add_marker("once")
     mark, grid = item.get_closest_marker("representative"), getattr(item, "callspec", None)
     if mark is not None and grid is not None and grid.id not in mark.args:
         item.add_marker("slow")

@@ -14,7 +14,7 @@ from benchmarks.tasks import posteriors_problems as problems
 from benchmarks.tasks import posteriors_report as reports
 
 SMALL = task.Config(
-    seeds=1, steps=100, chain_steps=1000, nuts_warmup=10, nuts_samples=10, nuts_chains=1, methods=("MAP", "SGLD")
+    seeds=1, steps=100, chain_steps=1000, nuts_warmup=3, nuts_samples=3, nuts_chains=1, methods=("MAP", "SGLD")
 )
 
 

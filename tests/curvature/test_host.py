@@ -75,6 +75,7 @@ def assert_close(found: Any, wanted: Any):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * np.max(np.abs(y)))
 
 
+@pytest.mark.representative("low rank-ggn", "dual-ggn", "kronecker-ggn", "dense-empirical", "diagonal-empirical")
 @pytest.mark.parametrize("kind", [curvature.ggn, curvature.empirical_fisher], ids=["ggn", "empirical"])
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_posterior_is_that_of_the_same_examples_in_memory(name, kind):

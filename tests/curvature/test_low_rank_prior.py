@@ -110,6 +110,7 @@ GRID += [("conv net", "joined", "negative"), ("conv net", "separate", "by path")
 
 
 @pytest.mark.x64
+@pytest.mark.representative("conv net-separate-by path", "mlp-joined-negative", "mlp-joined-collinear")
 @pytest.mark.parametrize(("problem", "bias", "name"), GRID)
 def test_posterior_and_evidence_are_those_of_dense_algebra(problem, bias, name):
     """At (kappa, T) = (2, 0.3), and at kappa = 0, where it is the prior."""

@@ -207,6 +207,7 @@ def _transfer() -> tuple[btl.LogJoint, Any, Any]:
     return joint, btl.data.arrays(inputs, targets), btl.data.stream(records, lambda record: record)
 
 
+@pytest.mark.representative("streamed")
 @pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
 def test_a_posterior_of_a_part_is_held_against_that_part(streamed):
     joint, placed, stream = _transfer()

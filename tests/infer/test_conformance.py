@@ -156,16 +156,6 @@ EVERY_PRIOR_HERE = ("proximal_map", "swag", "cyclical_sgld", "cyclical_sghmc")
 assert set((*IN_BFLOAT16, *EVERY_PRIOR_HERE)) <= {method.name for method in METHODS}
 RUNS = [(m, p) for m in METHODS for p in PRECISIONS if p.roundoff == 0 or m.name in IN_BFLOAT16]
 _every_run = pytest.mark.parametrize(("method", "precision"), RUNS, ids=lambda x: x.name)
-_runs_here = pytest.mark.representative(
-    *(f"{method.name}-full precision" for method in METHODS), "map_estimate, sgd-bfloat16", "mean_field_vi-bfloat16"
-)
-
-
-def all_runs(test: Callable[..., None]) -> Callable[..., None]:
-    """Every method in every precision; in ``make test`` every method, and two of them in bfloat16."""
-    return _runs_here(_every_run(test))
-
-
 COMPILED: list[str] = []
 
 
@@ -215,7 +205,10 @@ def _equal(x: Any, y: Any) -> bool:
     return all(jax.tree.leaves(same))
 
 
-@all_runs
+@pytest.mark.representative(
+    *(f"{method.name}-full precision" for method in METHODS), "map_estimate, sgd-bfloat16", "mean_field_vi-bfloat16"
+)
+@_every_run
 def test_keeps_the_tree_and_compiles_once(method, precision):
     joint, params = _joint(precision)
     seen = []
@@ -262,7 +255,11 @@ class _Dropping(linen.Module):
         return linen.Dense(1)(linen.Dropout(0.5, deterministic=not train)(x))[..., 0]
 
 
-@all_runs
+@pytest.mark.representative(
+    *(f"{name}-full precision" for name in ("map_estimate, sgd", "mean_field_vi", "ivon", "swag", "sghmc")),
+    "mean_field_vi-bfloat16",
+)
+@_every_run
 def test_carries_the_networks_state_and_randomness(method, precision):
     data = _data()
     module = _Dropping()

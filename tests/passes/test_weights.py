@@ -43,6 +43,9 @@ def test_losses_and_log_joints():
         assert_close(*(jax.value_and_grad(function)(NET.params, batch) for batch in (WEIGHTED, REPEATED)))
 
 
+@pytest.mark.representative(
+    *("dense-ggn", "dual-ggn", "kronecker-empirical", "kronecker, bias apart-ggn", "diagonal-empirical", "low rank-ggn")
+)
 @pytest.mark.parametrize("kind", [curvature.ggn, curvature.empirical_fisher], ids=["ggn", "empirical"])
 @pytest.mark.parametrize(
     "structure",

@@ -58,6 +58,10 @@ def gaussian(case, rng, mean):
 
 
 @pytest.mark.x64
+@pytest.mark.representative(
+    *("isotropic", "isotropic leaves", "diagonal", "broadcast", "low rank", "low rank negative", "low rank broadcast"),
+    *("kronecker", "dense", "low rank on kronecker"),
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_moments_are_those_of_the_explicit_jacobian(case):
     rng = np.random.default_rng(0)

@@ -356,6 +356,13 @@ def posteriors(repeats: int) -> list[dict[str, Any]]:
     return speed_posteriors.rows(repeats)
 
 
+def trust(repeats: int) -> list[dict[str, Any]]:
+    """(t) a call of transfer against a MAP fit."""
+    from benchmarks import speed_trust
+
+    return speed_trust.rows(repeats)
+
+
 PARTS = {
     "loop": loop,
     "many": many,
@@ -367,6 +374,7 @@ PARTS = {
     "streamed": streamed,
     "pictures": pictures,
     "posteriors": posteriors,
+    "trust": trust,
 }
 # Hours on a CPU; `make gpu` asks for it.
 ACCELERATOR_PARTS = {"resnet50": resnet50}

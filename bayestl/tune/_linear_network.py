@@ -81,41 +81,41 @@ def modes_without(network: LinearNetwork, dual: np.ndarray, groups: np.ndarray, 
 
 def _minimise(network: LinearNetwork, outputs: np.ndarray, counted: np.ndarray, most_steps: int) -> np.ndarray:
     """Newton's method with halved steps, from outputs that need not belong to any dual, (G, N, F)."""
-    dual = _newton(network, outputs, counted)
+    active = np.arange(len(outputs))
+    dual = _newton(network, outputs, counted, active)
     losses, from_mean = network.losses(dual, counted), np.zeros_like(dual)
     # Where the first step overshoots by so much that it is worse than the prior's mean, begin there.
     at_mean = network.losses(from_mean, counted)
     worse = ~(losses <= at_mean)
     dual, losses = np.where(worse[:, None], from_mean, dual), np.where(worse, at_mean, losses)
-    active = np.arange(len(dual))
+    # All rows go into every program, so that one shape is compiled; those at rest have a step of zero.
     for _ in range(most_steps - 1):
-        here, rows = dual[active], counted[active]
-        step = _newton(network, network.outputs(here), rows) - here
-        size, before = np.ones(len(active)), losses[active]
-        above, after = np.ones(len(active), bool), before
-        slack = 1e-12 * (1 + np.abs(before))
+        step = np.zeros_like(dual)
+        step[active] = (_newton(network, network.outputs(dual), counted, active) - dual)[active]
+        size, before, after = np.ones(len(dual)), losses, losses
+        above = np.zeros(len(dual), bool)
         for _ in range(_HALVINGS):
-            after = network.losses(here + size[:, None] * step, rows)
-            above = ~(after <= before + slack)
+            after = network.losses(dual + size[:, None] * step, counted)
+            above = ~(after <= before + 1e-12 * (1 + np.abs(before)))
             if not above.any():
                 break
             size = np.where(above, 0.5 * size, size)
-        better = ~above
-        dual[active] = np.where(better[:, None], here + size[:, None] * step, here)
-        losses[active] = np.where(better, after, before)
-        active = active[better & (before - after > _TOLERANCE)]
+        dual = np.where(above[:, None], dual, dual + size[:, None] * step)
+        losses = np.where(above, before, after)
+        active = active[(before - losses > _TOLERANCE)[active]]
         if not len(active):
             break
     return dual
 
 
-def _newton(network: LinearNetwork, outputs: np.ndarray, counted: np.ndarray) -> np.ndarray:
+def _newton(network: LinearNetwork, outputs: np.ndarray, counted: np.ndarray, active: np.ndarray) -> np.ndarray:
     """Duals after a whole Newton step from these outputs: ``a = -(I + H G)^-1 (g - H t)`` among the examples that
-    count, ``t = z - offset``, by ``(I + L L^T G)^-1 = I - L (I + L^T G L)^-1 L^T G``."""
+    count, ``t = z - offset``, by ``(I + L L^T G)^-1 = I - L (I + L^T G L)^-1 L^T G``; zero where not active."""
     slopes, roots = network.space.slopes(outputs), network.space.roots_at(outputs)
     num, width = outputs.shape[1:]
     duals = np.zeros((len(outputs), num, width))
-    for number, rows in enumerate(counted):
+    for number in active:
+        rows = counted[number]
         gram = network.gram.reshape(num, width, num, width)[rows][:, :, rows]
         powers = network.powers[rows]
         root = np.sqrt(powers)[:, None, None] * roots[number][rows]  # (R, F, K)

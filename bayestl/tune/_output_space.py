@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,24 +65,18 @@ def output_space(likelihood: Likelihood, outputs: Outputs, targets: Targets) -> 
     outputs = jax.tree.map(lambda x: np.asarray(x, np.float64), outputs)
     likelihood = jax.tree.map(_lifted, likelihood)
     arrays, static = partition(likelihood)
-    flat, unflat = _flattened(outputs)
+    leaves, treedef = jax.tree.flatten(outputs)
+    layout = _Layout(treedef, tuple(x.shape[1:] for x in leaves))
     targets = jax.tree.map(np.asarray, targets)
 
-    def evaluated(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with jax.enable_x64(True):
-            results = _densities(static, arrays, jax.vmap(unflat)(jnp.asarray(values)), targets)
-            each, slopes = jax.tree.map(np.asarray, results)
-        leading = np.shape(values)[:2]
-        slopes = [x.reshape(*leading, -1) for x in jax.tree.leaves(slopes)]
-        return np.asarray(each, np.float64), -np.concatenate(slopes, -1)
+    def in_float64(program: Callable[..., jax.Array]) -> Callable[[np.ndarray], np.ndarray]:
+        def evaluated(values: np.ndarray) -> np.ndarray:
+            with jax.enable_x64(True):
+                return np.asarray(program(static, layout, arrays, np.asarray(values, np.float64), targets), np.float64)
 
-    def roots_at(values: np.ndarray) -> np.ndarray:
-        with jax.enable_x64(True):
-            columns = _roots(static, arrays, jax.vmap(unflat)(jnp.asarray(values)), targets)
-            parts = [np.asarray(x, np.float64) for x in jax.tree.leaves(columns)]  # (G, K, N, ...)
-        return np.moveaxis(np.concatenate([x.reshape(*x.shape[:3], -1) for x in parts], -1), 1, -1)
+        return evaluated
 
-    return OutputSpace(flat, lambda z: evaluated(z)[0], lambda z: evaluated(z)[1], roots_at)
+    return OutputSpace(flattened(outputs), in_float64(_log_probs), in_float64(_slopes), in_float64(_roots))
 
 
 def _lifted(x: Any) -> Any:
@@ -89,17 +84,24 @@ def _lifted(x: Any) -> Any:
     return np.asarray(x, np.float64) if is_number else x
 
 
-def _flattened(outputs: Outputs) -> tuple[np.ndarray, Callable[[jax.Array], Any]]:
-    """Outputs as (N, F), and the way back."""
-    leaves, treedef = jax.tree.flatten(outputs)
-    shapes = [x.shape[1:] for x in leaves]
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+class _Layout(NamedTuple):
+    """How F numbers are an example's outputs.
 
-    def unflat(values: jax.Array) -> Any:
+    Attributes:
+        treedef: their tree.
+        shapes: of one example, leaf by leaf.
+    """
+
+    treedef: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+    def outputs(self, values: jax.Array) -> Outputs:
+        """Numbers (N, F) as leaves (N, ...)."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1]
         parts = jnp.split(values, ends, -1)
-        return jax.tree.unflatten(treedef, [p.reshape(-1, *s) for p, s in zip(parts, shapes, strict=True)])
-
-    return flattened(outputs), unflat
+        return jax.tree.unflatten(
+            self.treedef, [part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        )
 
 
 def flattened(outputs: Outputs) -> np.ndarray:
@@ -108,21 +110,29 @@ def flattened(outputs: Outputs) -> np.ndarray:
     return np.concatenate([x.reshape(len(x), -1) for x in leaves], -1)
 
 
-@partial(jax.jit, static_argnums=0)
-def _roots(static: Static, arrays: list[Any], outputs: Outputs, targets: Targets) -> Any:
-    """Roots of Hessians, leaves (G, K, N, ...)."""
+@partial(jax.jit, static_argnums=(0, 1))
+def _log_probs(static: Static, layout: _Layout, arrays: list[Any], values: jax.Array, targets: Targets) -> jax.Array:
+    """Log densities, (G, N)."""
     likelihood = static.combine(arrays)
-    return jax.vmap(lambda z: likelihoods.hessian_root(likelihood, z, targets))(outputs)
+    return jax.vmap(lambda z: likelihood(layout.outputs(z)).log_prob(targets))(values)
 
 
-@partial(jax.jit, static_argnums=0)
-def _densities(static: Static, arrays: list[Any], outputs: Outputs, targets: Targets) -> tuple[jax.Array, Any]:
-    """Log densities (G, N) and their gradients in the outputs, leaves (G, N, ...)."""
+@partial(jax.jit, static_argnums=(0, 1))
+def _slopes(static: Static, layout: _Layout, arrays: list[Any], values: jax.Array, targets: Targets) -> jax.Array:
+    """Gradients of minus the log densities, (G, N, F)."""
+    likelihood = static.combine(arrays)
+    return jax.grad(
+        lambda values: -jnp.sum(jax.vmap(lambda z: likelihood(layout.outputs(z)).log_prob(targets))(values))
+    )(values)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _roots(static: Static, layout: _Layout, arrays: list[Any], values: jax.Array, targets: Targets) -> jax.Array:
+    """Roots of Hessians, (G, N, F, K)."""
     likelihood = static.combine(arrays)
 
-    def total(outputs: Outputs) -> tuple[jax.Array, jax.Array]:
-        each = jax.vmap(lambda z: likelihood(z).log_prob(targets))(outputs)
-        return jnp.sum(each), each
+    def of_one(values: jax.Array) -> jax.Array:
+        columns = jax.tree.leaves(likelihoods.hessian_root(likelihood, layout.outputs(values), targets))  # (K, N, ...)
+        return jnp.moveaxis(jnp.concatenate([x.reshape(*x.shape[:2], -1) for x in columns], -1), 0, -1)
 
-    (_, each), slopes = jax.value_and_grad(total, has_aux=True)(outputs)
-    return each, slopes
+    return jax.vmap(of_one)(values)

@@ -1,0 +1,66 @@
+"""What a call of ``btl.transfer`` costs beside fits by MAP; parts of ``benchmarks.speed``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import bayestl as btl
+from benchmarks.speed import alternate, show
+
+# The network and the fits of the digits benchmark.
+WIDTHS, CLASSES, STEPS = (64, 128, 64, 10), 10, 500
+SIZES = (1, 3, 10)
+
+
+def rows(repeats: int) -> list[dict[str, Any]]:
+    """(t) one call of transfer, trust and verdict included, against one MAP fit of the digits benchmark."""
+    source = btl.nets.mlp(jax.random.key(1), WIDTHS).params
+    compared = []
+    for per_class in SIZES:
+        data = _digits(per_class)
+        times = alternate(_transferred(source, data), _fitted(source, data), repeats)
+        name = f"(t) {per_class} labels a class: transfer / one MAP fit of {STEPS} steps"
+        compared.append(show(name, times, 3.0))
+    return compared
+
+
+def _digits(per_class: int) -> Any:
+    """Random pictures around one centre per class: what is timed does not look at them."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(CLASSES), per_class).astype(np.int32)
+    centres = rng.normal(size=(CLASSES, WIDTHS[0]))
+    return btl.data.arrays((centres[labels] + rng.normal(size=(labels.size, WIDTHS[0]))).astype(np.float32), labels)
+
+
+def _transferred(source: Any, data: Any) -> Callable[[], float]:
+    net = btl.nets.mlp(jax.random.key(2), WIDTHS)
+
+    def run() -> float:
+        began = time.perf_counter()
+        result = btl.transfer(jax.random.key(3), net, source, data, btl.likelihoods.categorical())
+        jax.block_until_ready(result.posterior)
+        return time.perf_counter() - began
+
+    return run
+
+
+def _fitted(source: Any, data: Any) -> Callable[[], float]:
+    net = btl.nets.mlp(jax.random.key(2), WIDTHS)
+    prior = btl.gaussians.isotropic(source, 0.1)
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=data.num_examples)
+    method = btl.infer.map_estimate(joint, optax.adam(1e-3))
+    size = min(data.num_examples, 64)
+
+    def run() -> float:
+        began = time.perf_counter()
+        fitted = btl.fit(jax.random.key(3), method, source, data, steps=STEPS, batch_size=size, progress=False)
+        jax.block_until_ready(fitted.params)
+        return time.perf_counter() - began
+
+    return run

@@ -4,6 +4,7 @@ from bayestl._condition import Conditioned, condition
 from bayestl._infos import ELBOInfo, SamplerInfo
 from bayestl.infer._as_ensemble import as_ensemble
 from bayestl.infer._chain_tasks import Link, chain_tasks
+from bayestl.infer._checks import check_params, warn_weight_decay
 from bayestl.infer._cyclical import cosine_cycles, cyclical_sghmc, cyclical_sgld
 from bayestl.infer._ensemble import ensemble
 from bayestl.infer._evidence import log_evidence
@@ -20,7 +21,7 @@ from bayestl.infer._scale_evidence import ScaleEvidence, scale_evidence
 from bayestl.infer._sghmc import SGHMCState, sghmc
 from bayestl.infer._sgld import SGLDState, sgld
 from bayestl.infer._swag import SWAGState, swag
-from bayestl.infer._variational import monte_carlo_kl, sticking_the_landing
+from bayestl.infer._variational import minimise, monte_carlo_kl, negative_elbo, sticking_the_landing
 
 __all__ = [
     "Conditioned",
@@ -41,6 +42,7 @@ __all__ = [
     "ScaleEvidence",
     "as_ensemble",
     "chain_tasks",
+    "check_params",
     "condition",
     "cosine_cycles",
     "cyclical_sghmc",
@@ -52,7 +54,9 @@ __all__ = [
     "low_rank_vi",
     "map_estimate",
     "mean_field_vi",
+    "minimise",
     "monte_carlo_kl",
+    "negative_elbo",
     "prior_preconditioner",
     "proximal_map",
     "random_anchors",
@@ -63,4 +67,5 @@ __all__ = [
     "sgld",
     "sticking_the_landing",
     "swag",
+    "warn_weight_decay",
 ]

@@ -1,6 +1,8 @@
 """How much to trust a source: criteria without validation data, paths over the scales of priors, averages."""
 
 from bayestl.tune._average import Weights, average
+from bayestl.tune._closest_scales import ClosestScales, closest_scales
+from bayestl.tune._conditional_evidence import ConditionalEvidence, conditional_evidence
 from bayestl.tune._criteria import (
     Criterion,
     Evidence,
@@ -11,6 +13,7 @@ from bayestl.tune._criteria import (
     k_fold,
     validation,
 )
+from bayestl.tune._data_emphasized_elbo import DataEmphasizedELBOState, data_emphasized_elbo
 from bayestl.tune._edges import edges
 from bayestl.tune._family import Family, isotropic_family
 from bayestl.tune._gram import mean_prior_variance, outputs_gram
@@ -34,7 +37,10 @@ from bayestl.tune._remaining_gain import remaining_gain
 from bayestl.tune._scales import scale_prior, scales_around
 
 __all__ = [
+    "ClosestScales",
+    "ConditionalEvidence",
     "Criterion",
+    "DataEmphasizedELBOState",
     "Evidence",
     "Family",
     "Fitted",
@@ -50,6 +56,9 @@ __all__ = [
     "Validation",
     "Weights",
     "average",
+    "closest_scales",
+    "conditional_evidence",
+    "data_emphasized_elbo",
     "edges",
     "evidence",
     "grid",

@@ -34,7 +34,7 @@ ROOMS += ["bayestl.data.text", "bayestl.predict.acquisition", "bayestl.predict.c
 FOR_OTHER_ROOMS = {
     "curvature": "expand joined lanczos product reduce separate",
     "data.text": "Tokenizer",
-    "infer": "random_anchors random_anchors_and_targets",
+    "infer": "check_params minimise negative_elbo random_anchors random_anchors_and_targets warn_weight_decay",
     "layers": "add_products held_numbers once_per_row same_rows trace_products weight_gradient weight_gradients",
     "likelihoods": "at_labels base check_inherited check_normalised check_real_targets check_samples check_shapes "
     "check_targets_shape class_log_probs class_probs describe describe_predictive expected_target has_logits "

@@ -1,4 +1,4 @@
-"""Data sets on the device and streams: arrays, TFDS, folders of pictures, texts; few-shot splits; augmentation."""
+"""Data sets on the device and streams: arrays, TFDS, folders of pictures, texts; splits; augmentation; shifts."""
 
 from bayestl.data import text
 from bayestl.data._arrays import ArrayData, arrays, stack
@@ -6,7 +6,9 @@ from bayestl.data._augment import compose, normalize
 from bayestl.data._augment_affine import affine
 from bayestl.data._augment_colour import color_jitter
 from bayestl.data._augment_crop import random_crop
+from bayestl.data._corrupt import CORRUPTIONS, corrupt
 from bayestl.data._folder import folder
+from bayestl.data._label_shift import label_shift
 from bayestl.data._load import load
 from bayestl.data._pictures import decode_picture
 from bayestl.data._precompute import precompute
@@ -16,6 +18,7 @@ from bayestl.data._stream import StreamData, stream
 from bayestl.data._tfds import tfds
 
 __all__ = [
+    "CORRUPTIONS",
     "ArrayData",
     "Records",
     "Split",
@@ -24,9 +27,11 @@ __all__ = [
     "arrays",
     "color_jitter",
     "compose",
+    "corrupt",
     "decode_picture",
     "few_shot",
     "folder",
+    "label_shift",
     "load",
     "normalize",
     "precompute",

@@ -50,7 +50,7 @@ def few_shot(
         (4, True)
     """
     check_arguments(few_shot, locals())
-    labels = _labels(labels)
+    labels = class_labels(labels)
     if num_per_class < 0:
         raise ValueError(f"num_per_class is {num_per_class}; give the number of examples per class, 0 or more")
     free = np.ones(len(labels), bool) if among is None else _marked("among", among, len(labels))
@@ -97,7 +97,7 @@ def split(labels: Any, *, train_per_class: int | None, validation_per_class: int
         (12, False)
     """
     check_arguments(split, locals())
-    labels = _labels(labels)
+    labels = class_labels(labels)
     everything = np.arange(len(labels))
     held_out = np.flatnonzero(_marked("test", () if test is None else test, len(labels)))
     validation = few_shot(labels, validation_per_class, seed, exclude=held_out)
@@ -117,7 +117,7 @@ def split(labels: Any, *, train_per_class: int | None, validation_per_class: int
     return Split(train, validation, rest)
 
 
-def _labels(labels: Any) -> np.ndarray:
+def class_labels(labels: Any) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(labels) == 0:
         raise ValueError(f"labels has shape {labels.shape}; give one class per row, shape (N,) with N >= 1")

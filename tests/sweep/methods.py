@@ -99,6 +99,7 @@ def methods() -> dict[str, tuple[Callable[..., Any], Case]]:
     for name, transform in (
         ("affine", btl.data.affine(horizontal_flip=True)),
         ("color_jitter", btl.data.color_jitter(brightness=0.1)),
+        ("corrupt", btl.data.corrupt("contrast", 1)),
         ("normalize", btl.data.normalize(mean=0.0, std=1.0)),
         ("random_crop", btl.data.random_crop(padding=1)),
     ):

@@ -204,9 +204,13 @@ TABLE: dict[str, Case] = {
     ),
     "data.arrays": of("inputs", "targets"),
     "data.color_jitter": of(brightness=0.0, contrast=0.0, saturation=0.0, maximum=255.0),
+    "data.corrupt": of(name="contrast", severity=1, like="cifar10_c", maximum=1.0),
     "data.decode_picture": of(encoded=b"no picture", size=None, resample=None, cheap=False),
     "data.few_shot": of(labels=LABELS, num_per_class=1, seed=0, among=None, exclude=()),
     "data.folder": path(cache="a folder", root=None, skip_bad=False, gray_to_rgb=False),
+    "data.label_shift": of(
+        "key", labels=LABELS, class_weights=[1.0, 0.5, 0.5], concentration=None, num=3, replace=True
+    ),
     "data.load": of(source=[1, 2], example=lambda x: (np.ones(2), x), num_threads=1),
     "data.normalize": of(mean=0.0, std=1.0, scale=1.0),
     "data.precompute": of("inputs", function=lambda x: x, batch_size=2),

@@ -211,7 +211,7 @@ def corrupt(name: str, severity: int, *, like: Like = "cifar10_c", maximum: floa
     Args:
         name: one of ``data.CORRUPTIONS``.
         severity: from 1 (mild) to 5 (severe). The mean distance to the original grows, but for fog 4 of ImageNet-C,
-            which is as dense as 3 and of finer grain.
+            which is as dense as 3 and of finer grain, and for saturation where colours are full already.
         like: ``"cifar10_c"``, mild, or ``"imagenet_c"``, severe.
         maximum: white on the scale of the pictures, 1 or 255. Whole numbers come out rounded.
 

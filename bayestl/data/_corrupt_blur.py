@@ -17,7 +17,7 @@ from bayestl._types import Key
 
 Pictures = Float[Array, "batch height width channels"]
 
-_LONGEST_ANGLE = math.pi / 4
+_WIDEST_ANGLE = math.pi / 4
 # A half normal is cut off where its weight falls below e^-8, as SciPy cuts off the normal.
 _TRUNCATE = 4.0
 
@@ -62,7 +62,7 @@ def disc(radius: float) -> Float[np.ndarray, "size size"]:
 
 def motion_blur(key: Key, pictures: Pictures, weights: Float[Array, " steps"]) -> Pictures:
     """A trail behind every pixel, at an angle of its own in each picture, uniform within 45 degrees of the rows."""
-    angles = jax.random.uniform(key, pictures.shape[:1], pictures.dtype, minval=-_LONGEST_ANGLE, maxval=_LONGEST_ANGLE)
+    angles = jax.random.uniform(key, pictures.shape[:1], pictures.dtype, minval=-_WIDEST_ANGLE, maxval=_WIDEST_ANGLE)
     return _convolve(pictures, jax.vmap(lambda angle: trail(angle, weights))(angles))
 
 

@@ -201,6 +201,34 @@ def which_method() -> plt.Figure:
     return figure
 
 
+def how_much_to_trust() -> plt.Figure:
+    """Digits with three labels a class: how each family of priors predicts left-out examples, and its weights."""
+    from benchmarks.tasks import digits
+
+    source, num_labels = digits.train_source(progress=False), 3
+    net = btl.nets.mlp(jax.random.key(4), digits.SIZES)
+    figure, axes = plt.subplots(2, 2, figsize=(9.6, 5.6), layout="constrained", sharex=True, height_ratios=(3, 1))
+    for column, target in enumerate(digits.targets()):
+        train = digits.training_set(target, num_labels, 0)
+        result = btl.transfer(jax.random.key(0), net, source.net, train, btl.likelihoods.categorical())
+        above, below = axes[:, column]
+        for family, color, marker in zip(result.trust, (BLUE, RED, "#777777"), "osD", strict=True):
+            losses = -np.asarray(family.held_out)
+            above.plot(family.deviations, losses, marker + "-", color=color, label=family.name, markersize=4)
+            errors = np.asarray(family.held_out_errors)
+            above.fill_between(family.deviations, losses - errors, losses + errors, color=color, alpha=0.15, lw=0)
+            below.plot(family.deviations, family.weights, marker + "-", color=color, markersize=4)
+        name = {digits.LOW_RESOLUTION: "low resolution: the source helps"}.get(target.name, "inverted: it misleads")
+        above.set(title=name, xscale="log", ylim=(0, 3))
+        below.set(xlabel="standard deviation of the prior")
+        for ax in (above, below):
+            ax.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("held-out loss, nats per example")
+    axes[1, 0].set_ylabel("weight")
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
 def _root_mean_square(tree: Any) -> float:
     return float(jnp.sqrt(btl.tree.vdot(tree, tree) / btl.tree.size(tree)))
 
@@ -222,7 +250,10 @@ def save(figure: plt.Figure, path: Path) -> None:
 
 PICTURES = {
     draw.__name__: draw
-    for draw in (readme, getting_started, which_method, bring_your_own_network, posteriors, memory, many_devices)
+    for draw in (
+        *(readme, getting_started, which_method, bring_your_own_network, how_much_to_trust, posteriors, memory),
+        many_devices,
+    )
 }
 
 

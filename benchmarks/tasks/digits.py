@@ -237,7 +237,7 @@ def run_method(
         tasks = [features(task, source) for task in tasks]
     net = head_net(source) if method.head_only else source.net
     runs = [(task, seed) for task in tasks for seed in range(config.seeds)]
-    train = [_training_set(task, num_labels, seed) for task, seed in runs]
+    train = [training_set(task, num_labels, seed) for task, seed in runs]
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=train[0].num_examples)
     num = len(next(iter(method.grid.values())))
 
@@ -300,7 +300,7 @@ def run_nuts(
     for task in [features(task, source) for task in tasks]:
         for seed in range(config.seeds):
             (chosen,) = [row for row in tuned if (row["target"], row["seed"]) == (task.name, seed)]
-            train = _training_set(task, num_labels, seed)
+            train = training_set(task, num_labels, seed)
             prior = btl.sources.point(net.params, chosen["setting"]["scale"])
             joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=train.num_examples)
             began = time.perf_counter()
@@ -349,7 +349,7 @@ def run_transfer(
                 jax.random.key(seed),
                 net,
                 source.net,
-                _training_set(task, num_labels, seed),
+                training_set(task, num_labels, seed),
                 btl.likelihoods.categorical(),
                 progress=progress,
             )
@@ -388,7 +388,7 @@ def run_source(tasks: Sequence[Target], source: Source, config: Config) -> list[
     return rows
 
 
-def _training_set(task: Target, num_labels: int, seed: int) -> Any:
+def training_set(task: Target, num_labels: int, seed: int) -> Any:
     return task.pool.take(btl.data.few_shot(task.pool.targets, num_labels, seed, among=task.split.train))
 
 

@@ -3,11 +3,13 @@
 from bayestl.metrics._accuracy import accuracy, macro_accuracy
 from bayestl.metrics._bootstrap import Estimate, bootstrap
 from bayestl.metrics._calibration import ReliabilityBins, ece, ece_equal_mass, reliability_bins
+from bayestl.metrics._compare import Comparison, Difference, compare
 from bayestl.metrics._evaluate import evaluate
 from bayestl.metrics._levels import ece_classwise, max_calibration_error, pit, quantile_calibration_error
 from bayestl.metrics._ranks import auroc, average_precision, false_positive_rate
 from bayestl.metrics._regression import crps, interval_coverage, rmse
 from bayestl.metrics._report import report
+from bayestl.metrics._score_table import Score, ScoreTable, across_seeds
 from bayestl.metrics._scores import brier, nll
 from bayestl.metrics._selective import (
     RiskCoverage,
@@ -19,10 +21,11 @@ from bayestl.metrics._selective import (
     risk_at_coverage,
     risk_coverage,
 )
-from bayestl.metrics._tabulate import Score, ScoreTable, across_seeds, tabulate
 from bayestl.metrics._unknowns import energy, mahalanobis, nearest_neighbours
 
 __all__ = [
+    "Comparison",
+    "Difference",
     "Estimate",
     "ReliabilityBins",
     "RiskCoverage",
@@ -37,6 +40,7 @@ __all__ = [
     "average_precision",
     "bootstrap",
     "brier",
+    "compare",
     "coverage_at_risk",
     "crps",
     "ece",
@@ -59,5 +63,4 @@ __all__ = [
     "risk_at_coverage",
     "risk_coverage",
     "rmse",
-    "tabulate",
 ]

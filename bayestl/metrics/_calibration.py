@@ -124,31 +124,43 @@ def _answers(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.A
 
 
 def _bins_of_equal_width(num_bins: int, answers: tuple[jax.Array, ...], weights: jax.Array) -> ReliabilityBins:
-    confidence, correct = jnp.where(weights > 0, answers[0], 0), answers[1]
-    bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    return _gather(jnp.where(bins == jnp.arange(num_bins)[:, None], weights, 0), confidence, correct)
+    confidence, correct = answers
+    return _gather(jnp.where(_inside(num_bins, confidence), weights, 0), confidence, correct)
+
+
+def _inside(num_bins: int, confidence: jax.Array) -> jax.Array:
+    """Which of the bins each example lies in, (M, B); padding, which may hold anything, in the first."""
+    bins = jnp.clip(jnp.ceil(jnp.nan_to_num(confidence) * num_bins).astype(int) - 1, 0, num_bins - 1)
+    return bins == jnp.arange(num_bins)[:, None]
 
 
 def error_of_equal_width(num_bins: int, answers: tuple[jax.Array, ...], weights: jax.Array) -> jax.Array:
     """The expected error of confidences and correctness, (B,) each."""
-    return _expected_error(_bins_of_equal_width(num_bins, answers, weights))
+    confidence, correct = answers
+    gaps = _weighted_gaps(confidence, correct, weights)
+    # A product, so that many weights at once are one of matrices.
+    of_bins = jnp.dot(_inside(num_bins, confidence).astype(gaps.dtype), gaps, precision="highest")
+    return jnp.sum(jnp.abs(of_bins)) / jnp.sum(weights)
 
 
 def _error_of_equal_mass(num_bins: int, answers: tuple[jax.Array, jax.Array], weights: jax.Array) -> jax.Array:
-    # Padding goes behind all real examples, so that it takes no rank.
-    order = jnp.argsort(jnp.where(weights > 0, answers[0], jnp.inf))
+    # An order that knows no weights is one for all resampled ones. Padding takes no rank, wherever it stands.
+    order = jnp.argsort(answers[0])
     confidence, correct, weights = answers[0][order], answers[1][order], weights[order]
-    confidence = jnp.where(weights > 0, confidence, 0)
-    correct = _shared_in_ties(confidence, correct, weights)
+    gaps = _weighted_gaps(confidence, _shared_in_ties(confidence, correct, weights), weights)
     # An example of weight w takes the ranks from the sum of the weights before it to w above: those of w rows.
-    above = jnp.cumsum(weights)
+    above, up_to = jnp.cumsum(weights), jnp.cumsum(gaps)
     total, numbers = above[-1], jnp.arange(num_bins + 1)
     whole = jnp.all(weights == jnp.round(weights))
     # Bin k holds the ranks r with floor(r M / n) = k; weights that are not whole numbers are cut where bins meet.
     edges = jnp.where(whole, -(-(numbers * jnp.round(total).astype(int)) // num_bins), numbers / num_bins * total)
-    low, high = edges[:-1, None], edges[1:, None]
-    inside = jnp.clip(jnp.minimum(above, high) - jnp.maximum(above - weights, low), 0)
-    return _expected_error(_gather(inside, confidence, correct))
+    cut = jnp.clip(jnp.searchsorted(above, edges), 0, len(above) - 1)
+    beyond = (above[cut] - edges) / jnp.where(weights[cut] > 0, weights[cut], 1)
+    return jnp.sum(jnp.abs(jnp.diff(up_to[cut] - beyond * gaps[cut]))) / total
+
+
+def _weighted_gaps(confidence: jax.Array, correct: jax.Array, weights: jax.Array) -> jax.Array:
+    return jnp.where(weights > 0, weights * (correct - confidence), 0)
 
 
 def _gather(inside: jax.Array, confidence: jax.Array, correct: jax.Array) -> ReliabilityBins:
@@ -172,11 +184,6 @@ def _shared_in_ties(confidence: jax.Array, correct: jax.Array, weights: jax.Arra
     right = jax.ops.segment_sum(jnp.where(weights > 0, weights * correct, 0), run, num, indices_are_sorted=True)
     have = jax.ops.segment_sum(weights, run, num, indices_are_sorted=True)
     return (right / jnp.where(have > 0, have, 1))[run]
-
-
-def _expected_error(bins: ReliabilityBins) -> jax.Array:
-    gap = jnp.where(bins.count > 0, jnp.abs(bins.accuracy - bins.confidence), 0)
-    return jnp.sum(bins.count * gap) / jnp.sum(bins.count)
 
 
 ECE = Metric("ece", _answers, partial(error_of_equal_width, 15))

@@ -1,119 +1,165 @@
-"""A report over a whole data set, one batch of predictions at a time."""
+"""Everything about a predictive function on one data set or several, with standard errors, in one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bayestl._arguments import check_arguments
-from bayestl._types import Batch, Data, Targets
-from bayestl.metrics._examples import Predictive, check_targets
-from bayestl.metrics._metric import Metric
-from bayestl.metrics._report import metrics_of
-from bayestl.passes import Batches, batches
+from bayestl._generator import generator
+from bayestl._types import Batch, Data, Key
+from bayestl.metrics._examples import Predictive
+from bayestl.metrics._gather import Gathered, gather, values_and_errors
+from bayestl.metrics._ranks import area, mean_precision, places, share_of_alarms
+from bayestl.metrics._score_table import Score, ScoreTable
+from bayestl.passes import Batches
+
+_RANKS = {"auroc": area, "average_precision": mean_precision, "fpr_at_95": share_of_alarms}
 
 
 def evaluate(
-    predict: Callable[[Any], Predictive], data: Data | Batch | Batches, *, batch_size: int = 256
-) -> dict[str, float]:
-    """The metrics of :func:`report` over all examples of a data set, in memory or read from storage.
+    key: Key,
+    predict: Callable[[Any], Predictive],
+    data: Mapping[str, Data | Batch | Batches] | Data | Batch | Batches,
+    *,
+    unknown_scores: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    batch_size: int = 256,
+    num_bootstrap: int = 200,
+) -> ScoreTable:
+    """The metrics of :func:`report` over one data set or several, each with a standard error by bootstrap.
 
     The same numbers, up to rounding, as ``report(predict(inputs), targets, weights)`` on all the data at once; but the
     outputs of S draws, S x B x C numbers, are held for one batch alone. Of every example a few numbers are kept on the
     host: its log probability, its confidence, whether the answer was right. So calibration, whose bins are those of all
-    examples, is exact as well.
+    examples, is exact as well, and resampled examples need no further pass.
+
+    A data set whose name begins with ``ood/`` holds unknown examples, from elsewhere, whose targets mean nothing: its
+    numbers say how well scores of the predictive tell them from the known examples of ``"test"``, or of the first data
+    set where none has this name.
 
     ``predict`` is called once per batch, and every batch has the same shape. A predictive function that draws as many
     random numbers as there are inputs (``link=predict.sampled(key, num_samples)``) draws others for a batch than for
     all the data, and its report then differs by the noise of its draws.
 
     Args:
+        key: of the resampling.
         predict: inputs to their predictive: what ``predict.monte_carlo``, ``predict.monte_carlo_average``,
             ``predict.linearized`` or ``predict.mc_dropout`` give, or any function that gives such a predictive.
-        data: a data set; one :class:`~bayestl.Batch`, whose weights count; or ``passes.batches(data, batch_size,
-            sharding=...)`` for a mesh.
+        data: a data set, which the table calls ``"test"``, or name to data set, ``{"test": ..., "shift/noise": ...,
+            "ood/letters": ...}``. Each is a data set, in memory or read from storage; one :class:`~bayestl.Batch`,
+            whose weights count; or ``passes.batches(data, batch_size, sharding=...)`` for a mesh.
+        unknown_scores: name to ``(inputs, their predictive) -> (B,)``, higher for examples unlike the task's. None for
+            ``largest_probability`` (1 less it), ``predictive_entropy``, and, where there are draws,
+            ``mutual_information``.
         batch_size: examples predicted at once, at least 1.
-
-    Returns:
-        Name to number, as :func:`report` gives.
+        num_bootstrap: how often to resample; 0 for no standard errors.
 
     Raises:
-        ValueError: labels outside the classes, or targets outside the support, in whichever batch; negative or
-            non-finite weights; an example that cannot be read.
-        TypeError: data that cannot be passed over; a predictive of all examples together.
+        ValueError: no data set, or unknown examples alone; labels outside the classes, or targets outside the support,
+            in whichever batch; negative or non-finite weights; an example that cannot be read; one resampling.
+        TypeError: data that cannot be passed over; a predictive of all examples together; unknown examples for a
+            predictive that is not of classes, without ``unknown_scores``.
 
     Example:
-        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros(2)})
-        >>> joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), None, num_data=5)
-        >>> predict = btl.predict.monte_carlo(jax.random.key(0), joint, btl.Point(net.params))
-        >>> data = btl.data.arrays(jnp.ones((5, 2)), jnp.array([2.0, -2.0, 2.0, -2.0, 2.0]))
-        >>> btl.metrics.evaluate(predict, data, batch_size=2)["rmse"]
-        2.0
+        >>> net = btl.nets.mlp(jax.random.key(0), (2, 3))
+        >>> joint = btl.LogJoint(net, btl.likelihoods.categorical(), None)
+        >>> predict = btl.predict.monte_carlo(jax.random.key(1), joint, btl.Point(net.params))
+        >>> test = btl.data.arrays(jax.random.normal(jax.random.key(2), (50, 2)), jnp.arange(50) % 3)
+        >>> far = btl.data.arrays(9 + jax.random.normal(jax.random.key(3), (40, 2)), jnp.zeros(40, int))
+        >>> table = btl.metrics.evaluate(jax.random.key(4), predict, {"test": test, "ood/far": far}, num_bootstrap=20)
+        >>> 0 < table["test", "accuracy"].standard_error < 0.2
+        True
+        >>> [score.metric for score in table.scores if score.dataset == "ood/far"][:2]
+        ['auroc of largest_probability', 'average_precision of largest_probability']
     """
     check_arguments(evaluate, locals())
-    gathered = gather(predict, data, batch_size)
-    values = summaries(gathered.numbers, gathered.weights, gathered.metrics)
-    return {metric.name: float(value) for metric, value in zip(gathered.metrics, values, strict=True)}
+    datasets = dict(data) if isinstance(data, Mapping) else {"test": data}
+    known = next((name for name in ("test", *datasets) if name in datasets and not _is_unknown(name)), None)
+    if known is None:
+        raise ValueError(f"data holds {list(datasets)}; give a data set of known examples, such as 'test'")
+    if num_bootstrap == 1:
+        raise ValueError("num_bootstrap is 1; a standard error needs at least 2, and 0 leaves it out")
+    scored = _like_the_task if unknown_scores is None else partial(_by, unknown_scores)
+    needs_scores = any(map(_is_unknown, datasets))
+    gathered = {
+        name: gather(
+            predict,
+            of_name,
+            batch_size,
+            has_targets=not _is_unknown(name),
+            unknown_scores=scored if needs_scores and (name == known or _is_unknown(name)) else _no_scores,
+        )
+        for name, of_name in datasets.items()
+    }
+    scores: list[Score] = []
+    for number, (name, own) in enumerate(gathered.items()):
+        own_key = jax.random.fold_in(key, number)
+        if _is_unknown(name):
+            scores += _told_apart(own_key, name, gathered[known], own, num_bootstrap)
+        else:
+            values, errors = values_and_errors(own_key, own, num_bootstrap)
+            names = [metric.name for metric in own.metrics]
+            scores += map(Score, [name] * len(names), names, values.tolist(), errors.tolist())
+    return ScoreTable(tuple(scores))
 
 
-class Gathered(NamedTuple):
-    """What the metrics of a data set are made of, on the host.
-
-    Attributes:
-        numbers: of each metric, what it keeps of every example, leaves (N, ...).
-        weights: (N,), 0 for padding.
-        metrics: those that apply.
-        further: what ``also`` gave, leaves (N, ...).
-    """
-
-    numbers: list[Any]
-    weights: np.ndarray
-    metrics: tuple[Metric, ...]
-    further: Any
-
-
-def gather(
-    predict: Callable[[Any], Predictive],
-    data: Data | Batch | Batches,
-    batch_size: int,
-    *,
-    has_targets: bool = True,
-    also: Callable[[Predictive], Any] = lambda predictive: (),
-) -> Gathered:
-    """One pass over a data set, a batch of predictions at a time.
-
-    Args:
-        predict: inputs to their predictive.
-        data: a data set.
-        batch_size: examples predicted at once.
-        has_targets: False for examples whose targets mean nothing; no metric applies then.
-        also: what else to keep of each predictive, leaves (B, ...).
-    """
-    passes = batches(data, batch_size)
-    chosen: tuple[Metric, ...] = ()
-    parts = []
-    for batch in passes:
-        predictive = predict(batch.inputs)
-        numbers: list[Any] = []
-        if has_targets:
-            chosen = chosen or metrics_of(predictive, batch.targets)
-            check_targets(predictive, *passes.to_host((batch.targets, batch.weights)))
-            numbers = _each(predictive, batch.targets, chosen)
-        parts.append(passes.to_host((numbers, batch.weights, also(predictive))))
-    numbers, weights, further = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-    return Gathered(numbers, weights, chosen, further)
+def _told_apart(key: Key, name: str, known: Gathered, unknown: Gathered, num_bootstrap: int) -> list[Score]:
+    """How well each score tells unknown examples; both kinds are resampled, each by itself."""
+    rng = generator(key)
+    sides = [np.asarray(each.weights) > 0 for each in (known, unknown)]
+    scores = []
+    for score in unknown.unknown_scores:
+        ranked = places(known.unknown_scores[score][sides[0]], unknown.unknown_scores[score][sides[1]])
+        num = 1 + max(place.max() for place in ranked)
+        counts = [np.bincount(place, minlength=num) for place in ranked]
+        values = {metric: function(*counts) for metric, function in _RANKS.items()}
+        draws = np.full((num_bootstrap, len(_RANKS)), np.nan)
+        for draw in draws:
+            counts = [np.bincount(place[rng.integers(len(place), size=len(place))], minlength=num) for place in ranked]
+            draw[:] = [function(*counts) for function in _RANKS.values()]
+        errors = draws.std(0, ddof=1).tolist() if num_bootstrap else [float("nan")] * len(_RANKS)
+        scores += [
+            Score(name, f"{metric} of {score}", value, error)
+            for (metric, value), error in zip(values.items(), errors, strict=True)
+        ]
+    return scores
 
 
-@partial(jax.jit, static_argnames="chosen")
-def _each(predictive: Predictive, targets: Targets, chosen: tuple[Metric, ...]) -> list[Any]:
-    return [metric.each(predictive, targets) for metric in chosen]
+def _is_unknown(name: str) -> bool:
+    return name.startswith("ood/")
 
 
-@partial(jax.jit, static_argnames="chosen")
-def summaries(numbers: list[Any], weights: Any, chosen: tuple[Metric, ...]) -> list[jax.Array]:
-    """The metrics of all examples together."""
-    return [metric.summary(each, weights) for metric, each in zip(chosen, numbers, strict=True)]
+def _no_scores(inputs: Any, predictive: Predictive) -> dict[str, Any]:
+    return {}
+
+
+def _by(scores: Mapping[str, Callable[[Any, Any], Any]], inputs: Any, predictive: Predictive) -> dict[str, Any]:
+    """Scores of the user's, which may be made on the host."""
+    num = len(jax.tree.leaves(inputs)[0])
+    each = {name: score(inputs, predictive) for name, score in scores.items()}
+    for name, values in each.items():
+        if np.shape(values) != (num,):
+            raise ValueError(f"unknown_scores[{name!r}] gave shape {np.shape(values)}; give one per example, ({num},)")
+    return each
+
+
+def _like_the_task(inputs: Any, predictive: Any) -> dict[str, Any]:
+    if not predictive.is_classification:
+        raise TypeError("unknown examples (ood/...) are told by the probabilities of classes; give unknown_scores")
+    return _unlike(predictive)
+
+
+@jax.jit
+def _unlike(predictive: Any) -> dict[str, jax.Array]:
+    """Scores that are high for examples unlike the task's, (B,) each."""
+    probs = predictive.probs
+    largest = jnp.maximum(probs, 1 - probs) if probs.ndim == 1 else jnp.max(probs, -1)
+    scores = {"largest_probability": 1 - largest, "predictive_entropy": predictive.predictive_entropy()}
+    if len(predictive.log_weights) > 1:
+        scores["mutual_information"] = predictive.mutual_information()
+    return scores

@@ -30,10 +30,7 @@ def auroc(scores_in: Numbers, scores_out: Numbers) -> float:
         0.875
     """
     check_arguments(auroc, locals())
-    inside, outside = vector("scores_in", scores_in), vector("scores_out", scores_out)
-    ordered = np.sort(inside)
-    below, up_to = (np.searchsorted(ordered, outside, side) for side in ("left", "right"))
-    return float((below + up_to).sum() / (2 * len(inside) * len(outside)))
+    return area(*_counted(scores_in, scores_out))
 
 
 def average_precision(scores_in: Numbers, scores_out: Numbers) -> float:
@@ -54,12 +51,7 @@ def average_precision(scores_in: Numbers, scores_out: Numbers) -> float:
         0.8333
     """
     check_arguments(average_precision, locals())
-    inside, outside = vector("scores_in", scores_in), vector("scores_out", scores_out)
-    thresholds = np.unique(outside)[::-1]
-    hits = len(outside) - np.searchsorted(np.sort(outside), thresholds, side="left")
-    alarms = len(inside) - np.searchsorted(np.sort(inside), thresholds, side="left")
-    gained = np.diff(hits, prepend=0) / len(outside)
-    return float(np.sum(gained * hits / (hits + alarms)))
+    return mean_precision(*_counted(scores_in, scores_out))
 
 
 def false_positive_rate(scores_in: Numbers, scores_out: Numbers, *, true_positive_rate: Scalar = 0.95) -> float:
@@ -82,8 +74,39 @@ def false_positive_rate(scores_in: Numbers, scores_out: Numbers, *, true_positiv
     """
     check_arguments(false_positive_rate, locals())
     rate = probability("true_positive_rate", true_positive_rate)
+    return share_of_alarms(*_counted(scores_in, scores_out), rate)
+
+
+def places(scores_in: Numbers, scores_out: Numbers) -> tuple[np.ndarray, np.ndarray]:
+    """The place of every score among the distinct ones of both, 0 for the highest, (N,) and (M,)."""
     inside, outside = vector("scores_in", scores_in), vector("scores_out", scores_out)
+    place = np.unique(-np.concatenate([inside, outside]), return_inverse=True)[1]
+    return place[: len(inside)], place[len(inside) :]
+
+
+def area(inside: np.ndarray, outside: np.ndarray) -> float:
+    """:func:`auroc` of how many examples of each kind have each distinct score, the highest first."""
+    below = inside.sum() - np.cumsum(inside)
+    return float(np.sum(outside * (below + inside / 2)) / (inside.sum() * outside.sum()))
+
+
+def mean_precision(inside: np.ndarray, outside: np.ndarray) -> float:
+    """:func:`average_precision` of such counts."""
+    hits = np.cumsum(outside)
+    # Where nothing is above, nothing is hit.
+    above = np.maximum(hits + np.cumsum(inside), 1)
+    return float(np.sum(outside * hits / above) / hits[-1])
+
+
+def share_of_alarms(inside: np.ndarray, outside: np.ndarray, rate: float = 0.95) -> float:
+    """:func:`false_positive_rate` of such counts."""
+    hits = np.cumsum(outside)
     # A product such as .95 * 20 may lie above the whole number that it stands for.
-    needed = int(np.ceil(rate * len(outside) - 1e-9))
-    threshold = np.sort(outside)[::-1][needed - 1]
-    return float(np.mean(inside >= threshold))
+    first = np.searchsorted(hits, np.ceil(rate * hits[-1] - 1e-9))
+    return float(np.sum(inside[: first + 1]) / inside.sum())
+
+
+def _counted(scores_in: Numbers, scores_out: Numbers) -> tuple[np.ndarray, np.ndarray]:
+    inside, outside = places(scores_in, scores_out)
+    num = 1 + max(inside.max(), outside.max())
+    return np.bincount(inside, minlength=num), np.bincount(outside, minlength=num)

@@ -51,13 +51,20 @@ def streamed(targets):
     return btl.data.stream([*zip(INPUTS, targets, strict=True)], lambda record: record)
 
 
+def evaluated(predict, data, **options):
+    """The values of the metrics, without standard errors."""
+    table = metrics.evaluate(KEY, predict, data, num_bootstrap=0, **options)
+    assert all(score.dataset == "test" and np.isnan(score.standard_error) for score in table.scores)
+    return {score.metric: score.value for score in table.scores}
+
+
 CASES = [(name, kind, held) for name in PREDICT for kind in TARGETS] + [("monte_carlo", k, streamed) for k in TARGETS]
 
 
 @pytest.mark.parametrize(("name", "kind", "data"), CASES)
 def test_equals_the_report_on_all_data_at_once(name, kind, data):
     predict, targets = PREDICT[name](JOINTS[kind]), TARGETS[kind]
-    ours = metrics.evaluate(predict, data(targets), batch_size=8)
+    ours = evaluated(predict, data(targets), batch_size=8)
     at_once = metrics.report(predict(jnp.asarray(INPUTS)), targets)
     assert list(ours) == list(at_once)
     for metric, value in at_once.items():
@@ -71,7 +78,7 @@ def test_weight_two_is_the_row_twice(kind):
     rows = np.repeat(np.arange(NUM), WEIGHTS.astype(int))
     repeated = metrics.report(predict(jnp.asarray(INPUTS[rows])), targets[rows])
     for ours in (
-        metrics.evaluate(predict, weighted, batch_size=8),
+        evaluated(predict, weighted, batch_size=8),
         metrics.report(predict(weighted.inputs), targets, WEIGHTS),
     ):
         for metric, value in repeated.items():
@@ -85,7 +92,7 @@ def test_no_more_than_one_batch_is_predicted_at_once():
         sizes.append(len(inputs))
         return btl.predict.from_probabilities(jax.nn.softmax(inputs))
 
-    metrics.evaluate(predict, held(TARGETS["classes"] % 3), batch_size=10)
+    evaluated(predict, held(TARGETS["classes"] % 3), batch_size=10)
     assert sizes == [10] * 4
 
 
@@ -95,9 +102,9 @@ def test_a_label_outside_the_classes_is_named_in_whichever_batch():
     predict = PREDICT["monte_carlo"](JOINTS["classes"])
     for data in (held(targets), streamed(targets)):
         with pytest.raises(ValueError, match=r"1 of 7 targets lie .* from -1 to 3, valid is 0 to 3; .* in row 0"):
-            metrics.evaluate(predict, data, batch_size=10)
+            evaluated(predict, data, batch_size=10)
     left_out = btl.Batch(jnp.asarray(INPUTS), jnp.asarray(targets), jnp.asarray(np.arange(NUM) != 30, jnp.float32))
-    assert np.isfinite(metrics.evaluate(predict, left_out)["nll"])
+    assert np.isfinite(evaluated(predict, left_out)["nll"])
 
 
 def test_every_metric_refuses_labels_that_indexing_would_take_for_others():
@@ -117,7 +124,7 @@ def test_every_metric_refuses_labels_that_indexing_would_take_for_others():
 def test_a_predictive_of_all_examples_together_is_refused():
     predict = btl.predict.linearized_joint(JOINTS["numbers"], SPREAD)
     with pytest.raises(TypeError, match="a JointPredictive is about all of them together"):
-        metrics.evaluate(predict, held(TARGETS["numbers"]))  # pyright: ignore[reportArgumentType]
+        evaluated(predict, held(TARGETS["numbers"]))  # pyright: ignore[reportArgumentType]
 
 
 def test_every_metric_refuses_targets_outside_the_support():
@@ -180,4 +187,4 @@ def test_targets_of_two_heads():
         outputs = {"kind": inputs, "size": inputs[:, 0]}
         return btl.predict.Predictive(jax.tree.map(lambda x: x[None], outputs), given.likelihood, jnp.zeros(1))
 
-    np.testing.assert_allclose(metrics.evaluate(predict, held(targets), batch_size=8)["nll"], -each.mean(), rtol=1e-5)
+    np.testing.assert_allclose(evaluated(predict, held(targets), batch_size=8)["nll"], -each.mean(), rtol=1e-5)

@@ -331,7 +331,6 @@ TABLE: dict[str, Case] = {
     "metrics.crps": scored(),
     "metrics.ece": scored(num_bins=3),
     "metrics.ece_equal_mass": scored(num_bins=2),
-    "metrics.evaluate": of("data", predict=lambda inputs: None, batch_size=2, cheap=False),
     "metrics.interval_coverage": scored(level=0.9),
     "metrics.macro_accuracy": scored(),
     "metrics.nll": scored(),
@@ -476,10 +475,20 @@ TABLE: dict[str, Case] = {
         lambda: {"predictive": _real_predictive(), "targets": TARGETS, "weights": None, "num_levels": 3}
     ),
     "metrics.across_seeds": of(tables=[btl.metrics.ScoreTable((btl.metrics.Score("test", "nll", 1.0, 0.1),))] * 2),
-    "metrics.tabulate": Case(
+    "metrics.compare": of(
+        tables={
+            name: [btl.metrics.ScoreTable((btl.metrics.Score("test", "nll", value, 0.1),)) for value in (1.0, 2.0, 4.0)]
+            for name in ("a", "b")
+        },
+        baseline="a",
+        metrics=None,
+        larger_is_better=None,
+        level=0.9,
+    ),
+    "metrics.evaluate": Case(
         lambda: (
-            {"key": KEY, "predict": lambda inputs: shared()["predictive"], "datasets": {"test": BATCH}}
-            | {"batch_size": 4, "num_bootstrap": 2}
+            {"key": KEY, "predict": lambda inputs: shared()["predictive"], "data": {"test": BATCH}}
+            | {"unknown_scores": None, "batch_size": 4, "num_bootstrap": 2}
         ),
         False,
     ),

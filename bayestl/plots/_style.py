@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which readers with any common colour blindness can tell apart; yellow, too pale on white, is
 # left out. https://jfly.uni-koeln.de/color/
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+DASHES = ("-", "--", ":", "-.")
+# The width of one column of a page of two, and a height for it, inches.
+COLUMN = (3.3, 2.7)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", ">")
 
 
@@ -58,4 +61,13 @@ def axes(ax: Any, figsize: tuple[float, float]) -> Axes:
 def finish(ax: Axes, handles: Sequence[Any]) -> None:
     """A legend beside the axes, where it hides no data, in the order of ``handles``; no upper and right frame."""
     ax.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def finish_above(ax: Axes, handles: Sequence[Any]) -> None:
+    """As :func:`finish`, with the legend above the axes: in a column of 8.4 cm there is no room beside them."""
+    options = {"frameon": False, "fontsize": 8, "loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+    # Beside long names of layers the axes are narrow, and two longer entries side by side would not fit.
+    columns = 2 if max(len(handle.get_label()) for handle in handles) <= 10 else 1
+    ax.legend(handles=handles, ncols=columns, borderaxespad=0.2, handlelength=1.8, columnspacing=1.0, **options)
     ax.spines[["top", "right"]].set_visible(False)

@@ -519,6 +519,13 @@ TABLE: dict[str, Case] = {
     ),
     "infer.sticking_the_landing": of("prior", "key", q=btl.gaussians.isotropic(PARAMS, 0.5)),
     "plots.conflict": of(result=None, ax=None, cheap=False),
+    "plots.pit": of(values={"a": SCORES}, ax=None, num_bins=2, cheap=False),
+    "plots.prediction_sets": of(sets=np.ones((4, 3), bool), labels=np.array([0, 1, 2, 0]), ax=None, cheap=False),
+    "plots.prior_against_posterior": of("prior", ax=None, posterior=btl.gaussians.isotropic(PARAMS, 0.5), cheap=False),
+    "plots.risk_coverage": of(curves={}, ax=None, ylabel="", cheap=False),
+    "plots.unknowns_histogram": of(
+        scores_in=SCORES, scores_out={"a": SCORES}, ax=None, xlabel="", num_bins=2, cheap=False
+    ),
     "plots.ranking": of(result=None, ax=None, cheap=False),
     "sources.extend": of("params", source=btl.gaussians.isotropic(PARAMS, 0.5), scale=1.0, new=()),
     "sources.fisher": of(

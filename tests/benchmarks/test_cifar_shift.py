@@ -33,6 +33,7 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("pictures")
 
 
+@pytest.mark.slow  # tests/pretrained holds the same network to the same numbers
 def test_the_source_on_every_fifth_picture(data_dir, cache):
     # The fact of the published network: accuracy .8045 and NLL .887 on these 2000 pictures.
     config = SMALL._replace(test_per_class=None)

@@ -128,7 +128,7 @@ def _step(
 ) -> tuple[LowRankVIState, ELBOInfo]:
     def loss(variational: tuple[Params, Params, Params]) -> tuple[jax.Array, Bound]:
         q = _approximation(*variational)
-        return negative_elbo(joint, q.draw, q, divergence, num_samples, key, batch, state.net_state)
+        return negative_elbo(key, joint, q.draw, q, divergence, num_samples, batch, state.net_state)
 
     variational = (state.mean, state.log_scale, state.factor)
     (mean, log_scale, factor), opt_state, value, bound = minimise(optimizer, loss, variational, state.opt_state)

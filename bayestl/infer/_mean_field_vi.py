@@ -115,7 +115,7 @@ def _step(
             return jax.tree.map(lambda m, s, e: m + jnp.exp(s) * e, mean, log_scale, noise)
 
         q = Diagonal(mean, jax.tree.map(lambda s: jnp.exp(2 * s), log_scale))
-        return negative_elbo(joint, draw, q, divergence, num_samples, key, batch, state.net_state)
+        return negative_elbo(key, joint, draw, q, divergence, num_samples, batch, state.net_state)
 
     variational = (state.mean, state.log_scale)
     (mean, log_scale), opt_state, value, bound = minimise(optimizer, loss, variational, state.opt_state)

@@ -144,27 +144,28 @@ class Bound(NamedTuple):
 
 
 def negative_elbo(
+    key: Key,
     joint: LogJoint,
     draw: Callable[[Key], Params],
     q: Any,
     divergence: Divergence,
     num_samples: Any,
-    key: Key,
     batch: Batch,
     net_state: NetState,
 ) -> tuple[jax.Array, Bound]:
     """``-ELBO`` per effective datum, and its parts, under reparameterised draws from ``q``.
 
     Args:
+        key: randomness of the draws, of the network, and of the divergence.
         joint: the target.
         draw: key -> parameters, one draw from q, differentiable in what q is made of.
         q: the approximation as ``divergence`` takes it.
         divergence: from the tempered prior.
         num_samples: draws.
-        key: randomness of the draws, of the network, and of the divergence.
         batch: examples.
         net_state: the network's state before them.
     """
+    check_arguments(negative_elbo, locals())
     key_noise, key_net, key_kl = jax.random.split(key, 3)
     likelihood_only = joint.replace(prior=None)
 

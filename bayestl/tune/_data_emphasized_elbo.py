@@ -144,7 +144,7 @@ def _step(
         def draw(key_noise: Key) -> Params:
             return _tree.add(q.mean, q.unwhiten(_tree.normal_like(key_noise, q.mean)))
 
-        return negative_elbo(emphasized, draw, q, _least_divergence, num_samples, key, batch, state.net_state)
+        return negative_elbo(key, emphasized, draw, q, _least_divergence, num_samples, batch, state.net_state)
 
     variational = (state.mean, state.log_scale)
     (mean, log_scale), opt_state, value, bound = minimise(optimizer, loss, variational, state.opt_state)

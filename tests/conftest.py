@@ -23,11 +23,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-# Rooms of examples, scripts, files and formulas: what they hold does not turn on the compiler that JAX brings, which
-# differs between Python versions. The laws of priors, curvature, training and inference do, and run on every version.
+# Rooms of examples, scripts, files, formulas and other libraries: little in them turns on the compiler that JAX brings,
+# which differs between Python versions. The laws of priors, curvature, training and inference run on every version.
 _ONCE = (
-    *("test_docs.py", "test_hostile_files.py", "benchmarks", "data", "metrics", "peers", "plots", "pretrained"),
-    "training/mesh",
+    *("test_docs.py", "test_hostile_files.py", "benchmarks", "bridges", "data", "diagnostics", "likelihoods"),
+    *("metrics", "nets", "peers", "plots", "pretrained", "sources", "training/mesh"),
 )
 
 

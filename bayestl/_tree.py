@@ -235,6 +235,14 @@ def merge(*parts: Params) -> Params:
     return jax.tree.map(lambda *xs: next((x for x in xs if x is not None), None), *parts, is_leaf=_is_none)
 
 
+def paths_by_layer(tree: Any) -> dict[str, list[str]]:
+    """Layer to the paths of its leaves: those that share all but the last key. A leaf at the root is a layer."""
+    layers: dict[str, list[str]] = {}
+    for path in paths(tree):
+        layers.setdefault(path.rpartition("/")[0] or path, []).append(path)
+    return layers
+
+
 def by_paths(tree: Params) -> dict[str, Any]:
     """Path to leaf."""
     return {path_string(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import optax
 
 import bayestl as btl
-from benchmarks.speed import alternate, show
+from benchmarks.speed import alternate, show, timed
 
 # The network and the fits of the digits benchmark.
 WIDTHS, CLASSES, STEPS = (64, 128, 64, 10), 10, 500
@@ -40,14 +39,9 @@ def _digits(per_class: int) -> Any:
 
 def _transferred(source: Any, data: Any) -> Callable[[], float]:
     net = btl.nets.mlp(jax.random.key(2), WIDTHS)
-
-    def run() -> float:
-        began = time.perf_counter()
-        result = btl.transfer(jax.random.key(3), net, source, data, btl.likelihoods.categorical())
-        jax.block_until_ready(result.posterior)
-        return time.perf_counter() - began
-
-    return run
+    return timed(
+        lambda: btl.transfer(jax.random.key(3), net, source, data, btl.likelihoods.categorical()).posterior,
+    )
 
 
 def _fitted(source: Any, data: Any) -> Callable[[], float]:
@@ -55,12 +49,5 @@ def _fitted(source: Any, data: Any) -> Callable[[], float]:
     prior = btl.gaussians.isotropic(source, 0.1)
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior, num_data=data.num_examples)
     method = btl.infer.map_estimate(joint, optax.adam(1e-3))
-    size = min(data.num_examples, 64)
-
-    def run() -> float:
-        began = time.perf_counter()
-        fitted = btl.fit(jax.random.key(3), method, source, data, steps=STEPS, batch_size=size, progress=False)
-        jax.block_until_ready(fitted.params)
-        return time.perf_counter() - began
-
-    return run
+    options = {"steps": STEPS, "batch_size": min(data.num_examples, 64), "progress": False}
+    return timed(lambda: btl.fit(jax.random.key(3), method, source, data, **options).params)

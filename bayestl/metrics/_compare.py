@@ -13,7 +13,7 @@ from scipy.special import stdtr
 from bayestl._arguments import check_arguments
 from bayestl._types import Scalar
 from bayestl.metrics._numbers import probability
-from bayestl.metrics._score_table import ScoreTable, dataframe, escaped, latex, markdown, number
+from bayestl.metrics._score_table import ScoreTable, dataframe, escaped, latex, markdown, number, values_of
 
 BETTER, UNCLEAR, WORSE = "better", "no clear difference", "worse"
 _FEWEST = 5
@@ -208,9 +208,7 @@ def _values(tables: Mapping[str, Sequence[ScoreTable]], baseline: str) -> dict[s
     for method, own in tables.items():
         if any([score[:2] for score in table.scores] != places for table in own):
             raise ValueError(f"tables[{method!r}] has other scores than those of {baseline!r}; give the same")
-    return {
-        method: np.array([[score.value for score in table.scores] for table in own]) for method, own in tables.items()
-    }
+    return {method: values_of(own) for method, own in tables.items()}
 
 
 class _Place(NamedTuple):

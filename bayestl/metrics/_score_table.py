@@ -129,6 +129,11 @@ def dataframe(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Any:
     return pandas.DataFrame(list(rows), columns=list(columns))
 
 
+def values_of(tables: Sequence[ScoreTable]) -> np.ndarray:
+    """The numbers of tables of the same scores, (tables, scores)."""
+    return np.array([[score.value for score in table.scores] for table in tables])
+
+
 def across_seeds(tables: Sequence[ScoreTable]) -> ScoreTable:
     """Mean and standard error over the tables of several seeds, score by score.
 
@@ -149,7 +154,7 @@ def across_seeds(tables: Sequence[ScoreTable]) -> ScoreTable:
     places = [[(score.dataset, score.metric) for score in table.scores] for table in tables]
     if len(tables) < 2 or any(each != places[0] for each in places):
         raise ValueError(f"across_seeds was given {len(tables)} tables; give at least two, all of the same scores")
-    values = np.array([[score.value for score in table.scores] for table in tables])
+    values = values_of(tables)
     errors = values.std(0, ddof=1) / np.sqrt(len(values))
     return ScoreTable(
         tuple(Score(*place, float(v), float(e)) for place, v, e in zip(places[0], values.mean(0), errors, strict=True))

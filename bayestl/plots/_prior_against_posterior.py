@@ -48,9 +48,7 @@ def prior_against_posterior(prior: Gaussian, posterior: Gaussian, ax: Axes | Non
         "posterior width": _tree.by_paths(posterior.variance),
         "mean moved": {path: np.square(leaf) for path, leaf in _tree.by_paths(moved).items()},
     }
-    layers: dict[str, list[str]] = {}
-    for path in sizes:
-        layers.setdefault(path.rpartition("/")[0] or path, []).append(path)
+    layers = _tree.paths_by_layer(prior.mean)
     places = np.arange(len(layers))
     ax = axes(ax, (COLUMN[0], 1.5 + 0.28 * len(layers)))
     for label, style in styles(squares).items():

@@ -132,10 +132,9 @@ def conflict(
 def _layers(tree: Params, patterns: Sequence[str] | None) -> dict[str, Params]:
     if patterns is not None:
         return {pattern: _tree.select(tree, pattern) for pattern in patterns}
-    names: dict[str, set[str]] = {}
-    for path in _tree.paths(tree):
-        names.setdefault(path.rpartition("/")[0] or path, set()).add(path)
-    return {name: _tree.select_where(tree, paths.__contains__) for name, paths in names.items()}
+    return {
+        layer: _tree.select_where(tree, set(paths).__contains__) for layer, paths in _tree.paths_by_layer(tree).items()
+    }
 
 
 def _one(name: str, part: Params, prior: Gaussian, params: Params, posterior: Gaussian | None) -> LayerConflict:

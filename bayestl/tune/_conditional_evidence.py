@@ -14,7 +14,7 @@ from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Params
 from bayestl.curvature import Builder, dual
-from bayestl.tune._criteria import Fitted, checked_groups
+from bayestl.tune._criteria import Fitted, checked_groups, example_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,7 @@ class ConditionalEvidence:
 
     def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
         """One number for each group, (G,)."""
-        num = len(self.second_parts)
-        weights = np.ones(num) if batch.weights is None else np.asarray(batch.weights, np.float64)
+        weights = example_weights(batch, len(self.second_parts))
         # The same shapes for every part, so that one program serves all of them.
         per_weight = 1.0 if joint.num_data is None else float(joint.num_data) / weights.sum()
 

@@ -136,6 +136,11 @@ def validation(data: Data | Batch) -> Validation:
     return Validation(whole(data))
 
 
+def example_weights(batch: Batch, num: int) -> np.ndarray:
+    """How often each of ``num`` examples counts, (N,) in float64."""
+    return np.ones(num) if batch.weights is None else np.asarray(batch.weights, np.float64)
+
+
 def checked_groups(groups: Any) -> np.ndarray:
     """Groups as whole numbers 0, ..., G - 1, each with an example, and -1.
 

@@ -17,6 +17,7 @@ import numpy as np
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Params
+from bayestl.tune._criteria import example_weights
 from bayestl.tune._gram import outputs_gram
 from bayestl.tune._output_space import OutputSpace, flattened, output_space
 
@@ -56,13 +57,11 @@ def linear_network(joint: LogJoint, params: Params, batch: Batch) -> LinearNetwo
     outputs, change = moved(joint.replace(prior=None), params, _tree.sub(params, prior.mean), batch)
     offset = jax.tree.map(jnp.subtract, outputs, change)
     space = output_space(joint.likelihood, outputs, batch.targets)
-    num = len(space.outputs)
-    weights = np.ones(num) if batch.weights is None else np.asarray(batch.weights, np.float64)
     return LinearNetwork(
         space,
         flattened(offset).ravel(),
         outputs_gram(joint, prior, params, batch.inputs),
-        float(joint.kappa) * weights,
+        float(joint.kappa) * example_weights(batch, len(space.outputs)),
     )
 
 

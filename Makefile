@@ -25,7 +25,8 @@ NO_EMITTERS = $(shell XLA_FLAGS=$(EMITTERS)=false $(VENV)/bin/python -c 'import 
   | grep -q 'Unknown flag' || echo $(EMITTERS)=false)
 EMITTERS = --xla_cpu_use_fusion_emitters
 
-# Versions after the first, in CI: without the tests marked "once", which do not turn on the compiler that JAX brings.
+# Versions after the first, in CI: without the tests marked "once", which do not turn on the compiler that JAX brings or
+# are further cases of one that does.
 AND_NOT_ONCE = $(if $(filter other,$(VERSIONS)), and not once)
 
 .DEFAULT_GOAL := help

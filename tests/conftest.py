@@ -32,13 +32,18 @@ _ONCE = (
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Of a grid that ``representative`` marks, all cases but those named are slow; some rooms are for one version."""
+    """Of a grid that ``representative`` marks, all cases but those named are slow. For one version are some rooms, and of
+    a test with many cases all but the first: what another version breaks, it breaks in that too."""
     place = item.path.relative_to(Path(__file__).parent)
-    if any(place.is_relative_to(room) for room in _ONCE):
-        item.add_marker("once")
     mark, grid = item.get_closest_marker("representative"), getattr(item, "callspec", None)
-    if mark is not None and grid is not None and grid.id not in mark.args:
+    if mark is not None and grid is not None:
+        is_first, is_slow = grid.id == mark.args[0], grid.id not in mark.args
+    else:
+        is_first, is_slow = grid is None or not any(grid.indices.values()), False
+    if is_slow:
         item.add_marker("slow")
+    if not is_first or any(place.is_relative_to(room) for room in _ONCE):
+        item.add_marker("once")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import _tree, gaussians, sources
+from bayestl import _tree, gaussians, likelihoods, sources
 from bayestl._log_joint import LogJoint
-from bayestl._types import Inputs, Key, Net, NetState, Params
+from bayestl._types import Batch, Key, Net, NetState, Params
 from bayestl.gaussians import Gaussian
 from bayestl.transfers._head import find_head, zeroed
+from bayestl.transfers._softened import softened
 from bayestl.transfers._sources import read_sources
 from bayestl.tune import Family, isotropic_family
 
@@ -43,17 +44,19 @@ class Families(NamedTuple):
 
 
 def families_of(
-    key: Key, joint: LogJoint, net: Net, source: Any, new: Sequence[str], head: Sequence[str] | None, inputs: Inputs
+    key: Key, joint: LogJoint, net: Net, source: Any, new: Sequence[str], head: Sequence[str] | None, batch: Batch
 ) -> Families:
     """The source; the source with its head at zero; a fresh network with its head at zero.
 
     A head at zero predicts the same for every input, whatever the body, and does not mislead. A new head leaves out the
-    first. A Gaussian adds a family with its own covariance.
+    first. A Gaussian adds a family with its own covariance. Where the source's head is too sure of the examples'
+    classes, there is one around the source with a head that is less so.
     """
     given = read_sources(source, net, list(new))
+    is_class = likelihoods.describe(joint.likelihood, joint.outputs(net.params, batch.inputs)[0]).is_class
     state = _with_statistics(net.state, [read.state for read in given])
     joint = joint.replace(state=state)
-    paths = find_head(joint, net.params, inputs, head)
+    paths = find_head(joint, net.params, batch.inputs, head)
     families: list[Family] = []
     log_weights: list[float] = []
     reference, reused = None, ()
@@ -79,6 +82,12 @@ def families_of(
             its_own.append(Family(f"{read.name}, its own covariance", own))
         families += its_own
         log_weights += [read.log_weight] * len(its_own)
+        softer = None
+        if is_class and paths is not None and its_own[0].name == read.name:
+            softer = softened(joint, without, paths, batch)
+        if softer is not None:
+            families.append(isotropic_family(f"{read.name}, head times {softer.factor:.2g}", softer.params))
+            log_weights.append(read.log_weight + softer.log_occam)
     kinds = [SOURCE] * len(families)
     fresh = _fresh(key, net.params, reused, families[0].prior.mean)
     name = "fresh" if paths is None else "fresh, head at zero"

@@ -49,8 +49,9 @@ def transfer(
 ) -> TransferResult:
     """A target's posterior from a source and a few examples, and how far to trust that source; no validation data.
 
-    Three families of priors are held against each other: around the source, around the source with its last layer at
-    zero, and around a fresh network with its last layer at zero, each at ``num_scales`` scales. A path of modes goes
+    Families of priors are held against each other: around the source, around the source with its last layer at zero,
+    and around a fresh network with its last layer at zero, each at ``num_scales`` scales. Where the source's own head
+    is too sure of the examples, another is around the source with a smaller head. A path of modes goes
     through the scales of each; at every mode a criterion says how each example is predicted without it; and the modes
     predict together, weighted by that: half pseudo-BMA+, half stacking. For regression with one noise (given, or
     learned where ``likelihoods.normal()`` has none) half of the weights are the evidence's, and the members are Laplace
@@ -90,7 +91,7 @@ def transfer(
         ...     jax.random.key(2), net, source, train, btl.likelihoods.categorical(), num_scales=3, steps=5
         ... )
         >>> [row.name for row in result.trust]
-        ['source', 'source, head at zero', 'fresh, head at zero']
+        ['source', 'source, head at zero', 'source, head times 0.53', 'fresh, head at zero']
         >>> result.predict(jnp.ones((2, 4))).probs.shape
         (2, 3)
     """
@@ -109,7 +110,7 @@ def transfer(
     if criterion is not None:
         plan = Plan(criterion, f"Judged by {type(criterion).__name__}", plan.notes, False)
     families = families_of(
-        keys[1], joint, net, source, _patterns(new), None if head is None else _patterns(head), batch.inputs
+        keys[1], joint, net, source, _patterns(new), None if head is None else _patterns(head), batch
     )
     joint = joint.replace(state=families.state)
     typical = _typical_variance(joint, families, batch)

@@ -32,7 +32,7 @@ apart."""
 
 
 ABOUT_TRANSFER = """\
-The row of transfer is one call of `btl.transfer`, which sees no validation data and averages three families of priors
+The row of transfer is one call of `btl.transfer`, which sees no validation data and averages families of priors
 at 13 scales each."""
 
 

@@ -32,8 +32,8 @@ _ONCE = (
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Of a grid that ``representative`` marks, all cases but those named are slow. For one version are some rooms, and of
-    a test with many cases all but the first: what another version breaks, it breaks in that too."""
+    """Of a grid that ``representative`` marks, all cases but those named are slow. For one version are some rooms, and
+    of a test with many cases all but the first: what another version breaks, it breaks in that too."""
     place = item.path.relative_to(Path(__file__).parent)
     mark, grid = item.get_closest_marker("representative"), getattr(item, "callspec", None)
     if mark is not None and grid is not None:

@@ -23,6 +23,17 @@ def of(rows: Sequence[dict[str, Any]], field: str, **key: Any) -> np.ndarray:
     return np.array([row[field] for row in sorted(matching, key=lambda row: row["seed"])], float)
 
 
+def score_tables(rows: Sequence[dict[str, Any]], metrics: Sequence[str], **key: Any) -> list[btl.metrics.ScoreTable]:
+    """The rows with this key as tables for ``metrics.compare``, one for each seed, in order."""
+    columns = [of(rows, metric, **key) for metric in metrics]
+    return [
+        btl.metrics.ScoreTable(
+            tuple(btl.metrics.Score("test", m, float(v), float("nan")) for m, v in zip(metrics, each, strict=True))
+        )
+        for each in zip(*columns, strict=True)
+    ]
+
+
 def bins_of(rows: Sequence[dict[str, Any]], **key: Any) -> list[btl.metrics.ReliabilityBins]:
     """The reliability bins of the rows with this key."""
     matching = [row["bins"] for row in rows if all(row[name] == value for name, value in key.items())]

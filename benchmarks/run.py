@@ -68,7 +68,16 @@ def main() -> None:
     sentiment.add_argument("--transfer-at", type=int, nargs="*", help="numbers of labels at which btl.transfer runs")
     sentiment.add_argument("--out", type=Path, default=RESULTS / "sentiment", help="where rows, table and figure go")
     sentiment.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
+    uci = tasks.add_parser("uci", help="small regressions on their standard splits, published numbers beside ours")
+    uci.add_argument("--data-dir", type=Path, help="directory of the regression data ($BAYESTL_DATA_DIR)")
+    uci.add_argument("--datasets", nargs="+", metavar="NAME", help="concrete, energy, yacht, wine-quality-red")
+    uci.add_argument("--demo", action="store_true", help="one data set, fewer settings and steps")
+    uci.add_argument("--seeds", type=int, help="number of splits (5)")
+    uci.add_argument("--out", type=Path, help="where rows and table go")
+    uci.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     arguments = parser.parse_args()
+    if arguments.task == "uci":
+        return run_uci(arguments)
     if arguments.task == "posteriors":
         return run_posteriors(arguments)
     if arguments.task == "control":
@@ -121,6 +130,24 @@ def run_posteriors(arguments: argparse.Namespace) -> None:
     report = posteriors_report.report(config, rows)
     (arguments.out / "table.md").write_text(report)
     print(f"\n{report}\nrows and table are in {_shown(arguments.out)}; {time.perf_counter() - began:.0f} s in all")
+
+
+def run_uci(arguments: argparse.Namespace) -> None:
+    """The standard regressions."""
+    from benchmarks._records import Rows
+    from benchmarks.tasks import uci, uci_report
+
+    began = time.perf_counter()
+    config = uci.demo(uci.Config()) if arguments.demo else uci.Config()
+    given = {"datasets": arguments.datasets, "seeds": arguments.seeds}
+    config = uci.checked(config._replace(**{k: _frozen(v) for k, v in given.items() if v is not None}))
+    out = arguments.out or RESULTS / ("uci-demo" if arguments.demo else "uci")
+    settings = {k: v for k, v in config._asdict().items() if k not in uci.MAY_GROW}
+    rows = Rows(out / "rows.jsonl", settings, fresh=arguments.fresh)
+    uci.run(config, rows, _data_dir(arguments.data_dir))
+    report = uci_report.report(config, rows)
+    (out / "table.md").write_text(report)
+    print(f"\n{report}\nrows and table are in {_shown(out)}; {time.perf_counter() - began:.0f} s in all")
 
 
 def run_control(arguments: argparse.Namespace) -> None:

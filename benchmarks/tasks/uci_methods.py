@@ -202,7 +202,8 @@ def by_validation(
         data_axis=0,
     )
     best = [grid.best(run)[1] for run in range(len(splits))]
-    members = MEMBERS if len(family.names) > 1 else 1
+    method, *of_ensemble = family.names
+    members = MEMBERS if of_ensemble else 1
     refit = btl.fit_many(
         jnp.concatenate([jax.vmap(jax.random.fold_in, (0, None))(keys, member) for member in range(members)]),
         functools.partial(inference, len(splits[0].train.targets)),
@@ -227,12 +228,12 @@ def by_validation(
         num_tried = len(settings["scale"])
         predict = btl.predict.monte_carlo(key, joint, first, family.num_draws)
         cost = searched + refitted / members
-        each = [Outcome(family.names[0], predict, told, validation_nll, (num_tried + 1) * steps, cost)]
-        if members > 1:
+        each = [Outcome(method, predict, told, validation_nll, (num_tried + 1) * steps, cost)]
+        for ensemble in of_ensemble:
             together = btl.Samples(posterior.params, jnp.zeros(members))
             predict = btl.predict.monte_carlo(key, joint, together, None)
             steps_taken = (num_tried + members) * steps
-            each.append(Outcome(family.names[1], predict, told, validation_nll, steps_taken, searched + refitted))
+            each.append(Outcome(ensemble, predict, told, validation_nll, steps_taken, searched + refitted))
         outcomes.append(each)
     return outcomes
 

@@ -363,6 +363,13 @@ def trust(repeats: int) -> list[dict[str, Any]]:
     return speed_trust.rows(repeats)
 
 
+def judging(repeats: int) -> list[dict[str, Any]]:
+    """(u) the table of evaluate against the forward passes."""
+    from benchmarks import speed_judging
+
+    return speed_judging.rows(repeats)
+
+
 PARTS = {
     "loop": loop,
     "many": many,
@@ -375,6 +382,7 @@ PARTS = {
     "pictures": pictures,
     "posteriors": posteriors,
     "trust": trust,
+    "judging": judging,
 }
 # Hours on a CPU; `make gpu` asks for it.
 ACCELERATOR_PARTS = {"resnet50": resnet50}

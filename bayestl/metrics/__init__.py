@@ -5,6 +5,7 @@ from bayestl.metrics._bootstrap import Estimate, bootstrap
 from bayestl.metrics._calibration import ReliabilityBins, ece, ece_equal_mass, reliability_bins
 from bayestl.metrics._compare import Comparison, Difference, compare
 from bayestl.metrics._evaluate import evaluate
+from bayestl.metrics._grouping import grouping_loss
 from bayestl.metrics._levels import ece_classwise, max_calibration_error, pit, quantile_calibration_error
 from bayestl.metrics._ranks import auroc, average_precision, false_positive_rate
 from bayestl.metrics._regression import crps, interval_coverage, rmse
@@ -21,6 +22,7 @@ from bayestl.metrics._selective import (
     risk_at_coverage,
     risk_coverage,
 )
+from bayestl.metrics._smooth import ece_smooth
 from bayestl.metrics._unknowns import energy, mahalanobis, nearest_neighbours
 
 __all__ = [
@@ -46,10 +48,12 @@ __all__ = [
     "ece",
     "ece_classwise",
     "ece_equal_mass",
+    "ece_smooth",
     "energy",
     "evaluate",
     "excess_aurc",
     "false_positive_rate",
+    "grouping_loss",
     "interval_coverage",
     "macro_accuracy",
     "mahalanobis",

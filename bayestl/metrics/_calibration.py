@@ -50,7 +50,7 @@ def reliability_bins(
     """
     check_arguments(reliability_bins, locals())
     check_num_bins(num_bins)
-    return Metric("reliability_bins", _answers, partial(_bins_of_equal_width, num_bins))(predictive, targets, weights)
+    return Metric("reliability_bins", answers_of, partial(_bins_of_equal_width, num_bins))(predictive, targets, weights)
 
 
 def ece(predictive: Predictive, targets: Targets, weights: Numbers | None = None, *, num_bins: int = 15) -> jax.Array:
@@ -75,7 +75,7 @@ def ece(predictive: Predictive, targets: Targets, weights: Numbers | None = None
     """
     check_arguments(ece, locals())
     check_num_bins(num_bins)
-    return Metric("ece", _answers, partial(error_of_equal_width, num_bins))(predictive, targets, weights)
+    return Metric("ece", answers_of, partial(error_of_equal_width, num_bins))(predictive, targets, weights)
 
 
 def ece_equal_mass(
@@ -107,7 +107,7 @@ def ece_equal_mass(
     """
     check_arguments(ece_equal_mass, locals())
     check_num_bins(num_bins)
-    return Metric("ece_equal_mass", _answers, partial(_error_of_equal_mass, num_bins))(predictive, targets, weights)
+    return Metric("ece_equal_mass", answers_of, partial(_error_of_equal_mass, num_bins))(predictive, targets, weights)
 
 
 def check_num_bins(num_bins: int) -> None:
@@ -116,7 +116,7 @@ def check_num_bins(num_bins: int) -> None:
         raise ValueError(f"num_bins is {num_bins}; it must be at least 1")
 
 
-def _answers(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.Array]:
+def answers_of(predictive: Predictive, targets: Targets) -> tuple[jax.Array, jax.Array]:
     """Confidence and correctness of every example, (B,) each."""
     probs, labels = class_probs(predictive, targets)
     is_right = (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
@@ -137,7 +137,7 @@ def _inside(num_bins: int, confidence: jax.Array) -> jax.Array:
 def error_of_equal_width(num_bins: int, answers: tuple[jax.Array, ...], weights: jax.Array) -> jax.Array:
     """The expected error of confidences and correctness, (B,) each."""
     confidence, correct = answers
-    gaps = _weighted_gaps(confidence, correct, weights)
+    gaps = weighted_gaps(confidence, correct, weights)
     # A product, so that many weights at once are one of matrices.
     of_bins = jnp.dot(_inside(num_bins, confidence).astype(gaps.dtype), gaps, precision="highest")
     return jnp.sum(jnp.abs(of_bins)) / jnp.sum(weights)
@@ -147,7 +147,7 @@ def _error_of_equal_mass(num_bins: int, answers: tuple[jax.Array, jax.Array], we
     # An order that knows no weights is one for all resampled ones. Padding takes no rank, wherever it stands.
     order = jnp.argsort(answers[0])
     confidence, correct, weights = answers[0][order], answers[1][order], weights[order]
-    gaps = _weighted_gaps(confidence, _shared_in_ties(confidence, correct, weights), weights)
+    gaps = weighted_gaps(confidence, _shared_in_ties(confidence, correct, weights), weights)
     # An example of weight w takes the ranks from the sum of the weights before it to w above: those of w rows.
     above, up_to = jnp.cumsum(weights), jnp.cumsum(gaps)
     total, numbers = above[-1], jnp.arange(num_bins + 1)
@@ -159,7 +159,7 @@ def _error_of_equal_mass(num_bins: int, answers: tuple[jax.Array, jax.Array], we
     return jnp.sum(jnp.abs(jnp.diff(up_to[cut] - beyond * gaps[cut]))) / total
 
 
-def _weighted_gaps(confidence: jax.Array, correct: jax.Array, weights: jax.Array) -> jax.Array:
+def weighted_gaps(confidence: jax.Array, correct: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.where(weights > 0, weights * (correct - confidence), 0)
 
 
@@ -186,5 +186,5 @@ def _shared_in_ties(confidence: jax.Array, correct: jax.Array, weights: jax.Arra
     return (right / jnp.where(have > 0, have, 1))[run]
 
 
-ECE = Metric("ece", _answers, partial(error_of_equal_width, 15))
-ECE_EQUAL_MASS = Metric("ece_equal_mass", _answers, partial(_error_of_equal_mass, 15))
+ECE = Metric("ece", answers_of, partial(error_of_equal_width, 15))
+ECE_EQUAL_MASS = Metric("ece_equal_mass", answers_of, partial(_error_of_equal_mass, 15))

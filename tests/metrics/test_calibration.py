@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 
 from bayestl import metrics
 from bayestl.predict import from_probabilities
@@ -44,6 +45,29 @@ def by_mass(probs, labels, num_bins):
     for rank, i in enumerate(ranked):
         bins[rank * num_bins // len(labels)].append(i)
     return sum(len(b) / len(labels) * abs(shared[b].mean() - confidence[b].astype(float).mean()) for b in bins if b)
+
+
+def test_bins_of_two_classes_are_those_of_sklearn():
+    probs, labels = answers(0, 300, classes=2)
+    bins = reliability_bins(from_probabilities(probs), labels, num_bins=10)
+    right = (probs.argmax(axis=1) == labels).astype(int)
+    shares, means = calibration_curve(right, probs.max(axis=1), n_bins=10)
+    some = np.asarray(bins.count) > 0
+    np.testing.assert_allclose(np.asarray(bins.accuracy)[some], shares, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(bins.confidence)[some], means, atol=1e-6)
+
+
+def test_bootstrap_gives_the_error_an_interval():
+    probs, labels = answers(0, 60)
+    made = metrics.bootstrap(
+        jax.random.key(0), lambda both: ece(from_probabilities(both[0]), both[1]), (probs, labels), num_bootstrap=100
+    )
+    assert made.value == pytest.approx(by_width(probs, labels, 15), abs=5e-6)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(60, size=(2000, 60))
+    values = [by_width(probs[row], labels[row], 15) for row in rows]
+    assert made.standard_error == pytest.approx(np.std(values), rel=0.3)
+    np.testing.assert_allclose(made.interval, np.quantile(values, [0.025, 0.975]), atol=0.05)
 
 
 @pytest.mark.parametrize("num_bins", [1, 7, 15])

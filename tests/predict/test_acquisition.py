@@ -97,3 +97,12 @@ def test_what_does_not_fit_is_refused():
     one = btl.predict.Predictive(GIVEN.outputs[:1], GIVEN.likelihood, jnp.zeros(1))
     with pytest.raises(ValueError, match="pool has 5 draws and targets 1"):
         acquisition.epig(GIVEN, one)
+
+
+def test_disagreement_is_the_share_of_pairs_that_differ():
+    classes = PROBS.argmax(-1)
+    pairs = list(itertools.permutations(range(5), 2))
+    total = sum(WEIGHTS[s] * WEIGHTS[t] for s, t in pairs)
+    expected = sum(WEIGHTS[s] * WEIGHTS[t] * (classes[s] != classes[t]) for s, t in pairs) / total
+    np.testing.assert_allclose(acquisition.disagreement(GIVEN), expected, atol=1e-6)
+    assert acquisition.disagreement(btl.predict.from_probabilities(PROBS[0])).tolist() == [0.0] * 6

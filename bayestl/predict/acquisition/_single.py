@@ -53,9 +53,37 @@ def variation_ratio(predictive: Predictive) -> np.ndarray:
         [0.25]
     """
     check_arguments(variation_ratio, locals())
-    probs, weights = class_draws("predictive", predictive)
-    votes = np.eye(probs.shape[-1])[probs.argmax(-1)]
-    return 1 - np.einsum("s,sbc->bc", weights, votes).max(-1)
+    votes, _ = _votes(predictive)
+    return 1 - votes.max(-1)
+
+
+def disagreement(predictive: Predictive) -> np.ndarray:
+    """How often two different draws predict different classes, (B,).
+
+    ``(1 - sum_c v_c^2) / (1 - sum_s w_s^2)``, v_c the weight of the draws that predict class c. Its mean over a data
+    set estimates the error of one draw where the draws together are calibrated, without labels. 0 for a single draw.
+
+    Args:
+        predictive: of classes, with its draws.
+
+    Raises:
+        TypeError: another kind of predictive.
+
+    Reference:
+        Jiang et al. 2022, "Assessing Generalization of SGD via Disagreement".
+
+    Example:
+        >>> logits = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]]])  # 3 of 6 pairs differ
+        >>> given = btl.predict.Predictive(logits, btl.likelihoods.categorical(), jnp.log(jnp.full(4, 0.25)))
+        >>> btl.predict.acquisition.disagreement(given).round(6).tolist()
+        [0.5]
+    """
+    check_arguments(disagreement, locals())
+    votes, weights = _votes(predictive)
+    same = np.sum(weights**2)
+    if same >= 1.0:
+        return np.zeros(len(votes))
+    return np.maximum(1 - np.sum(votes**2, -1), 0.0) / (1 - same)
 
 
 def epig(pool: Predictive, targets: Predictive) -> np.ndarray:
@@ -96,3 +124,9 @@ def epig(pool: Predictive, targets: Predictive) -> np.ndarray:
         joint = np.einsum("s,sbc,sd->bcd", weights, probs, others[:, number])
         total += single + entropy(weights @ others[:, number]) - entropy(joint.reshape(len(joint), -1))
     return np.maximum(total / others.shape[1], 0.0)
+
+
+def _votes(predictive: Predictive) -> tuple[np.ndarray, np.ndarray]:
+    """The weight of the draws that predict each class, (B, C), and the weights of the draws, (S,)."""
+    probs, weights = class_draws("predictive", predictive)
+    return np.einsum("s,sbc->bc", weights, np.eye(probs.shape[-1])[probs.argmax(-1)]), weights

@@ -16,6 +16,9 @@ from bayestl.tune import Criterion, groups_by_class, k_fold, leave_out, random_g
 _MOST_IN_CLOSED_FORM = 500
 # Examples above which 5 groups do, instead of 10.
 _MANY = 200
+# Parameters times examples from which on a path over all of them at every step is dear: 2 seconds a step on two cores.
+_LARGE = 5e7
+_BATCH_SIZE = 64
 
 
 class Plan(NamedTuple):
@@ -26,16 +29,23 @@ class Plan(NamedTuple):
         name: in words.
         notes: about the examples.
         is_untrained: whether all examples are left out together, so that the prior's mean predicts.
+        batch_size: examples that a step of the path sees; None for all.
+        num_scales: how many scales each family has by default.
     """
 
     criterion: Criterion
     name: str
     notes: tuple[str, ...]
     is_untrained: bool
+    batch_size: int | None = None
+    num_scales: int = 13
 
 
-def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch) -> Plan:
+def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, num_parameters: int) -> Plan:
     """Groups by class for classes, random ones else; the closed form where its matrices are small.
+
+    Where parameters and examples are many, steps see batches, scales are fewer, and one group, a fifth of the examples,
+    is left out: what is then scored is enough to tell scales apart.
 
     Raises:
         ValueError: real targets that are all the same, of which nothing can be learned; fewer than 2 examples.
@@ -43,21 +53,27 @@ def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch) -> Plan:
     num = len(jax.tree.leaves(batch.inputs)[0])
     if num < 2:
         raise ValueError(f"train has {num} example; at least 2 are needed, so that one can be left out")
+    is_large = num * num_parameters > _LARGE
+    batch_size, num_scales = (_BATCH_SIZE if is_large and num >= 2 * _BATCH_SIZE else None), 7 if is_large else 13
     is_class = likelihoods.describe(joint.likelihood, outputs).is_class
     width = sum(x.size // len(x) for x in jax.tree.leaves(outputs))
-    most = 10 if num <= _MANY else 5
+    most = 10 if num <= _MANY and batch_size is None else 5
     if is_class:
         labels = np.asarray(batch.targets)
         groups, notes = groups_by_class(labels, most), _about_classes(labels, max(width, 2))
     else:
         _check_varied(batch.targets)
         groups, notes = random_groups(key, num, most), ()
+    if batch_size is not None:
+        groups = np.where(groups == 0, 0, -1)
+        name = f"A fifth of the examples, {int(np.sum(groups == 0))}, left out once and fitted again"
+        return Plan(k_fold(groups), name, notes, False, batch_size, num_scales)
     size = f"{int(groups.max()) + 1} groups of {'one example of each class' if is_class else 'random examples'}"
     if np.all(groups == 0):
         return Plan(leave_out(groups), "Predicted at the prior means: one example of each class", notes, True)
     if is_class and num * width <= _MOST_IN_CLOSED_FORM:
-        return Plan(leave_out(groups), f"Left out in closed form: {size}", notes, False)
-    return Plan(k_fold(groups), f"Left out and fitted again: {size}", notes, False)
+        return Plan(leave_out(groups), f"Left out in closed form: {size}", notes, False, None, num_scales)
+    return Plan(k_fold(groups), f"Left out and fitted again: {size}", notes, False, None, num_scales)
 
 
 def _about_classes(labels: np.ndarray, num_classes: int) -> tuple[str, ...]:

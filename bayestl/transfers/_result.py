@@ -67,7 +67,7 @@ class TransferResult:
         verdict: whether the source helped; None where nothing was left out to tell by.
         notes: what is to be known about the data, the criterion, and scales at an edge.
         criterion: in words.
-        steps: gradient steps over all data.
+        steps: gradient steps, those of the fits without left-out examples included.
         seconds: of all.
     """
 
@@ -150,7 +150,7 @@ class TransferResult:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.criterion}; {self.steps:,} steps over all data, {self.seconds:.1f} s",
+            f"{self.criterion}; {self.steps:,} steps, {self.seconds:.1f} s",
             _table(self.trust),
             f"held out: {self.held_out:.3f} nats per example by the mixture, {self.held_out - self.single_cost:.3f} by "
             "its best member alone",

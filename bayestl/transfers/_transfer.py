@@ -28,6 +28,8 @@ from bayestl.tune import Criterion, Path, Weights
 
 # The variance of a classifier's logits where no source says it.
 _TYPICAL_LOGITS = 20.0
+# Examples whose outputs say how much a prior lets outputs vary.
+_ENOUGH = 128
 
 
 def transfer(
@@ -40,8 +42,9 @@ def transfer(
     *,
     head: str | Sequence[str] | None = None,
     criterion: Criterion | None = None,
-    num_scales: int = 13,
+    num_scales: int | None = None,
     steps: int = 60,
+    batch_size: int | None = None,
     learning_rate: float | None = None,
     keep: int = 8,
     progress: bool = False,
@@ -70,8 +73,10 @@ def transfer(
         new: path patterns of parameters that the source does not have, e.g. ``"head/**"``.
         head: path patterns of the last layer; None to find it.
         criterion: None for the closed form where its matrices are small, and fits without each group else.
-        num_scales: per family.
+        num_scales: per family; None for 13, and for 7 where parameters and examples are many.
         steps: gradient steps at each scale.
+        batch_size: examples that a step sees; None for all, and for 64 where parameters and examples are many: then a
+            fifth of the examples is left out once, instead of each.
         learning_rate: of the loss per datum; None for one from the network's curvature.
         keep: members of the mixture, the heaviest ones.
         progress: print a line after every scale.
@@ -104,18 +109,19 @@ def transfer(
     joint = LogJoint(net, start, None, num_data=len(jax.tree.leaves(batch.inputs)[0]))
     joint.check(net.params, batch.inputs, batch.targets, batch.weights)
     outputs = joint.outputs(net.params, batch.inputs)[0]
-    plan = plan_for(keys[0], joint, outputs, batch)
+    plan = plan_for(keys[0], joint, outputs, batch, _tree.size(net.params))
     if is_regression:
         plan = _regression.PLAN
     if criterion is not None:
-        plan = Plan(criterion, f"Judged by {type(criterion).__name__}", plan.notes, False)
+        plan = plan._replace(criterion=criterion, name=f"Judged by {type(criterion).__name__}", is_untrained=False)
     families = families_of(
         keys[1], joint, net, source, _patterns(new), None if head is None else _patterns(head), batch
     )
     joint = joint.replace(state=families.state)
     typical = _typical_variance(joint, families, batch)
-    variances = np.array([tune.mean_prior_variance(joint, f.prior, batch.inputs) for f in families.families])
-    scales = tune.scales_around(variances, typical, num_scales)
+    some = _some_inputs(keys[1], batch)
+    variances = np.array([tune.mean_prior_variance(joint, f.prior, some) for f in families.families])
+    scales = tune.scales_around(variances, typical, plan.num_scales if num_scales is None else num_scales)
     path = tune.path(
         keys[2],
         joint,
@@ -124,6 +130,7 @@ def transfer(
         scales,
         plan.criterion,
         steps=steps,
+        batch_size=plan.batch_size if batch_size is None else batch_size,
         learning_rate=learning_rate,
         learn=tune.noise_by_evidence if is_regression and start is not likelihood else None,
         report=print if progress else None,
@@ -221,6 +228,15 @@ def _verdict(
     return transferability.verdict(
         key, {name: np.maximum(each, floor) for name, each in {**same, "transfer": transferred}.items()}
     )
+
+
+def _some_inputs(key: Key, batch: Batch) -> Any:
+    """Some of the inputs: enough for a mean over examples of what costs memory for each pair of them."""
+    num = len(jax.tree.leaves(batch.inputs)[0])
+    if num <= _ENOUGH:
+        return batch.inputs
+    rows = np.asarray(jax.random.permutation(key, num)[:_ENOUGH])
+    return jax.tree.map(lambda x: x[rows], batch.inputs)
 
 
 def _typical_variance(joint: LogJoint, families: Families, batch: Batch) -> float:

@@ -61,6 +61,10 @@ class KFold:
         prior: Any = joint.prior
         if np.all(self.left_out == 0):
             return log_probs_at(joint, prior.mean, batch)
+        if self.left_out.max() == 0:
+            # One group alone needs no predictions of the others.
+            left_out = jax.tree.map(lambda x: x[np.flatnonzero(self.left_out == 0)], batch)
+            return log_probs_at(joint, jax.tree.map(lambda x: x[0], fitted.parts), left_out)
         each = np.asarray(_each_log_probs(joint.replace(prior=None), fitted.parts, batch), np.float64)
         return each[np.maximum(self.left_out, 0), np.arange(len(self.left_out))][self.left_out >= 0]
 

@@ -35,7 +35,7 @@ class Path(NamedTuple):
         params: one list per family of K trees on the host: the modes.
         scores: what the criterion said, (F, K, M): log predictive probabilities in nats of M examples.
         likelihoods: one list per family of K likelihoods: those that were given, or learned.
-        steps: gradient steps over all data that were taken, those of the criterion's own fits included.
+        steps: gradient steps that were taken, those of the criterion's own fits included.
         seconds: of all.
         unfinished: which families have not come to the mode at their best scale, in words.
     """
@@ -85,6 +85,7 @@ def path(
     criterion: Criterion,
     *,
     steps: int = 60,
+    batch_size: int | None = None,
     learning_rate: float | None = None,
     learn: Callable[[LogJoint, Params, Batch], Any] | None = None,
     report: Callable[[str], None] | None = None,
@@ -92,8 +93,8 @@ def path(
 ) -> Path:
     """The mode under every scale of every family, from the smallest scale on, each where the one before ended.
 
-    Full-batch proximal steps with heavy ball, whose momentum is kept from scale to scale. All families of one structure
-    and all fits that the criterion asks for beside that of all data run side by side in one program.
+    Proximal steps with heavy ball, whose momentum is kept from scale to scale. All families of one structure and all
+    fits that the criterion asks for beside that of all data run side by side in one program.
 
     Args:
         key: of the criterion, and of the learning rate's power iteration.
@@ -103,6 +104,7 @@ def path(
         log_scales: ascending natural logarithms of the factors on the covariances, (K,) for all families or (F, K).
         criterion: what is asked at every mode.
         steps: gradient steps at each scale.
+        batch_size: examples that a step sees, the same ones for all fits; None for all, which is best for few.
         learning_rate: of the loss per datum; None for one over the largest curvature, found anew at every scale.
         learn: ``(joint with a prior, mode, batch) -> likelihood`` of the same structure, such as
             :func:`noise_by_evidence`: asked halfway through the steps of every scale, and at their end.
@@ -138,6 +140,8 @@ def path(
     size = num if batch.weights is None else float(np.sum(np.asarray(batch.weights, np.float64)))
     joint = joint.replace(prior=None, num_data=jnp.asarray(size, jnp.result_type(float)))
     joint.check(families[0].prior.mean, batch.inputs, batch.targets, batch.weights)
+    if batch_size is not None and not 1 <= batch_size <= num:
+        raise ValueError(f"batch_size is {batch_size}; give 1 to {num}, as many as there are examples, or None for all")
     subsets = _subsets(criterion.groups, num, batch.weights)
     params: list[list[Params]] = [[] for _ in families]
     scores: list[list[np.ndarray]] = [[] for _ in families]
@@ -145,10 +149,12 @@ def path(
     count, file_number = 0, 0
     files = PathCheckpoint(
         checkpoint,
-        lambda: describe_call(key, joint, families, batch, criterion, log_scales, subsets, steps, learning_rate, learn),
+        lambda: describe_call(
+            key, joint, families, batch, criterion, log_scales, subsets, steps, batch_size, learning_rate, learn
+        ),
     )
     for members in _alike(families):
-        run = PathRun(key, joint, [families[m] for m in members], batch, subsets, learning_rate)
+        run = PathRun(key, joint, [families[m] for m in members], batch, subsets, learning_rate, batch_size)
         for number in range(log_scales.shape[1]):
             scales = np.exp(log_scales[members, number])
             saved = files.restored(file_number, run.saved)
@@ -167,7 +173,9 @@ def path(
                 names = ", ".join(families[m].name for m in members)
                 report(f"scale {number + 1} of {log_scales.shape[1]}: {names}; {count} steps")
     result = Path(families, log_scales, tuple(params), np.array(scores), tuple(learned), count, 0.0)
-    return result._replace(unfinished=_unfinished(joint, result, batch), seconds=time.perf_counter() - began)
+    # Whose steps see parts of the examples ends around its mode, and to ask how near would cost as much as the path.
+    unfinished = () if batch_size is not None else _unfinished(joint, result, batch)
+    return result._replace(unfinished=unfinished, seconds=time.perf_counter() - began)
 
 
 def _unfinished(joint: LogJoint, path: Path, batch: Batch) -> tuple[str, ...]:

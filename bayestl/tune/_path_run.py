@@ -18,7 +18,7 @@ from bayestl._types import Batch, Key, Params
 from bayestl.infer import proximal_map
 from bayestl.tune._criteria import Fitted
 from bayestl.tune._family import Family
-from bayestl.tune._rate import dispatched_safe_rate, safe_rate
+from bayestl.tune._rate import dispatched_safe_rate, noise_bound, safe_rate
 
 MOMENTUM = 0.9
 # How often a rate that diverged is made smaller before the path gives up.
@@ -28,8 +28,18 @@ _MOST_TRIES = 6
 class PathRun:
     """Some families, with the states of all their fits: that of all data first, then those without each group."""
 
-    def __init__(self, key: Key, joint: LogJoint, families: list[Family], batch: Batch, subsets: np.ndarray, rate: Any):
+    def __init__(
+        self,
+        key: Key,
+        joint: LogJoint,
+        families: list[Family],
+        batch: Batch,
+        subsets: np.ndarray,
+        rate: Any,
+        batch_size: int | None = None,
+    ):
         self.key, self.joint, self.batch, self.families = key, joint, batch, families
+        self.order = None if batch_size is None else _Order(key, subsets.shape[1], batch_size)
         # Without weights the program is that of plain fits.
         self.subsets = None if len(subsets) == 1 and batch.weights is None else jnp.asarray(subsets, jnp.float32)
         self.num_fits = len(subsets)
@@ -42,6 +52,7 @@ class PathRun:
         self.given = rate
         self.slowest = jnp.full(len(families), jnp.inf if rate is None else rate, jnp.float32)
         self.one_by_one = _has_slow_loops(joint, families[0], batch)
+        self.taken = np.int64(0)
 
     def advance(self, scales: np.ndarray, steps: int, learn: Callable[[LogJoint, Params, Batch], Any] | None) -> int:
         """To the modes at the next scales, with likelihoods learned halfway and at the end; how many steps that took.
@@ -68,16 +79,22 @@ class PathRun:
         if self.given is None:
             modes = jax.tree.map(lambda x: x[:, 0], self.states.params)
             rates = _dispatched_rates if self.one_by_one else _rates
-            self.slowest = jnp.minimum(self.slowest, rates(static, arrays, self.key, likelihoods, modes, self.batch))
+            # The curvature of a batch is on average larger than that of all examples: its rate errs on the safe side.
+            part, bound = self.batch, None
+            if self.order is not None:
+                part = _rows(self.batch, self.order.rows(int(self.taken), 1)[0])
+                bound = noise_bound(self.order.num_examples, self.order.batch_size, MOMENTUM)
+            self.slowest = jnp.minimum(self.slowest, rates(static, arrays, self.key, likelihoods, modes, part, bound))
         run = _one_by_one if self.one_by_one else _side_by_side
+        rows = None if self.order is None else self.order.rows(int(self.taken), steps)
         count = 0
         for _ in range(_MOST_TRIES):
             common = (self.priors, jnp.asarray(scales, jnp.float32), self.slowest, likelihoods)
-            states = run(static, arrays, common, self.states, self.subsets, self.batch, steps)
+            states = run(static, arrays, common, self.states, self.subsets, self.batch, steps, rows)
             count += steps * self.num_fits * len(scales)
             finite = np.asarray(_finite(states.params))
             if finite.all():
-                self.states = states
+                self.states, self.taken = states, self.taken + steps
                 return count
             self.slowest = jnp.where(jnp.asarray(finite), self.slowest, 0.25 * self.slowest)
         raise ValueError(
@@ -102,11 +119,11 @@ class PathRun:
     @property
     def saved(self) -> Any:
         """All that changes from scale to scale."""
-        return self.states, self.slowest, self.likelihoods
+        return self.states, self.slowest, self.likelihoods, self.taken
 
     @saved.setter
     def saved(self, state: Any) -> None:
-        self.states, self.slowest, self.likelihoods = state
+        self.states, self.slowest, self.likelihoods, self.taken = state
 
     def joint_of(self, place: int, scales: np.ndarray) -> LogJoint:
         """The log joint of one family at its scale, with the likelihood that it has learned."""
@@ -119,12 +136,34 @@ class PathRun:
         return Fitted(jax.tree.map(lambda x: x[place, 0], params), jax.tree.map(lambda x: x[place, 1:], params))
 
 
-def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, batch: Batch) -> Any:
-    """One step of one fit."""
+class _Order:
+    """Which examples each step sees: all of them once in every epoch, in an order of its own."""
+
+    def __init__(self, key: Key, num_examples: int, batch_size: int):
+        self.words = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
+        self.num_examples, self.batch_size = num_examples, batch_size
+
+    def rows(self, first: int, num_steps: int) -> np.ndarray:
+        """Of the steps from ``first`` on, (steps, B)."""
+        begin, end = first * self.batch_size, (first + num_steps) * self.batch_size
+        epochs = range(begin // self.num_examples, -(-end // self.num_examples))
+        orders = [np.random.default_rng([*self.words, epoch]).permutation(self.num_examples) for epoch in epochs]
+        start = begin - epochs[0] * self.num_examples
+        return np.concatenate(orders)[start : start + end - begin].reshape(num_steps, -1).astype(np.int32)
+
+
+def _rows(batch: Batch, rows: Any) -> Batch:
+    return jax.tree.map(lambda x: jnp.asarray(x)[rows], batch)
+
+
+def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, batch: Batch, rows: Any = None) -> Any:
+    """One step of one fit; of a batch, whose rows are given, where it does not see all examples."""
     prior, scale, rate, likelihood = common
     num = joint.num_data if weights is None else jnp.sum(weights).astype(joint.num_data.dtype)
     own = joint.replace(prior=prior.rescale(scale), num_data=num, likelihood=likelihood)
     deterministic: Any = None
+    if rows is not None and weights is not None:
+        weights = weights[rows]
     given = Batch(batch.inputs, batch.targets, weights)
     state, _ = proximal_map(own, rate, momentum=MOMENTUM).step(deterministic, state, given)
     return state._replace(net_state=joint.moving_state)
@@ -132,22 +171,37 @@ def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, b
 
 @partial(jax.jit, static_argnums=(0, 6))
 def _side_by_side(
-    static: Static, arrays: list[Any], common: Any, states: Any, subsets: jax.Array | None, batch: Batch, steps: int
+    static: Static,
+    arrays: list[Any],
+    common: Any,
+    states: Any,
+    subsets: jax.Array | None,
+    batch: Batch,
+    steps: int,
+    rows: Any,
 ) -> Any:
     """``steps`` steps of every family (leading axis F) on every subset of the examples (second axis)."""
     joint = static.combine(arrays)
 
     def one(common: Any, state: Any, weights: jax.Array | None) -> Any:
-        def body(state: Any, _: None) -> tuple[Any, None]:
-            return _step(joint, common, state, weights, batch), None
+        def body(state: Any, rows: Any) -> tuple[Any, None]:
+            part = batch if rows is None else _rows(batch, rows)
+            return _step(joint, common, state, weights, part, rows), None
 
-        return jax.lax.scan(body, state, None, length=steps)[0]
+        return jax.lax.scan(body, state, rows, length=steps)[0]
 
     return jax.vmap(jax.vmap(one, (None, 0, 0)), (0, 0, None))(common, states, subsets)
 
 
 def _one_by_one(
-    static: Static, arrays: list[Any], common: Any, states: Any, subsets: jax.Array | None, batch: Batch, steps: int
+    static: Static,
+    arrays: list[Any],
+    common: Any,
+    states: Any,
+    subsets: jax.Array | None,
+    batch: Batch,
+    steps: int,
+    rows: Any,
 ) -> Any:
     """The same by one dispatch per step and fit: on CPUs convolutions are slow inside of loops, and side by side."""
     num_families, num_fits = states.reach.shape
@@ -155,39 +209,57 @@ def _one_by_one(
     def one(family: int, fit: int) -> Any:
         own = jax.tree.map(lambda x: x[family], common)
         state = jax.tree.map(lambda x: x[family, fit], states)
-        for _ in range(steps):
-            state = _dispatched(static, arrays, own, state, None if subsets is None else subsets[fit], batch)
+        for step in range(steps):
+            at = None if rows is None else rows[step]
+            part = batch if at is None else _rows(batch, at)
+            state = _dispatched(static, arrays, own, state, None if subsets is None else subsets[fit], part, at)
         return state
 
     return _stacked([_stacked([one(family, fit) for fit in range(num_fits)]) for family in range(num_families)])
 
 
 @partial(jax.jit, static_argnums=0)
-def _dispatched(static: Static, arrays: list[Any], common: Any, state: Any, weights: Any, batch: Batch) -> Any:
-    return _step(static.combine(arrays), common, state, weights, batch)
+def _dispatched(
+    static: Static, arrays: list[Any], common: Any, state: Any, weights: Any, batch: Batch, rows: Any
+) -> Any:
+    return _step(static.combine(arrays), common, state, weights, batch, rows)
 
 
 def _has_slow_loops(joint: LogJoint, family: Family, batch: Batch) -> bool:
     return loops_on_host(jax.make_jaxpr(lambda params: joint.outputs(params, batch.inputs)[0])(family.prior.mean))
 
 
-@partial(jax.jit, static_argnums=0)
-def _rates(static: Static, arrays: list[Any], key: Key, likelihoods: Any, params: Params, batch: Batch) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 6))
+def _rates(
+    static: Static,
+    arrays: list[Any],
+    key: Key,
+    likelihoods: Any,
+    params: Params,
+    batch: Batch,
+    per_trace: float | None = None,
+) -> jax.Array:
     joint = static.combine(arrays)
 
     def one(pair: Any) -> jax.Array:
         likelihood, params = pair
-        return safe_rate(key, joint.replace(likelihood=likelihood), params, batch)
+        return safe_rate(key, joint.replace(likelihood=likelihood), params, batch, per_trace)
 
     return jax.lax.map(one, (likelihoods, params))
 
 
 def _dispatched_rates(
-    static: Static, arrays: list[Any], key: Key, likelihoods: Any, params: Params, batch: Batch
+    static: Static,
+    arrays: list[Any],
+    key: Key,
+    likelihoods: Any,
+    params: Params,
+    batch: Batch,
+    per_trace: float | None = None,
 ) -> jax.Array:
     num_families = len(jax.tree.leaves(params)[0])
     each = [jax.tree.map(lambda x, n=number: x[n], (likelihoods, params)) for number in range(num_families)]
-    return jnp.stack([dispatched_safe_rate(static, arrays, key, one, at, batch) for one, at in each])
+    return jnp.stack([dispatched_safe_rate(static, arrays, key, one, at, batch, per_trace) for one, at in each])
 
 
 @jax.jit

@@ -16,33 +16,73 @@ from bayestl._types import Batch, Key, Params
 
 # Products with the curvature that bring a random direction near enough to the steepest one.
 _ITERATIONS = 12
+# Random directions whose mean curvature says the trace.
+_PROBES = 4
 
 
-def safe_rate(key: Key, joint: LogJoint, params: Params, batch: Batch) -> jax.Array:
+def safe_rate(key: Key, joint: LogJoint, params: Params, batch: Batch, per_trace: float | None = None) -> jax.Array:
     """One over the largest curvature of the mean log likelihood, by power iteration with the GGN; under ``jit`` too.
 
     Where a classifier is sure of itself its curvature is small, and grows as soon as it doubts. So the Hessian at
     outputs of 0 is added, where a softmax is undecided.
+
+    Args:
+        key: of the directions.
+        joint: network and likelihood.
+        params: where.
+        batch: of all examples, or some of them.
+        per_trace: the rate times the trace of the curvature is at most this; None for no such bound. See
+            :func:`noise_bound`.
     """
     product = _product(joint, params, batch)
     _, norms = jax.lax.scan(lambda v, _: _scaled(product(v)), _start(key, params), None, length=_ITERATIONS)
-    return _one_over(norms[-1], batch)
+    if per_trace is None:
+        return _rate(norms[-1], None, batch, per_trace)
+    directions = jax.vmap(lambda k: _start(k, params))(jax.random.split(key, _PROBES))
+    bends = jax.lax.map(lambda v: _tree.vdot(v, product(v)), directions)
+    return _rate(norms[-1], _tree.size(params) * jnp.mean(bends), batch, per_trace)
 
 
 def dispatched_safe_rate(
-    static: Static, arrays: list[Any], key: Key, likelihood: Any, params: Params, batch: Batch
+    static: Static,
+    arrays: list[Any],
+    key: Key,
+    likelihood: Any,
+    params: Params,
+    batch: Batch,
+    per_trace: float | None = None,
 ) -> jax.Array:
     """The same for a log joint in two parts, with another likelihood, and with one dispatch per product."""
     v, norm = _start(key, params), jnp.zeros(())
     for _ in range(_ITERATIONS):
-        v, norm = _iterated(static, arrays, likelihood, params, v, batch)
-    return _one_over(norm, batch)
+        v, norm, _ = _iterated(static, arrays, likelihood, params, v, batch)
+    if per_trace is None:
+        return _rate(norm, None, batch, per_trace)
+    bends = [
+        _iterated(static, arrays, likelihood, params, _start(k, params), batch)[2]
+        for k in jax.random.split(key, _PROBES)
+    ]
+    return _rate(norm, _tree.size(params) * jnp.mean(jnp.stack(bends)), batch, per_trace)
+
+
+def noise_bound(num_examples: int, batch_size: int, momentum: float) -> float | None:
+    """``per_trace`` for steps of batches, which are noisier the more directions bend; None where a batch is everything.
+
+    On a quadratic the noise of batches of B examples adds about ``rate tr(H) / (2 B (1 - momentum))`` to what a step
+    leaves of the squared distance, times ``(N - B) / (N - 1)`` for draws without replacement. This is half of what
+    makes that 1.
+    """
+    if batch_size >= num_examples:
+        return None
+    return (1 - momentum) * batch_size * (num_examples - 1) / (num_examples - batch_size)
 
 
 @partial(jax.jit, static_argnums=0)
 def _iterated(static: Static, arrays: list[Any], likelihood: Any, params: Params, v: Params, batch: Batch) -> Any:
+    """The product as a vector of length 1, how long it was, and the curvature along v."""
     joint: Any = static.combine(arrays)
-    return _scaled(_product(joint.replace(likelihood=likelihood), params, batch)(v))
+    along = _product(joint.replace(likelihood=likelihood), params, batch)(v)
+    return *_scaled(along), _tree.vdot(v, along)
 
 
 def _product(joint: LogJoint, params: Params, batch: Batch) -> Callable[[Params], Params]:
@@ -75,8 +115,14 @@ def _scaled(w: Params) -> tuple[Params, jax.Array]:
     return jax.tree.map(lambda x: x / jnp.maximum(norm, 1e-30).astype(x.dtype), w), norm
 
 
-def _one_over(curvature: jax.Array, batch: Batch) -> jax.Array:
-    return len(jax.tree.leaves(batch.inputs)[0]) / jnp.maximum(curvature, 1e-30)
+def _rate(largest: jax.Array, trace: jax.Array | None, batch: Batch, per_trace: float | None) -> jax.Array:
+    """From curvatures of the sum over the examples."""
+    num = len(jax.tree.leaves(batch.inputs)[0])
+    rate = num / jnp.maximum(largest, 1e-30)
+    if trace is None or per_trace is None:
+        return rate
+    # Few probes may miss the steepest direction, which is part of the trace.
+    return jnp.minimum(rate, per_trace * num / jnp.maximum(jnp.maximum(trace, largest), 1e-30))
 
 
 def through(root: Any, moved: Any) -> Any:

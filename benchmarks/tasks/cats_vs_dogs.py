@@ -259,7 +259,6 @@ def cells(config: Config) -> list[tuple[int, str, str]]:
     listed = []
     for n in config.num_labels:
         here = [name for name in METHODS if name in config.methods and (name != SCRATCH or n in config.scratch_at)]
-        here = [name for name in here if name != TRANSFER or n in config.transfer_at]
         listed.extend((n, LINEAR, name) for name in here if name != RECIPE)
         dense = config.dense_methods if n in config.dense_at else ()
         listed.extend(

@@ -49,8 +49,6 @@ class Config(NamedTuple):
         rates: learning rates among which every method chooses; they fall to zero on a half cosine.
         recipe_at: numbers of labels at which the original recipe is run, always with the dense head.
         recipe_steps: its steps, each with augmentation and the whole network.
-        transfer_at: numbers of labels at which transfer trains the last block, whose gradients of every photograph it
-            holds at once.
         scratch_at: numbers of labels at which the network from scratch is run.
         scratch_rates: its learning rates.
         scratch_steps: its steps; it is read at a third, two thirds and the end.
@@ -74,7 +72,6 @@ class Config(NamedTuple):
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
     recipe_at: tuple[int, ...] = (100,)
     recipe_steps: int = 3000
-    transfer_at: tuple[int, ...] = (20, 100)
     scratch_at: tuple[int, ...] = (20, 100, 500)
     scratch_rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01)
     scratch_steps: int = 1200
@@ -105,7 +102,7 @@ def demo(config: Config) -> Config:
 
 
 # What may differ between a run and an earlier one whose rows it takes up.
-MAY_GROW = ("methods", "dense_methods", "num_labels", "dense_at", "recipe_at", "transfer_at", "scratch_at")
+MAY_GROW = ("methods", "dense_methods", "num_labels", "dense_at", "recipe_at", "scratch_at")
 
 
 def checked(config: Config) -> Config:

@@ -12,6 +12,7 @@ import pytest
 import scipy.stats
 
 import bayestl as btl
+from bayestl.tune._path_run import _Order
 
 RNG = np.random.default_rng(1)
 INPUTS, TARGETS, NOISE = RNG.normal(size=(8, 3)), RNG.normal(size=8), 0.5
@@ -50,6 +51,39 @@ def test_modes_and_folds_are_those_of_ridge_regression(net: btl.Net):
             np.testing.assert_allclose(path.scores[family, number], expected, atol=5e-3)
 
 
+def test_steps_of_batches_end_at_the_modes_where_no_example_disagrees():
+    """Targets without noise, and a wide prior: the mode is that of every batch."""
+    exact = btl.Batch(BATCH.inputs, BATCH.inputs @ jnp.array([0.5, -1.0, 2.0]))
+    groups = np.array([0, 0, -1, -1, -1, -1, -1, -1])
+    path = btl.tune.path(
+        jax.random.key(0), JOINT, FAMILIES, exact, [6.0, 8.0], btl.tune.k_fold(groups), steps=400, batch_size=4
+    )
+    for params in path.params[1]:
+        np.testing.assert_allclose(params["w"], [0.5, -1.0, 2.0], atol=2e-3)
+    # The two that are left out are predicted by the fit without them, which has found the same.
+    np.testing.assert_allclose(path.scores[:, 1], scipy.stats.norm.logpdf(0, 0, NOISE), atol=1e-4)
+    assert path.scores.shape == (2, 2, 2)
+    assert path.unfinished == ()
+
+
+def test_a_batch_of_all_examples_is_all_examples():
+    one, other = (
+        btl.tune.path(jax.random.key(0), JOINT, FAMILIES, BATCH, SCALES, btl.tune.k_fold([0, 1] * 4), batch_size=size)
+        for size in (None, 8)
+    )
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+    with pytest.raises(ValueError, match="batch_size is 9; give 1 to 8"):
+        btl.tune.path(jax.random.key(0), JOINT, FAMILIES, BATCH, SCALES, btl.tune.k_fold([0, 1] * 4), batch_size=9)
+
+
+def test_each_epoch_sees_every_example_once_however_the_steps_are_cut():
+    order = _Order(jax.random.key(3), num_examples=10, batch_size=4)
+    rows = order.rows(0, 25)
+    np.testing.assert_array_equal(np.sort(rows.reshape(-1, 10), 1), np.tile(np.arange(10), (10, 1)))
+    np.testing.assert_array_equal(np.concatenate([order.rows(0, 7), order.rows(7, 18)]), rows)
+    assert len(np.unique(rows.reshape(-1, 10), axis=0)) > 1
+
+
 @pytest.mark.parametrize("is_learned", [False, True])
 def test_an_interrupted_path_goes_on_to_the_same_bits(is_learned: bool, tmp_path: Path):
     def run(families: list = FAMILIES, stop_at: int | None = None, **more: Any) -> btl.tune.Path:
@@ -62,7 +96,7 @@ def test_an_interrupted_path_goes_on_to_the_same_bits(is_learned: bool, tmp_path
 
         criterion = btl.tune.linear_leave_one_out()
         learn = btl.tune.noise_by_evidence if is_learned else None
-        settings = {"steps": 20, "learn": learn, "report": report, **more}
+        settings = {"steps": 20, "learn": learn, "report": report, "batch_size": 8 if is_learned else 3, **more}
         return btl.tune.path(jax.random.key(0), JOINT, families, BATCH, SCALES, criterion, **settings)
 
     whole = run()

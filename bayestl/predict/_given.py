@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 
+class Predictive(Protocol):
+    """The part of a predictive of classes that is taken in place of arrays."""
+
+    @property
+    def probs(self) -> Any: ...
+
+
+def is_of_classes(value: Any) -> bool:
+    """Whether a value is a predictive and no array.
+
+    Raises:
+        TypeError: a predictive of something else than classes.
+    """
+    if not hasattr(type(value), "is_classification"):
+        return False
+    if not value.is_classification:
+        raise TypeError("the predictive is not of classes; give one with probs")
+    return True
+
+
 def probabilities_of(name: str, values: Any) -> np.ndarray:
-    """Class probabilities (N, C), float64.
+    """Class probabilities (N, C), float64, of an array or of a predictive.
 
     Raises:
         TypeError: no numbers.
         ValueError: another shape, no row, or rows that are no probabilities.
     """
+    if is_of_classes(values):
+        probs = np.asarray(values.probs, np.float64)
+        values = np.stack([1 - probs, probs], -1) if probs.ndim == 1 else probs
     array = numbers_of(name, values, 2)
     wrong = (array < 0).any(1) | (np.abs(array.sum(1) - 1) > 1e-2)
     if wrong.any():

@@ -41,12 +41,17 @@ def mixture(scores: np.ndarray, weights: np.ndarray, keep: int | None = None) ->
         weights: (N, M).
         keep: only so many of the heaviest predict; None for all.
     """
+    with np.errstate(divide="ignore"):
+        logarithms = np.log(heaviest(weights, keep)).T
+    return np.maximum(np.asarray(logsumexp(logarithms + scores, axis=0), np.float64), _FLOOR)
+
+
+def heaviest(weights: np.ndarray, keep: int | None) -> np.ndarray:
+    """The weights (N, M) of the heaviest ``keep`` of each row alone, which sum to 1."""
     if keep is not None and keep < weights.shape[1]:
         least = np.partition(weights, -keep, axis=1)[:, -keep, None]
         weights = np.where(weights >= least, weights, 0.0)
-    with np.errstate(divide="ignore"):
-        logarithms = np.log(weights / weights.sum(1, keepdims=True)).T
-    return np.maximum(np.asarray(logsumexp(logarithms + scores, axis=0), np.float64), _FLOOR)
+    return weights / weights.sum(1, keepdims=True)
 
 
 def held_out(scores: np.ndarray, weights: np.ndarray, log_prior: np.ndarray, keep: int) -> HeldOut:

@@ -17,6 +17,7 @@ from bayestl.gaussians import Gaussian
 from bayestl.posteriors import Mixture, Point
 from bayestl.predict import monte_carlo
 from bayestl.transferability import Verdict
+from bayestl.transfers._left_out import LeftOutPredictions
 from bayestl.transfers._predictive import predictive
 
 
@@ -69,6 +70,10 @@ class TransferResult:
         criterion: in words.
         steps: gradient steps, those of the fits without left-out examples included.
         seconds: of all.
+        left_out: predictions of the training examples by fits that have not seen them, which stand in for held-out data
+            where there are none: ``predict.calibrate.temperature(left_out.predictive, left_out.targets)``. None where
+            nothing was left out, where the criterion gives no predictions, for targets that are neither classes nor
+            normal, and in what :meth:`load` reads.
     """
 
     joint: LogJoint
@@ -84,6 +89,7 @@ class TransferResult:
     criterion: str
     steps: int
     seconds: float
+    left_out: LeftOutPredictions | None = None
 
     @property
     def single(self) -> Posterior:

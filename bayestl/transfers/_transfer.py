@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from bayestl.transfers import _regression
 from bayestl.transfers._data import Plan, plan_for
 from bayestl.transfers._families import SCRATCH, SOURCE, Families, families_of
 from bayestl.transfers._held_out import held_out, mixture, weights_without_each
+from bayestl.transfers._left_out import left_out_predictions
 from bayestl.transfers._result import TransferResult, Trust
 from bayestl.transfers._untrained import logit_variance, scale_prior_at_modes
 from bayestl.tune import Criterion, Path, Weights
@@ -146,6 +148,8 @@ def transfer(
         weights = tune.average(keys[3], scores, log_prior.ravel())
         without_each = weights_without_each(keys[3], scores, log_prior.ravel())
     result = _result(keys[3], joint, plan, families, path, weights, without_each, log_prior, keep, began)
+    if not plan.is_untrained:
+        result = dataclasses.replace(result, left_out=left_out_predictions(joint, path, without_each, keep, batch))
     return _regression.around_modes(keys[3], result, path, batch) if is_regression else result
 
 

@@ -21,6 +21,7 @@ from bayestl.tune._grid import Grid, Rung, grid
 from bayestl.tune._groups import groups_by_class, random_groups
 from bayestl.tune._layer_scales import LayerScales, layer_scales
 from bayestl.tune._leave_out import LeaveOut, leave_out
+from bayestl.tune._left_out import LeftOut
 from bayestl.tune._left_out_weights import left_out_weights
 from bayestl.tune._output_space import OutputSpace, output_space
 from bayestl.tune._path import Path, path
@@ -48,6 +49,7 @@ __all__ = [
     "KFold",
     "LayerScales",
     "LeaveOut",
+    "LeftOut",
     "LinearLeaveOneOut",
     "LinearModel",
     "OutputSpace",

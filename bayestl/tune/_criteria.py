@@ -15,6 +15,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.curvature import Builder, dual
 from bayestl.passes import whole
+from bayestl.tune._left_out import LeftOut
 
 
 class Fitted(NamedTuple):
@@ -58,15 +59,21 @@ class KFold:
 
     def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
         """(M,) for the M examples that are left out at some time."""
+        return self.predictions(key, joint, fitted, batch).log_probs
+
+    def predictions(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> LeftOut:
+        """Of each of these examples, by the fit without its group."""
         prior: Any = joint.prior
         if np.all(self.left_out == 0):
-            return log_probs_at(joint, prior.mean, batch)
+            return predicted_at(joint, prior.mean, batch)
+        rows = np.flatnonzero(self.left_out >= 0)
         if self.left_out.max() == 0:
             # One group alone needs no predictions of the others.
-            left_out = jax.tree.map(lambda x: x[np.flatnonzero(self.left_out == 0)], batch)
-            return log_probs_at(joint, jax.tree.map(lambda x: x[0], fitted.parts), left_out)
-        each = np.asarray(_each_log_probs(joint.replace(prior=None), fitted.parts, batch), np.float64)
-        return each[np.maximum(self.left_out, 0), np.arange(len(self.left_out))][self.left_out >= 0]
+            part = jax.tree.map(lambda x: x[rows], batch)
+            return predicted_at(joint, jax.tree.map(lambda x: x[0], fitted.parts), part)._replace(rows=rows)
+        log_probs, outputs = _each(joint.replace(prior=None), fitted.parts, batch)
+        place = self.left_out[rows], rows
+        return LeftOut(rows, np.asarray(outputs)[place], None, np.asarray(log_probs, np.float64)[place])
 
 
 def k_fold(groups: Any) -> KFold:
@@ -127,7 +134,7 @@ class Validation:
 
     def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
         """(M,) for the M examples of the validation data."""
-        return log_probs_at(joint, fitted.params, self.batch)
+        return predicted_at(joint, fitted.params, self.batch).log_probs
 
 
 def validation(data: Data | Batch) -> Validation:
@@ -161,12 +168,20 @@ def checked_groups(groups: Any) -> np.ndarray:
     return groups
 
 
-def log_probs_at(joint: LogJoint, params: Params, batch: Batch) -> np.ndarray:
-    """Log probabilities of the examples at some parameters, (N,)."""
+def predicted_at(joint: LogJoint, params: Params, batch: Batch) -> LeftOut:
+    """Predictions of all N examples at some parameters."""
     params = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
-    return np.asarray(_each_log_probs(joint.replace(prior=None), params, batch), np.float64)[0]
+    log_probs, outputs = _each(joint.replace(prior=None), params, batch)
+    log_probs = np.asarray(log_probs, np.float64)[0]
+    return LeftOut(np.arange(len(log_probs)), np.asarray(outputs)[0], None, log_probs)
 
 
 @jax.jit
-def _each_log_probs(joint: LogJoint, params: Params, batch: Batch) -> jax.Array:
-    return jax.lax.map(lambda one: joint.log_likelihoods(one, batch), params)
+def _each(joint: LogJoint, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Log probabilities (G, N) and outputs (G, N, F) at each of the parameters, leaves (G, ...)."""
+
+    def at(one: Params) -> tuple[jax.Array, jax.Array]:
+        leaves = jax.tree.leaves(joint.outputs(one, batch.inputs)[0])
+        return joint.log_likelihoods(one, batch), jnp.concatenate([x.reshape(len(x), -1) for x in leaves], -1)
+
+    return jax.lax.map(at, params)

@@ -12,7 +12,8 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Params, Selection
 from bayestl.curvature import Builder
 from bayestl.infer import condition
-from bayestl.tune._criteria import Fitted, checked_groups, log_probs_at
+from bayestl.tune._criteria import Fitted, checked_groups, predicted_at
+from bayestl.tune._left_out import LeftOut
 from bayestl.tune._left_out_step import outputs_without
 from bayestl.tune._linear_network import linear_network, mode, modes_without
 
@@ -34,22 +35,26 @@ class LeaveOut:
 
     def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
         """(M,) for the M examples that are left out at some time."""
+        return self.predictions(key, joint, fitted, batch).log_probs
+
+    def predictions(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> LeftOut:
+        """Of each of these examples, without its group."""
         params: Params = fitted.params
         if self.selection is not None:
             conditioned = condition(joint, params, self.selection)
             joint, params = conditioned.joint, conditioned.params
         prior: Any = joint.prior
-        is_left_out = self.left_out >= 0
+        rows = np.flatnonzero(self.left_out >= 0)
         if np.all(self.left_out == 0):
-            return log_probs_at(joint, prior.mean, batch)
+            return predicted_at(joint, prior.mean, batch)
         if self.curvature is not None:
             space, outputs = outputs_without(key, joint, params, batch, self.left_out, self.curvature, self.batch_size)
-            return space.log_probs(outputs[None])[0][is_left_out]
+            return LeftOut(rows, outputs[rows], None, space.log_probs(outputs[None])[0][rows])
         network = linear_network(joint, params, batch)
         whole_mode = mode(network, self.most_steps)
         without = network.outputs(modes_without(network, whole_mode, self.left_out, self.most_steps))
-        each = network.space.log_probs(without)
-        return each[np.maximum(self.left_out, 0), np.arange(len(self.left_out))][is_left_out]
+        place = self.left_out[rows], rows
+        return LeftOut(rows, without[place], None, network.space.log_probs(without)[place])
 
 
 def leave_out(

@@ -18,6 +18,7 @@ from bayestl.passes import whole
 from bayestl.tune._criteria import Criterion
 from bayestl.tune._edges import edges
 from bayestl.tune._family import Family
+from bayestl.tune._left_out import LeftOut
 from bayestl.tune._path_checkpoint import PathCheckpoint, describe_call
 from bayestl.tune._path_run import PathRun
 from bayestl.tune._remaining_gain import remaining_gain
@@ -37,6 +38,7 @@ class Path(NamedTuple):
         likelihoods: one list per family of K likelihoods: those that were given, or learned.
         steps: gradient steps that were taken, those of the criterion's own fits included.
         seconds: of all.
+        left_out: the predictions behind ``scores``, with leading axes F and K; None where the criterion gives none.
         unfinished: which families have not come to the mode at their best scale, in words.
     """
 
@@ -47,6 +49,7 @@ class Path(NamedTuple):
     likelihoods: tuple[list[Any], ...]
     steps: int
     seconds: float
+    left_out: LeftOut | None = None
     unfinished: tuple[str, ...] = ()
 
     @property
@@ -144,7 +147,7 @@ def path(
         raise ValueError(f"batch_size is {batch_size}; give 1 to {num}, as many as there are examples, or None for all")
     subsets = _subsets(criterion.groups, num, batch.weights)
     params: list[list[Params]] = [[] for _ in families]
-    scores: list[list[np.ndarray]] = [[] for _ in families]
+    said: list[list[LeftOut]] = [[] for _ in families]
     learned: list[list[Any]] = [[] for _ in families]
     count, file_number = 0, 0
     files = PathCheckpoint(
@@ -160,22 +163,44 @@ def path(
             saved = files.restored(file_number, run.saved)
             if saved is None:
                 count += run.advance(scales, steps, learn)
-                each = [criterion(*at) for at in run.asked(key, members, number, scales)]
-                files.save(file_number, run.saved, np.stack(each), count)
+                each = [_asked(criterion, *at) for at in run.asked(key, members, number, scales)]
+                files.save(file_number, run.saved, each, count)
             else:
                 run.saved, each, count = saved
             file_number += 1
             for place, member in enumerate(members):
-                scores[member].append(np.asarray(each[place]))
+                said[member].append(each[place])
                 learned[member].append(run.likelihoods[place])
                 params[member].append(jax.tree.map(np.asarray, run.fitted(place).params))
             if report is not None:
                 names = ", ".join(families[m].name for m in members)
                 report(f"scale {number + 1} of {log_scales.shape[1]}: {names}; {count} steps")
-    result = Path(families, log_scales, tuple(params), np.array(scores), tuple(learned), count, 0.0)
+    scores = np.array([[one.log_probs for one in of_family] for of_family in said])
+    result = Path(families, log_scales, tuple(params), scores, tuple(learned), count, 0.0, _together(said))
     # Whose steps see parts of the examples ends around its mode, and to ask how near would cost as much as the path.
     unfinished = () if batch_size is not None else _unfinished(joint, result, batch)
     return result._replace(unfinished=unfinished, seconds=time.perf_counter() - began)
+
+
+def _asked(criterion: Any, *at: Any) -> LeftOut:
+    """The criterion's predictions; where it has none, its scores alone, of no row."""
+    if hasattr(criterion, "predictions"):
+        return criterion.predictions(*at)
+    scores = np.asarray(criterion(*at))
+    return LeftOut(np.zeros(0, int), np.zeros((len(scores), 0)), None, scores)
+
+
+def _together(said: list[list[LeftOut]]) -> LeftOut | None:
+    """The predictions of every family and scale, leading axes (F, K)."""
+    first = said[0][0]
+    if not len(first.rows):
+        return None
+
+    def stacked(name: str) -> np.ndarray:
+        return np.array([[getattr(one, name) for one in of_family] for of_family in said])
+
+    deviations = None if first.deviations is None else stacked("deviations")
+    return LeftOut(first.rows, stacked("outputs"), deviations, stacked("log_probs"))
 
 
 def _unfinished(joint: LogJoint, path: Path, batch: Batch) -> tuple[str, ...]:

@@ -16,7 +16,10 @@ import numpy as np
 from bayestl import _safetensors, training
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key
+from bayestl.tune._left_out import LeftOut
 
+# Of what a file holds; files of another kind belong to another call.
+_FORM = "predictions"
 _WHERE = ("bayestl", "jax", "device")
 
 
@@ -34,8 +37,8 @@ class PathCheckpoint:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.call = call()
 
-    def restored(self, number: int, like: Any) -> tuple[Any, np.ndarray, int] | None:
-        """State, scores and number of steps that were saved under this number; None where nothing was.
+    def restored(self, number: int, like: Any) -> tuple[Any, list[LeftOut], int] | None:
+        """State, predictions and number of steps that were saved under this number; None where nothing was.
 
         Args:
             number: how many scales came before.
@@ -50,7 +53,7 @@ class PathCheckpoint:
         try:
             with _safetensors.opened(path, "transfer or tune.path") as file:
                 metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+                arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
         except ValueError as error:
             warnings.warn(f"{error}; this scale is computed again", RuntimeWarning, stacklevel=4)
             return None
@@ -69,18 +72,27 @@ class PathCheckpoint:
                 )
         treedef = jax.tree.structure(like)
         state = jax.tree.unflatten(treedef, [jnp.asarray(arrays[str(place)]) for place in range(treedef.num_leaves)])
-        return state, arrays["scores"], int(arrays["steps"])
+        columns: list[Any] = [arrays.get(name) for name in LeftOut._fields]
+        num = len(arrays["log_probs"])
+        each = [LeftOut(*[_at(column, place) for column in columns]) for place in range(num)]
+        return state, each, int(arrays["steps"])
 
-    def save(self, number: int, state: Any, scores: np.ndarray, steps: int) -> None:
+    def save(self, number: int, state: Any, said: list[LeftOut], steps: int) -> None:
         """Written whole or not at all."""
         path = self._file(number)
         if path is not None:
             arrays = {str(place): x for place, x in enumerate(jax.tree.leaves(state))}
-            arrays |= {"scores": scores, "steps": np.asarray(steps)}
+            columns = zip(LeftOut._fields, zip(*said, strict=True), strict=True)
+            arrays |= {name: np.stack(column) for name, column in columns if column[0] is not None}
+            arrays["steps"] = np.asarray(steps)
             _safetensors.write(path, {name: np.asarray(x, order="C") for name, x in arrays.items()}, self.call)
 
     def _file(self, number: int) -> Path | None:
         return None if self.folder is None else self.folder / f"scale-{number:03}.safetensors"
+
+
+def _at(column: Any, place: int) -> Any:
+    return None if column is None else column[place]
 
 
 def describe_call(key: Key, joint: LogJoint, families: Any, batch: Batch, criterion: Any, *rest: Any) -> dict[str, str]:
@@ -90,7 +102,7 @@ def describe_call(key: Key, joint: LogJoint, families: Any, batch: Batch, criter
     traced = jax.make_jaxpr(lambda params: joint.log_likelihoods(params, batch))(families[0].prior.mean)
     settings = [(name, value) for name, value in sorted(vars(criterion).items())]
     numbers = [key, joint, [family.prior for family in families], batch, *_arrays([settings, *rest])]
-    words = [family.name for family in families], type(criterion).__qualname__, *_words([settings, *rest])
+    words = _FORM, [family.name for family in families], type(criterion).__qualname__, *_words([settings, *rest])
     return {
         "call": f"{training.digest(jax.tree.leaves(numbers))} {training.traced_digest(traced)} {words}",
         "bayestl": __version__,

@@ -18,6 +18,7 @@ from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Likelihood, Params
 from bayestl.tune._criteria import Fitted
 from bayestl.tune._gram import outputs_gram
+from bayestl.tune._left_out import LeftOut
 
 # The variance of the noise is looked for between these shares of that of the targets.
 _LEAST, _MOST = 1e-5, 4.0
@@ -51,13 +52,23 @@ class LinearModel(NamedTuple):
         The example's residual is ``C alpha_i`` and its covariance C, with C the inverse of the block of S^-1 that
         belongs to it, and ``alpha = S^-1 t``.
         """
+        alpha, blocks = self._without_each(variance)
+        quadratic = np.einsum("nf,nf->n", alpha, np.linalg.solve(blocks, alpha[..., None])[..., 0])
+        return 0.5 * (np.linalg.slogdet(blocks)[1] - alpha.shape[1] * np.log(2 * np.pi) - quadratic)
+
+    def left_out_errors(self, variance: float) -> tuple[np.ndarray, np.ndarray]:
+        """``y_i - E[y_i | all other examples]`` and the standard deviations of these predictions, (N, F) each."""
+        alpha, blocks = self._without_each(variance)
+        covariances = np.linalg.inv(blocks)
+        deviations = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+        return np.einsum("nfg,ng->nf", covariances, alpha), deviations
+
+    def _without_each(self, variance: float) -> tuple[np.ndarray, np.ndarray]:
+        """``S^-1 t``, (N, F), and the blocks of S^-1 of each example, (N, F, F)."""
         inverse = np.linalg.inv(self.gram + variance * np.eye(len(self.gram)))
         width = len(self.gram) // self.num_examples
-        alpha = (inverse @ self.targets).reshape(-1, width)
         blocks = inverse.reshape(self.num_examples, width, self.num_examples, width)
-        blocks = np.moveaxis(blocks.diagonal(axis1=0, axis2=2), -1, 0)  # (N, F, F)
-        quadratic = np.einsum("nf,nf->n", alpha, np.linalg.solve(blocks, alpha[..., None])[..., 0])
-        return 0.5 * (np.linalg.slogdet(blocks)[1] - width * np.log(2 * np.pi) - quadratic)
+        return (inverse @ self.targets).reshape(-1, width), np.moveaxis(blocks.diagonal(axis1=0, axis2=2), -1, 0)
 
     def best_variance(self, typical: float) -> float:
         """The variance of the noise with the largest evidence, near ``typical``, that of the targets."""
@@ -137,6 +148,13 @@ class LinearLeaveOneOut:
     def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
         """(N,)."""
         return linear_model(joint, fitted.params, batch).left_out(noise_variance(joint))
+
+    def predictions(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> LeftOut:
+        """Of each example, with the uncertainty of the posterior and the noise."""
+        model, variance = linear_model(joint, fitted.params, batch), noise_variance(joint)
+        errors, deviations = model.left_out_errors(variance)
+        targets = np.asarray(batch.targets, np.float64).reshape(errors.shape)
+        return LeftOut(np.arange(len(errors)), targets - errors, deviations, model.left_out(variance))
 
 
 def linear_leave_one_out() -> LinearLeaveOneOut:

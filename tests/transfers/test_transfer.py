@@ -66,6 +66,7 @@ def test_it_does_not_trust_a_head_that_misleads(source: btl.Net):
 
 def test_one_example_of_each_class_and_one_class_without_any(source: btl.Net):
     result = run(source, blobs(1, 1))
+    assert result.left_out is None
     assert any(
         "one example of each class, so that leaving examples out leaves nothing" in note for note in result.notes
     )

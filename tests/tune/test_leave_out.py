@@ -57,6 +57,10 @@ def test_it_is_exact_for_linear_networks_with_normal_noise_from_any_parameters(
         ]
     )
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-10)
+    made = btl.tune.leave_out(groups, curvature=curvature).predictions(jax.random.key(0), joint, fitted, batch)
+    assert made.rows.tolist() == list(range(8))
+    outputs = np.stack([design[i] @ ridge(groups != groups[i]) for i in range(8)])
+    np.testing.assert_allclose(made.outputs, outputs, rtol=0, atol=1e-9)
 
 
 def softmax_mode(design: np.ndarray, labels: np.ndarray, rows: np.ndarray, scale: float) -> np.ndarray:
@@ -91,6 +95,10 @@ def test_for_classes_a_linear_network_is_fitted_anew(scale: float):
     logits = np.stack([design[i] @ softmax_mode(design, labels, groups != groups[i], scale) for i in range(12)])
     expected = scipy.special.log_softmax(logits, axis=1)[np.arange(12), labels]
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    made = btl.tune.leave_out(groups).predictions(jax.random.key(0), joint, fitted, batch)
+    np.testing.assert_allclose(
+        scipy.special.softmax(made.outputs, axis=1), scipy.special.softmax(logits, axis=1), atol=1e-4
+    )
 
 
 @pytest.mark.x64

@@ -49,6 +49,10 @@ def test_modes_and_folds_are_those_of_ridge_regression(net: btl.Net):
                 for i in range(7)
             ]
             np.testing.assert_allclose(path.scores[family, number], expected, atol=5e-3)
+            outputs = [INPUTS[i] @ ridge(mean, log_scale, groups != groups[i]) for i in range(7)]
+            np.testing.assert_allclose(path.left_out.outputs[family, number, :, 0], outputs, atol=2e-3)
+    assert path.left_out.rows.tolist() == list(range(7))
+    np.testing.assert_array_equal(path.left_out.log_probs, path.scores)
 
 
 def test_steps_of_batches_end_at_the_modes_where_no_example_disagrees():
@@ -111,6 +115,7 @@ def test_an_interrupted_path_goes_on_to_the_same_bits(is_learned: bool, tmp_path
         again = run(checkpoint=folder)
     assert again.steps == whole.steps
     np.testing.assert_array_equal(again.scores, whole.scores)
+    jax.tree.map(np.testing.assert_array_equal, again.left_out, whole.left_out)
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
     jax.tree.map(np.testing.assert_array_equal, again.likelihoods, whole.likelihoods)
     with pytest.raises(ValueError, match="belongs to another call"):

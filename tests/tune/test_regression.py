@@ -26,6 +26,9 @@ def test_leaving_out_is_conditioning():
         spread = covariance[np.ix_(own, own)] - gain @ covariance[np.ix_(~own, own)]
         expected = scipy.stats.multivariate_normal.logpdf(MODEL.targets[own], mean, spread)
         assert value == pytest.approx(expected, abs=1e-10)
+        errors, deviations = (each[example] for each in MODEL.left_out_errors(0.3))
+        np.testing.assert_allclose(errors, MODEL.targets[own] - mean, atol=1e-10)
+        np.testing.assert_allclose(deviations, np.sqrt(np.diag(spread)), atol=1e-10)
 
 
 def test_the_noise_is_that_of_the_largest_evidence():

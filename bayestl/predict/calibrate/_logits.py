@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers, Scalar
-from bayestl.predict._given import labels_of, numbers_of, probabilities_of
+from bayestl.predict._given import Predictive, is_of_classes, labels_of, numbers_of, probabilities_of
 
 _TINY = 1e-12
 
@@ -30,8 +30,8 @@ class LogitMap:
     offset: np.ndarray
     of_probabilities: bool = False
 
-    def __call__(self, outputs: Numbers) -> np.ndarray:
-        """Probabilities (B, C) of logits (B, C); of probabilities, where it was fitted to such."""
+    def __call__(self, outputs: Numbers | Predictive) -> np.ndarray:
+        """Probabilities (B, C) of logits (B, C); of probabilities, or a predictive, where it was fitted to such."""
         logits = _logarithms(outputs) if self.of_probabilities else numbers_of("logits", outputs, 2)
         if logits.shape[1] != len(self.offset):
             raise ValueError(f"there are {logits.shape[1]} classes here, but {len(self.offset)} where it was fitted")
@@ -43,13 +43,14 @@ class LogitMap:
         return float(np.mean(1 / np.diag(self.matrix)))
 
 
-def temperature(logits: Numbers, labels: Numbers) -> LogitMap:
+def temperature(logits: Numbers | Predictive, labels: Numbers) -> LogitMap:
     """Logits divided by one number T > 0, the maximum likelihood of examples that the model has not seen.
 
     No prediction changes, only how sure they are.
 
     Args:
-        logits: (N, C), raw outputs of held-out examples.
+        logits: (N, C), raw outputs of held-out examples; or a predictive of them, whose log probabilities are then
+            the logits, averaged over draws first. What it is fitted to it is to be called with.
         labels: (N,).
 
     Raises:
@@ -64,7 +65,7 @@ def temperature(logits: Numbers, labels: Numbers) -> LogitMap:
         [[0.667 0.333]]
     """
     check_arguments(temperature, locals())
-    given, right = _fitted_to(logits, labels)
+    given, right, is_predictive = _fitted_to(logits, labels)
     size = given.shape[1]
 
     def unpack(free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,14 +74,15 @@ def temperature(logits: Numbers, labels: Numbers) -> LogitMap:
     def pull(matrix: np.ndarray, offset: np.ndarray, free: np.ndarray) -> np.ndarray:
         return np.array([np.exp(free[0]) * np.trace(matrix)])
 
-    return LogitMap(*_maximised(given, right, np.zeros(1), unpack, pull))
+    return LogitMap(*_maximised(given, right, np.zeros(1), unpack, pull), is_predictive)
 
 
-def vector(logits: Numbers, labels: Numbers) -> LogitMap:
+def vector(logits: Numbers | Predictive, labels: Numbers) -> LogitMap:
     """Logits multiplied by one number per class, and another one added: ``w_c f_c + b_c``, by maximum likelihood.
 
     Args:
-        logits: (N, C), raw outputs of held-out examples; many more than classes.
+        logits: (N, C), raw outputs of held-out examples, many more than classes; or a predictive, as for
+            :func:`temperature`.
         labels: (N,).
 
     Raises:
@@ -95,7 +97,7 @@ def vector(logits: Numbers, labels: Numbers) -> LogitMap:
         (2,)
     """
     check_arguments(vector, locals())
-    given, right = _fitted_to(logits, labels)
+    given, right, is_predictive = _fitted_to(logits, labels)
     size = given.shape[1]
 
     def unpack(free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,14 +106,15 @@ def vector(logits: Numbers, labels: Numbers) -> LogitMap:
     def pull(matrix: np.ndarray, offset: np.ndarray, free: np.ndarray) -> np.ndarray:
         return np.concatenate([np.diag(matrix), offset])
 
-    return LogitMap(*_maximised(given, right, np.concatenate([np.ones(size), np.zeros(size)]), unpack, pull))
+    start = np.concatenate([np.ones(size), np.zeros(size)])
+    return LogitMap(*_maximised(given, right, start, unpack, pull), is_predictive)
 
 
-def dirichlet(probabilities: Numbers, labels: Numbers, *, penalty: Scalar = 1e-3) -> LogitMap:
+def dirichlet(probabilities: Numbers | Predictive, labels: Numbers, *, penalty: Scalar = 1e-3) -> LogitMap:
     """A linear map of all log probabilities, ``softmax(W log p + b)``, with off-diagonal entries held small.
 
     Args:
-        probabilities: (N, C), of held-out examples.
+        probabilities: (N, C), of held-out examples, or a predictive.
         labels: (N,).
         penalty: lambda >= 0 on the mean square of the off-diagonal entries of W, and of b (ODIR).
 
@@ -180,10 +183,12 @@ def _maximised(
     return unpack(best.x)
 
 
-def _fitted_to(logits: Numbers, labels: Numbers) -> tuple[np.ndarray, np.ndarray]:
-    given = numbers_of("logits", logits, 2)
-    return given, labels_of("labels", labels, *given.shape)
+def _fitted_to(logits: Any, labels: Numbers) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Logits, labels, and whether the logits are those of a predictive."""
+    is_predictive = is_of_classes(logits)
+    given = _logarithms(logits) if is_predictive else numbers_of("logits", logits, 2)
+    return given, labels_of("labels", labels, *given.shape), is_predictive
 
 
-def _logarithms(probabilities: Numbers) -> np.ndarray:
+def _logarithms(probabilities: Any) -> np.ndarray:
     return np.log(np.maximum(probabilities_of("probabilities", probabilities), _TINY))

@@ -9,7 +9,7 @@ import numpy as np
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers
-from bayestl.predict._given import labels_of, probabilities_of
+from bayestl.predict._given import Predictive, labels_of, probabilities_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,8 @@ class _ClassByClass(abc.ABC):
     places: tuple[np.ndarray, ...]
     values: tuple[np.ndarray, ...]
 
-    def __call__(self, probabilities: Numbers) -> np.ndarray:
-        """Probabilities (B, C) of probabilities (B, C)."""
+    def __call__(self, probabilities: Numbers | Predictive) -> np.ndarray:
+        """Probabilities (B, C) of probabilities (B, C), or of a predictive."""
         given = probabilities_of("probabilities", probabilities)
         if given.shape[1] != len(self.places):
             raise ValueError(f"there are {given.shape[1]} classes here, but {len(self.places)} where it was fitted")
@@ -54,13 +54,13 @@ class LineMap(_ClassByClass):
         return np.interp(column, places, values)
 
 
-def isotonic(probabilities: Numbers, labels: Numbers) -> LineMap:
+def isotonic(probabilities: Numbers | Predictive, labels: Numbers) -> LineMap:
     """Each class's probability by the increasing function that is nearest to what was right, class against the rest.
 
     It takes any shape and so needs many examples; it may give probabilities of 0.
 
     Args:
-        probabilities: (N, C), of held-out examples.
+        probabilities: (N, C), of held-out examples, or a predictive.
         labels: (N,).
 
     Raises:
@@ -90,14 +90,14 @@ def isotonic(probabilities: Numbers, labels: Numbers) -> LineMap:
     return LineMap(tuple(places), tuple(values))
 
 
-def histogram(probabilities: Numbers, labels: Numbers, *, num_bins: int = 15) -> StepMap:
+def histogram(probabilities: Numbers | Predictive, labels: Numbers, *, num_bins: int = 15) -> StepMap:
     """Each class's probability replaced by how often it was right among those of about the same probability.
 
     Bins hold equally many examples. A bin that held n examples of which k were right gives ``(k + 1/C) / (n + 1)``, so
     that nothing becomes impossible.
 
     Args:
-        probabilities: (N, C), of held-out examples.
+        probabilities: (N, C), of held-out examples, or a predictive.
         labels: (N,).
         num_bins: of each class, 1 to N.
 

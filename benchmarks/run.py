@@ -178,16 +178,16 @@ def run_control(arguments: argparse.Namespace) -> None:
 def run_sentiment(arguments: argparse.Namespace) -> None:
     """The task with sentences."""
     from benchmarks._records import Rows
-    from benchmarks.tasks import sentiment, sentiment_report
+    from benchmarks.tasks import sentiment, sentiment_config, sentiment_report
 
     began = time.perf_counter()
     given = {"num_labels": arguments.n, "seeds": arguments.seeds, "targets": arguments.targets}
     given["transfer_at"] = arguments.transfer_at
-    config = sentiment.checked(
-        sentiment.Config()._replace(**{k: _frozen(v) for k, v in given.items() if v is not None})
+    config = sentiment_config.checked(
+        sentiment_config.Config()._replace(**{k: _frozen(v) for k, v in given.items() if v is not None})
     )
     # Targets and numbers of labels may be added to an earlier run: its rows stay.
-    settings = {k: v for k, v in config._asdict().items() if k not in sentiment.MAY_GROW}
+    settings = {k: v for k, v in config._asdict().items() if k not in sentiment_config.MAY_GROW}
     rows = Rows(arguments.out / "rows.jsonl", settings, fresh=arguments.fresh)
     sentiment.run(config, rows, _data_dir(arguments.data_dir))
     report = sentiment_report.report(config, rows)

@@ -9,7 +9,7 @@ import numpy as np
 import bayestl as btl
 from benchmarks._records import Rows
 from benchmarks._tables import markdown, of, verdict
-from benchmarks.tasks.sentiment import (
+from benchmarks.tasks.sentiment_config import (
     AS_IS,
     FROZEN,
     INITIALISATION,

@@ -20,7 +20,7 @@ from benchmarks.tasks import (
     digits_report,
     posteriors,
     posteriors_report,
-    sentiment,
+    sentiment_config,
     sentiment_report,
 )
 
@@ -48,8 +48,8 @@ def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
         config = digits.Config(seeds=10)
         report = digits_report.report(config, rows_of(name, tmp_path, config._asdict()))
     elif name == "sentiment":
-        words = sentiment.Config()
-        settings = {k: v for k, v in words._asdict().items() if k not in sentiment.MAY_GROW}
+        words = sentiment_config.Config()
+        settings = {k: v for k, v in words._asdict().items() if k not in sentiment_config.MAY_GROW}
         report = sentiment_report.report(words, rows_of(name, tmp_path, settings))
     elif name == "posteriors":
         chosen = posteriors.Config()

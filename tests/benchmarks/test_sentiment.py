@@ -9,11 +9,14 @@ import jax
 import numpy as np
 import pytest
 
+import bayestl as btl
 from benchmarks._records import Rows
 from benchmarks.tasks import sentiment as task
+from benchmarks.tasks import sentiment_config as names
+from benchmarks.tasks import sentiment_data, sentiment_words
 from benchmarks.tasks import sentiment_report as reports
 
-CONFIG = task.Config(
+CONFIG = names.Config(
     num_labels=(20,), seeds=2, steps=60, scales=(0.1, 1.0), rates=(0.1, 0.5), transfer_at=(), source_steps=100
 )
 
@@ -28,14 +31,14 @@ def data_folder(tmp_path_factory) -> Path:
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     (folder / "text").mkdir()
     (folder / "vectors").mkdir()
-    for path, classes in ((task.SOURCE, 2), *task.TARGETS.values()):
+    for path, classes in ((names.SOURCE, 2), *names.TARGETS.values()):
         lines = []
         for number in range(1300):
             label = number % classes
             own = rng.choice(words(label), 3).tolist()
             lines.append(f"{label} {' '.join([*own, *rng.choice(words(int(rng.integers(classes))), 1)])}\n")
         (folder / path).write_text("".join(lines))
-    with gzip.open(folder / task.VECTORS, "wt") as file:
+    with gzip.open(folder / names.VECTORS, "wt") as file:
         for label in range(6):
             for word in words(label):
                 file.write(" ".join([word, *(f"{x:.3f}" for x in rng.normal(size=50))]) + "\n")
@@ -46,16 +49,16 @@ def data_folder(tmp_path_factory) -> Path:
 def test_a_small_run(data_folder, tmp_path):
     rows = Rows(tmp_path / "rows.jsonl", {})
     task.run(CONFIG, rows, data_folder, progress=False)
-    assert {row["method"] for row in rows.rows if row["target"] == "custrev"} == {*task.TUNED, task.AS_IS}
-    assert {row["method"] for row in rows.rows if row["target"] == "TREC"} == set(task.TUNED)
+    assert {row["method"] for row in rows.rows if row["target"] == "custrev"} == {*names.TUNED, names.AS_IS}
+    assert {row["method"] for row in rows.rows if row["target"] == "TREC"} == set(names.TUNED)
     assert all(np.isfinite(row["nll"]) and row["frozen_members"] == 0 for row in rows.rows)
 
     def nll(method: str) -> float:
         return float(np.mean([r["nll"] for r in rows.rows if (r["method"], r["target"]) == (method, "custrev")]))
 
     # Source and target are the same task here, so that the source as it is beats 20 labels.
-    assert nll(task.AS_IS) < nll(task.SCRATCH)
-    assert nll(f"rt-polarity, {task.L2_SP}") < nll(task.SCRATCH)
+    assert nll(names.AS_IS) < nll(names.SCRATCH)
+    assert nll(f"rt-polarity, {names.L2_SP}") < nll(names.SCRATCH)
     report = reports.report(CONFIG, rows)
     assert "### TREC, 20 labels" in report
     reports.figure(CONFIG, rows, tmp_path / "figure.png")
@@ -66,18 +69,16 @@ def test_a_small_run(data_folder, tmp_path):
 
 def test_frozen_is_a_table_that_stays_and_flat_one_that_does_not(data_folder):
     """All methods are one program: what tells them apart is the prior, whose limits are freezing and no prior."""
-    target = task.sentences("custrev", data_folder / task.TARGETS["custrev"][0], 2)
-    vectors = task.btl.pretrained.read_vectors(data_folder / task.VECTORS)
-    sources = [task.from_vectors(target, vectors), task.from_vectors(target, vectors)]
-    given, make = task.settings(CONFIG, sources), task.program(CONFIG, target, sources, 20)
-    places = [task.TUNED.index(f"GloVe, {how}") * 2 + 1 for how in (task.FROZEN, task.INITIALISATION)]
+    target = sentiment_data.sentences("custrev", data_folder / names.TARGETS["custrev"][0], 2)
+    vectors = btl.pretrained.read_vectors(data_folder / names.VECTORS)
+    sources = [sentiment_words.from_vectors(target, vectors), sentiment_words.from_vectors(target, vectors)]
+    given, make = sentiment_words.settings(CONFIG, sources), sentiment_words.program(CONFIG, target, sources, 20)
+    places = [names.TUNED.index(f"GloVe, {how}") * 2 + 1 for how in (names.FROZEN, names.INITIALISATION)]
     table = sources[0].params["embedding"]["table"]
     for place, moves in zip(places, (False, True), strict=True):
         method = make(jax.tree.map(lambda x, at=place: x[at], given))
-        train = task.training_set(target, 20, seed=0)
-        fitted = task.btl.fit(
-            jax.random.key(0), method, sources[0].params, train, steps=60, batch_size=20, progress=False
-        )
+        train = sentiment_data.training_set(target, 20, seed=0)
+        fitted = btl.fit(jax.random.key(0), method, sources[0].params, train, steps=60, batch_size=20, progress=False)
         moved = np.abs(np.asarray(fitted.params["embedding"]["table"] - table)).max()
         assert (moved > 1e-2) if moves else (moved < 1e-6)
 
@@ -93,4 +94,4 @@ def test_frozen_is_a_table_that_stays_and_flat_one_that_does_not(data_folder):
 )
 def test_what_cannot_be_run_is_refused(changes, message):
     with pytest.raises(SystemExit, match=message):
-        task.checked(task.Config()._replace(**changes))
+        names.checked(names.Config()._replace(**changes))

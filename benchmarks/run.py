@@ -15,6 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 # Those of benchmarks._published, which would import the package before the devices are known.
 NETWORKS = ("mobilenet", "vgg16", "resnet18", "resnet50")
 CACHE = Path(__file__).parent.parent / "build" / "pictures"
+SENTENCES = CACHE.with_name("sentences")
 # What the short version of digits leaves out.
 DIGITS_DEMO = {"sampled_at": (3,), "nuts_steps": 150}
 
@@ -66,6 +67,8 @@ def main() -> None:
     sentiment.add_argument("--n", type=int, nargs="+", help="labels in all")
     sentiment.add_argument("--seeds", type=int, help="number of seeds (5)")
     sentiment.add_argument("--transfer-at", type=int, nargs="*", help="numbers of labels at which btl.transfer runs")
+    sentiment.add_argument("--minilm", nargs="*", metavar="NAME", help="only these methods on MiniLM, by their names")
+    sentiment.add_argument("--cache", type=Path, default=SENTENCES, help="where activations of MiniLM are kept")
     sentiment.add_argument("--out", type=Path, default=RESULTS / "sentiment", help="where rows, table and figure go")
     sentiment.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     uci = tasks.add_parser("uci", help="small regressions on their standard splits, published numbers beside ours")
@@ -178,7 +181,13 @@ def run_control(arguments: argparse.Namespace) -> None:
 def run_sentiment(arguments: argparse.Namespace) -> None:
     """The task with sentences."""
     from benchmarks._records import Rows
-    from benchmarks.tasks import sentiment, sentiment_config, sentiment_report
+    from benchmarks.tasks import (
+        sentiment,
+        sentiment_config,
+        sentiment_minilm,
+        sentiment_minilm_report,
+        sentiment_report,
+    )
 
     began = time.perf_counter()
     given = {"num_labels": arguments.n, "seeds": arguments.seeds, "targets": arguments.targets}
@@ -189,8 +198,18 @@ def run_sentiment(arguments: argparse.Namespace) -> None:
     # Targets and numbers of labels may be added to an earlier run: its rows stay.
     settings = {k: v for k, v in config._asdict().items() if k not in sentiment_config.MAY_GROW}
     rows = Rows(arguments.out / "rows.jsonl", settings, fresh=arguments.fresh)
-    sentiment.run(config, rows, _data_dir(arguments.data_dir))
-    report = sentiment_report.report(config, rows)
+    data_dir = _data_dir(arguments.data_dir)
+    sentiment.run(config, rows, data_dir)
+    given = {**given, "methods": arguments.minilm}
+    given["dear_at"] = None if arguments.minilm is None else arguments.n
+    del given["transfer_at"]
+    encoder = sentiment_config.checked_encoder(
+        sentiment_config.EncoderConfig()._replace(**{k: _frozen(v) for k, v in given.items() if v is not None})
+    )
+    settings = {k: v for k, v in encoder._asdict().items() if k not in sentiment_config.ENCODER_MAY_GROW}
+    encoder_rows = Rows(arguments.out / "minilm.jsonl", settings, fresh=arguments.fresh)
+    sentiment_minilm.run(encoder, encoder_rows, data_dir, arguments.cache)
+    report = f"{sentiment_report.report(config, rows)}\n{sentiment_minilm_report.report(encoder, encoder_rows)}"
     (arguments.out / "table.md").write_text(report)
     sentiment_report.figure(config, rows, arguments.out / "figure.png")
     print(

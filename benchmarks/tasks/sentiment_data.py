@@ -44,12 +44,17 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
-def split(target: Sentences) -> Split:
-    """The fixed split of a target."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(target.data.num_examples)
+def split(num_examples: int) -> Split:
+    """The fixed split of a target of so many sentences."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(num_examples)
     return Split(order[TEST + VALIDATION :], order[TEST : TEST + VALIDATION], order[:TEST])
+
+
+def training_places(num_examples: int, num: int, seed: int) -> np.ndarray:
+    """Places of the labelled sentences of one seed."""
+    return np.random.default_rng(seed).permutation(split(num_examples).pool)[:num]
 
 
 def training_set(target: Sentences, num: int, seed: int) -> Any:
     """The labelled sentences of one seed."""
-    return target.data.take(np.random.default_rng(seed).permutation(split(target).pool)[:num])
+    return target.data.take(training_places(target.data.num_examples, num, seed))

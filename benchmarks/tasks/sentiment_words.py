@@ -65,10 +65,12 @@ class Origin(NamedTuple):
     seconds: float
 
 
-def train_source(config: Config, films: Sentences, vectors: Any, progress: bool) -> Origin:
+def train_source(
+    config: Config, films: Sentences, vectors: Any, progress: bool, network: Any = btl.nets.bag_of_words
+) -> Origin:
     """The source network, from GloVe; the scale of its prior by its own accuracy on a tenth of the film reviews."""
     began = time.perf_counter()
-    net = btl.nets.bag_of_words(jax.random.key(0), len(films.vocab), DIMENSION, 2)
+    net = network(jax.random.key(0), len(films.vocab), DIMENSION, 2)
     rows = np.random.default_rng(SPLIT_SEED).permutation(films.data.num_examples)
     train, held_out = films.data.take(rows[1000:]), films.data.take(rows[:1000])
     words = btl.sources.word_vectors(jax.random.key(WORDS_KEY), vectors, films.vocab, 1.0)
@@ -77,7 +79,7 @@ def train_source(config: Config, films: Sentences, vectors: Any, progress: bool)
 
     def make(scale: jax.Array) -> btl.Inference:
         table = words.prior.rescale(jnp.square(scale))
-        prior = btl.gaussians.by_path({"embedding/**": table, "head/**": head}, like=net.params)
+        prior = btl.gaussians.by_path({"embedding/**": table, "**": head}, like=net.params)
         return btl.infer.map_estimate(joint.replace(prior=prior), optax.adam(0.01))
 
     scales = jnp.array([0.1, 0.3])
@@ -101,10 +103,10 @@ def train_source(config: Config, films: Sentences, vectors: Any, progress: bool)
     return Origin(btl.Net(params, (), net.apply), films.vocab, accuracy, time.perf_counter() - began)
 
 
-def fresh(target: Sentences, seed: int) -> btl.Net:
+def fresh(target: Sentences, seed: int, network: Any = btl.nets.bag_of_words) -> btl.Net:
     """The target's network as it is initialised."""
     key = jax.random.fold_in(jax.random.key(INIT_KEY), seed)
-    return btl.nets.bag_of_words(key, len(target.vocab), DIMENSION, target.num_classes)
+    return network(key, len(target.vocab), DIMENSION, target.num_classes)
 
 
 def from_vectors(target: Sentences, vectors: Any) -> Source:
@@ -115,9 +117,9 @@ def from_vectors(target: Sentences, vectors: Any) -> Source:
     return Source("GloVe", params, jnp.asarray(words.report.is_known)[:, None], False)
 
 
-def from_network(target: Sentences, origin: Origin) -> Source:
+def from_network(target: Sentences, origin: Origin, network: Any = btl.nets.bag_of_words) -> Source:
     """The network for films as a source: its table row by row, and its head where the classes are the same."""
-    net = fresh(target, 0)
+    net = fresh(target, 0, network)
     has_head = target.num_classes == origin.net.params["head"]["bias"].shape[0]
     rows = {"embedding/table": (origin.vocab, target.vocab)}
     zeros = btl.tree.zeros_like(net.params)
@@ -192,7 +194,7 @@ def program(config: Config, target: Sentences, sources: list[Source], num: int) 
 def run_tuned(config: Config, target: Sentences, sources: list[Source], num: int) -> list[dict[str, Any]]:
     """All tuned methods, each at the setting with the lowest validation NLL: a row for each seed and method."""
     given, make = settings(config, sources), program(config, target, sources, num)
-    parts, net = split(target), fresh(target, 0)
+    parts, net = split(target.data.num_examples), fresh(target, 0)
     validation, test = target.data.take(parts.validation), target.data.take(parts.test)
     log_probs = jax.jit(jax.vmap(lambda params, inputs: jax.nn.log_softmax(net(params, inputs)), in_axes=(0, None)))
     count, rows = len(config.scales), []
@@ -236,7 +238,7 @@ def run_tuned(config: Config, target: Sentences, sources: list[Source], num: int
 
 def run_as_is(config: Config, target: Sentences, source: Source) -> list[dict[str, Any]]:
     """The source network without a label of the target; the same row for every seed."""
-    parts, net = split(target), fresh(target, 0)
+    parts, net = split(target.data.num_examples), fresh(target, 0)
     test, validation = target.data.take(parts.test), target.data.take(parts.validation)
     predict = [btl.predict.from_probabilities(jax.nn.softmax(net(source.params, x.inputs))) for x in (test, validation)]
     row = {
@@ -254,7 +256,7 @@ def run_as_is(config: Config, target: Sentences, source: Source) -> list[dict[st
 
 def run_transfer(config: Config, target: Sentences, source: Source, num: int) -> list[dict[str, Any]]:
     """All in one call, which sees no validation data: they are scored here for comparison alone."""
-    parts, rows = split(target), []
+    parts, rows = split(target.data.num_examples), []
     validation, test = target.data.take(parts.validation), target.data.take(parts.test)
     for seed in range(config.seeds):
         result = btl.transfer(

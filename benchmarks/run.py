@@ -67,6 +67,7 @@ def main() -> None:
     sentiment.add_argument("--n", type=int, nargs="+", help="labels in all")
     sentiment.add_argument("--seeds", type=int, help="number of seeds (5)")
     sentiment.add_argument("--transfer-at", type=int, nargs="*", help="numbers of labels at which btl.transfer runs")
+    sentiment.add_argument("--cnn-at", type=int, nargs="*", help="numbers of labels at which Kim's CNN runs")
     sentiment.add_argument("--minilm", nargs="*", metavar="NAME", help="only these methods on MiniLM, by their names")
     sentiment.add_argument("--cache", type=Path, default=SENTENCES, help="where activations of MiniLM are kept")
     sentiment.add_argument("--out", type=Path, default=RESULTS / "sentiment", help="where rows, table and figure go")
@@ -191,7 +192,7 @@ def run_sentiment(arguments: argparse.Namespace) -> None:
 
     began = time.perf_counter()
     given = {"num_labels": arguments.n, "seeds": arguments.seeds, "targets": arguments.targets}
-    given["transfer_at"] = arguments.transfer_at
+    given |= {"transfer_at": arguments.transfer_at, "cnn_at": arguments.cnn_at}
     config = sentiment_config.checked(
         sentiment_config.Config()._replace(**{k: _frozen(v) for k, v in given.items() if v is not None})
     )
@@ -200,16 +201,16 @@ def run_sentiment(arguments: argparse.Namespace) -> None:
     rows = Rows(arguments.out / "rows.jsonl", settings, fresh=arguments.fresh)
     data_dir = _data_dir(arguments.data_dir)
     sentiment.run(config, rows, data_dir)
-    given = {**given, "methods": arguments.minilm}
-    given["dear_at"] = None if arguments.minilm is None else arguments.n
-    del given["transfer_at"]
+    given = {name: given[name] for name in ("num_labels", "seeds", "targets")}
+    given |= {"methods": arguments.minilm, "dear_at": None if arguments.minilm is None else arguments.n}
     encoder = sentiment_config.checked_encoder(
         sentiment_config.EncoderConfig()._replace(**{k: _frozen(v) for k, v in given.items() if v is not None})
     )
     settings = {k: v for k, v in encoder._asdict().items() if k not in sentiment_config.ENCODER_MAY_GROW}
     encoder_rows = Rows(arguments.out / "minilm.jsonl", settings, fresh=arguments.fresh)
     sentiment_minilm.run(encoder, encoder_rows, data_dir, arguments.cache)
-    report = f"{sentiment_report.report(config, rows)}\n{sentiment_minilm_report.report(encoder, encoder_rows)}"
+    parts = sentiment_report.report(config, rows), sentiment_minilm_report.report(encoder, encoder_rows)
+    report = "\n".join(part for part in parts if part)
     (arguments.out / "table.md").write_text(report)
     sentiment_report.figure(config, rows, arguments.out / "figure.png")
     print(

@@ -21,6 +21,7 @@ from benchmarks.tasks import (
     posteriors,
     posteriors_report,
     sentiment_config,
+    sentiment_minilm_report,
     sentiment_report,
 )
 
@@ -33,12 +34,12 @@ def with_split(train: int, validation: int, test: int) -> SimpleNamespace:
     return SimpleNamespace(split=SimpleNamespace(train=range(train), validation=range(validation), test=range(test)))
 
 
-def rows_of(name: str, tmp_path: Path, settings: dict) -> Rows:
+def rows_of(name: str, tmp_path: Path, settings: dict, file: str = "rows.jsonl") -> Rows:
     # A copy, since reading drops rows of other settings from the file.
     path = tmp_path / "rows.jsonl"
-    path.write_text((RESULTS / name / "rows.jsonl").read_text())
+    path.write_text((RESULTS / name / file).read_text())
     rows = Rows(path, settings)
-    assert len(rows.rows) == len((RESULTS / name / "rows.jsonl").read_text().splitlines())
+    assert len(rows.rows) == len((RESULTS / name / file).read_text().splitlines())
     return rows
 
 
@@ -51,6 +52,10 @@ def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
         words = sentiment_config.Config()
         settings = {k: v for k, v in words._asdict().items() if k not in sentiment_config.MAY_GROW}
         report = sentiment_report.report(words, rows_of(name, tmp_path, settings))
+        encoder = sentiment_config.EncoderConfig()
+        settings = {k: v for k, v in encoder._asdict().items() if k not in sentiment_config.ENCODER_MAY_GROW}
+        on_minilm = sentiment_minilm_report.report(encoder, rows_of(name, tmp_path, settings, "minilm.jsonl"))
+        report = "\n".join(part for part in (report, on_minilm) if part)
     elif name == "posteriors":
         chosen = posteriors.Config()
         settings = {k: v for k, v in chosen._asdict().items() if k not in ("problems", "methods", "seeds")}

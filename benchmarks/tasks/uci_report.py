@@ -40,10 +40,13 @@ def report(config: Config, rows: Rows) -> str:
             baseline=MAP,
         )
     ]  # fmt: skip
-    for dataset in config.datasets:
+    datasets = [name for name in config.datasets if _complete(config, rows, name)]
+    for dataset in datasets:
         size = next(f"{row['num_train']} / {row['num_test']}" for row in rows.rows if row["dataset"] == dataset)
         parts += [f"### {dataset} ({size} rows for training / test)", _table(rows, dataset)]
-    parts += [_summary(config, rows), "Sources of the published lines:", SOURCES]
+    if missing := sorted(set(config.datasets) - set(datasets)):
+        parts.append(f"Not run to the end yet: {', '.join(missing)}.")
+    parts += [_summary(datasets, rows), "Sources of the published lines:", SOURCES]
     return "\n\n".join(parts) + "\n"
 
 
@@ -76,10 +79,15 @@ def _compared(rows: Rows, dataset: str) -> Any:
         return btl.metrics.compare(tables, baseline=MAP, metrics=("nll",))
 
 
-def _summary(config: Config, rows: Rows) -> str:
+def _complete(config: Config, rows: Rows, dataset: str) -> bool:
+    """Whether every method has every split, so that a table compares like with like."""
+    return all(rows.have(dataset=dataset, method=m, seed=seed) for m in METHODS for seed in range(config.seeds))
+
+
+def _summary(datasets: list[str], rows: Rows) -> str:
     """Which of our rows is first on each data set, and where the posterior pays."""
     lines = ["### In words", ""]
-    for dataset in config.datasets:
+    for dataset in datasets:
         mean = {m: float(-of(rows.rows, "nll", dataset=dataset, method=m).mean()) for m in METHODS}
         error = {m: float(of(rows.rows, "rmse", dataset=dataset, method=m).mean()) for m in METHODS}
         best, sharpest = max(mean, key=lambda m: mean[m]), min(error, key=lambda m: error[m])

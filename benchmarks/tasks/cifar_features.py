@@ -79,7 +79,7 @@ def features(
         for severity in severities:
             # The same noise at every severity.
             transform = btl.data.corrupt(name, severity, maximum=255)
-            sets[name_of(name, severity)] = np.asarray(transform.apply(jax.random.key(number), tests))
+            sets[name_of(name, severity)] = np.asarray(transform.apply(jax.random.key(number), jnp.asarray(tests)))
     return Features(
         btl.data.arrays(seen(shown), known),
         btl.data.arrays(seen(pool), pool_labels),

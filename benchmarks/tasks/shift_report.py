@@ -13,17 +13,16 @@ from benchmarks._tables import cell
 from benchmarks.tasks.shift import CORRUPTIONS, INITIALISATION, METHODS, Config
 
 CAPTION = """\
-Test scores over {seeds} seeds (which labels), mean ± standard error, on {test} test pictures as they are, and on
-the same pictures corrupted ({corruptions} together) at each severity. A frozen ResNet-20, published for CIFAR-10,
-and its last layer learned from n labelled JPEG pictures of the same classes, none of them corrupted. Priors as in
-the table of few labels; the scale of a prior, or the learning rate where there is none, is the best of {settings}
-by the NLL of a fifth of the n labels, then all n are fitted: {steps} steps a run. "Posterior" is the dense Laplace
-posterior around the mode, linearised; it costs no further gradient step. No corrupted picture takes part in any
-choice."""
+Test scores over {seeds} seeds (which labels), mean ± standard error, on {test} test pictures as they are, and on the
+same pictures corrupted ({corruptions} together) at each severity. A frozen ResNet-20, published for CIFAR-10, and its
+last layer learned from n labelled JPEG pictures of the same classes, none of them corrupted. Priors as in the table
+of few labels; the scale of a prior, or the learning rate where there is none, is the best of {settings} by the NLL of
+a fifth of the n labels, then all n are fitted: {steps} steps a run. "Posterior" is the dense Laplace posterior around
+the mode, linearised; it costs no further gradient step. No corrupted picture takes part in any choice."""
 PUBLISHED = """\
-The shape of the comparison is that of Shwartz-Ziv et al. 2022, "Pre-Train Your Loss: Easy Bayesian Transfer
-Learning with Informative Priors" (NeurIPS), who learn whole ResNets from ImageNet; their numbers are for other
-networks and data, so that none is printed here."""
+The shape of the comparison is that of Shwartz-Ziv et al. 2022, "Pre-Train Your Loss: Easy Bayesian Transfer Learning
+with Informative Priors" (NeurIPS), who learn whole ResNets from ImageNet; their numbers are for other networks and
+data, so that none is printed here."""
 TITLES = {"nll": "NLL", "accuracy": "Accuracy", "ece": "Expected calibration error"}
 
 

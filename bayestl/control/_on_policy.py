@@ -66,6 +66,7 @@ def on_policy(
     minibatches: int = 4,
     accumulate: bool = True,
     next_prior: Callable[[Posterior, Batch, jax.Array], Any] | None = None,
+    critic_first: bool = False,
 ) -> Inference:
     """A method that makes its own data: each step acts, weighs what it did, and learns from that.
 
@@ -90,6 +91,8 @@ def on_policy(
             rollouts before it: yesterday's posterior is today's prior, which is held against one rollout. Of the
             decisions it may look at the observations; actions and weights are the data. The log joint's own prior then
             is not looked at. None to hold that one throughout.
+        critic_first: True to fit the critic to a rollout before it judges the decisions of the same rollout; a new
+            critic is then of use at once. False to fit both to what the last critic said.
 
     Raises:
         ValueError: minibatches that do not divide N; numbers below 1. On the start of a run also rewards that are not
@@ -121,7 +124,9 @@ def on_policy(
         )
     return Inference(
         Partial(_init, method.init, rollouts),
-        Partial(_step, method.step, method.posterior, rollouts, passes, minibatches, accumulate, next_prior),
+        Partial(
+            _step, method.step, method.posterior, rollouts, passes, minibatches, accumulate, next_prior, critic_first
+        ),
         Partial(_posterior, method.posterior),
         Partial(_check, method.check, rollouts),
     )
@@ -142,6 +147,7 @@ def _step(
     minibatches: int,
     accumulate: bool,
     next_prior: Any,
+    critic_first: bool,
     key: Key,
     state: OnPolicyState,
     batch: Batch,
@@ -155,14 +161,16 @@ def _step(
         critic = jax.lax.cond(state.count == 0, partial(_likeliest, rollouts, played), lambda x: x, critic)
     collected = rollouts.judge(played, None if rollouts.critic is None else point_of(critic))
     learn = partial(_learn, passes=passes, minibatches=minibatches)
+    critic_objective = None
+    if rollouts.critic is not None and collected.goals is not None:
+        critic, critic_objective = learn(rollouts.critic.inference.step, key_critic, critic, collected.goals)
+        if critic_first:
+            collected = rollouts.judge(played, point_of(critic))
     if next_prior is not None:
         step = with_prior(step, next_prior(posterior(state.method), collected.decisions, state.count))
     elif accumulate:
         step = repeated(step, state.count + 1)
     method, objective = learn(step, key_method, state.method, collected.decisions)
-    critic_objective = None
-    if rollouts.critic is not None and collected.goals is not None:
-        critic, critic_objective = learn(rollouts.critic.inference.step, key_critic, critic, collected.goals)
     numbers = (world.episode_return, collected.reward, collected.episodes, collected.effective)
     return OnPolicyState(method, world, critic, state.count + 1), OnPolicyInfo(objective, *numbers, critic_objective)
 

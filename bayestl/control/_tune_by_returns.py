@@ -16,6 +16,9 @@ from bayestl._data_size import sized
 from bayestl._types import Arrays, Inference, Key, Params, Posterior
 from bayestl.control._rollouts import Rollouts
 
+# What makes a method of a setting, and the number of decisions in a rollout.
+_Recipe = tuple[Callable[[Any], Inference], int]
+
 
 class TunedByReturns(NamedTuple):
     """Attributes:
@@ -56,6 +59,7 @@ def tune_by_returns(
     Args:
         key: of all runs.
         make_inference: setting -> :func:`on_policy`, with the setting's numbers as they come (they are tracers).
+            The same function again compiles nothing anew.
         settings: pytree of arrays with a leading axis M.
         params: where the policy starts.
         rollouts: those that ``make_inference`` uses.
@@ -94,33 +98,22 @@ def tune_by_returns(
     if num_rollouts < needed:
         raise ValueError(f"num_rollouts is {num_rollouts}, and choosing among {num} settings takes {needed}")
 
-    def method(setting: Any) -> Inference:
-        return sized(make_inference(setting), rollouts.num_decisions)
-
-    @jax.jit
-    def step(settings: Any, states: Any, keys: Any) -> Any:
-        return jax.vmap(lambda setting, state, key: method(setting).step(key, state, None))(settings, states, keys)
-
-    @jax.jit
-    def leader(settings: Any, state: Any, number: Any) -> Posterior:
-        pick = partial(jax.tree.map, lambda x: x[number])
-        return method(pick(settings)).posterior(pick(state))
-
     keys = jax.vmap(lambda member: jax.random.fold_in(key, member))(jnp.arange(num))
-    states = jax.jit(jax.vmap(lambda setting, key: method(setting).init(key, params)))(settings, keys)
+    recipe = (make_inference, rollouts.num_decisions)
+    states = _start(recipe, settings, keys, params)
     members, done, counts, earned = np.arange(num), 0, np.zeros(num, int), []
     while done < num_rollouts:
         rewards, episodes = np.zeros(len(members)), np.zeros(len(members))
         choosing = len(members) > 1
         for _ in range(per_round if choosing else num_rollouts - done):
             now = jax.vmap(jax.random.fold_in)(keys[members], jnp.asarray(1 + counts[members]))
-            states, info = step(settings, states, now)
+            states, info = _step(recipe, settings, states, now)
             rewards += np.asarray(info.reward) * rollouts.num_decisions
             episodes += np.asarray(info.episodes)
             counts[members] += 1
             done += len(members)
             if look is not None:
-                look(done, leader(settings, states, int(np.argmax(rewards / np.maximum(episodes, 1)))))
+                look(done, _leader(recipe, settings, states, np.argmax(rewards / np.maximum(episodes, 1))))
         if choosing:
             each = rewards / np.maximum(episodes, 1)
             earned.append(np.full(num, np.nan))
@@ -129,8 +122,36 @@ def tune_by_returns(
             members = members[left]
             settings, states = jax.tree.map(lambda x, left=left: x[left], (settings, states))
     return TunedByReturns(
-        int(members[0]), leader(settings, states, 0), jax.tree.map(lambda x: x[0], states), np.array(earned), counts
+        int(members[0]),
+        _leader(recipe, settings, states, 0),
+        jax.tree.map(lambda x: x[0], states),
+        np.array(earned),
+        counts,
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(recipe: _Recipe, settings: Any, keys: Any, params: Params) -> Any:
+    return jax.vmap(lambda setting, key: _method(recipe, setting).init(key, params))(settings, keys)
+
+
+@partial(jax.jit, static_argnums=0)
+def _step(recipe: _Recipe, settings: Any, states: Any, keys: Any) -> Any:
+    unread: Any = None  # on_policy makes its own data
+    return jax.vmap(lambda setting, state, key: _method(recipe, setting).step(key, state, unread))(
+        settings, states, keys
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _leader(recipe: _Recipe, settings: Any, states: Any, number: Any) -> Posterior:
+    setting, state = jax.tree.map(lambda x: x[number], (settings, states))
+    return _method(recipe, setting).posterior(state)
+
+
+def _method(recipe: _Recipe, setting: Any) -> Inference:
+    make_inference, num_decisions = recipe
+    return sized(make_inference(setting), num_decisions)
 
 
 def _sizes_of_rounds(num: int) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,35 +139,9 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """One method on one target: all seeds, all its settings and all shared ones, of equal passes, in one program."""
     settings, members = starts(config, left, method, common)
-    policy = settings["policy"]
-    made = rollouts(config, target, VALUE, 1.0, optax.sgd(0.0))
-    curve: list[np.ndarray] = [evaluated(btl.Point(policy), target, config.episodes)]
-
-    def look(progress: Any) -> bool:
-        curve.append(evaluated(progress.posterior(), target, config.episodes))
-        return False
-
-    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(20), seed))(settings["seed"])
-    began = time.perf_counter()
-    with warnings.catch_warnings():
-        # Returns of a pole that stands are cut at 500 steps: that is the task.
-        warnings.simplefilter("ignore", UserWarning)
-        many = btl.fit_many(
-            keys,
-            functools.partial(inference, config, target, method, common[0].passes),
-            settings,
-            policy,
-            made.data,
-            steps=config.rollouts,
-            chunk_size=1,
-            callbacks=[look],
-            params_axis=0,
-            vectorize=jax.vmap,
-            progress=False,
-        )
-    curves = np.stack(curve, 1)  # (M, rollouts + 1)
+    make = functools.partial(inference, config, target, method, common[0].passes)
+    curves, failed, seconds, compile_seconds = learned(config, target, settings, make)
     record = provenance(command_line())
-    seconds = (time.perf_counter() - began - many.compile_seconds) / len(members)
     return [
         {
             **record,
@@ -180,10 +154,43 @@ def _rows(
             "area": area(one),
             "failed": int(failed),
             "seconds": seconds,
-            "compile_seconds": many.compile_seconds,
+            "compile_seconds": compile_seconds,
         }
-        for member, one, failed in zip(members, curves, many.failed, strict=True)
+        for member, one, failed in zip(members, curves, failed, strict=True)
     ]
+
+
+def learned(
+    config: Config, target: str, settings: dict[str, Any], make: Callable[[Any], btl.Inference]
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """All members in one program: learning curves (M, rollouts + 1), when each failed, seconds of one, of compiling."""
+    made = rollouts(config, target, VALUE, 1.0, optax.sgd(0.0))
+    curve: list[np.ndarray] = [evaluated(btl.Point(settings["policy"]), target, config.episodes)]
+
+    def look(progress: Any) -> bool:
+        curve.append(evaluated(progress.posterior(), target, config.episodes))
+        return False
+
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(20), seed))(settings["seed"])
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        # Returns of a pole that stands are cut at 500 steps: that is the task.
+        warnings.simplefilter("ignore", UserWarning)
+        many = btl.fit_many(
+            keys,
+            make,
+            settings,
+            settings["policy"],
+            made.data,
+            steps=config.rollouts,
+            chunk_size=1,
+            callbacks=[look],
+            params_axis=0,
+            vectorize=jax.vmap,
+            progress=False,
+        )
+    seconds = (time.perf_counter() - began - many.compile_seconds) / len(keys)
+    return np.stack(curve, 1), np.asarray(many.failed), seconds, many.compile_seconds
 
 
 def area(curve: np.ndarray) -> float:
@@ -218,11 +225,16 @@ def starts(
 
 
 def rollouts(
-    config: Config, target: str, value: btl.Net, temperature: Any, optimizer: optax.GradientTransformation
+    config: Config,
+    target: str,
+    value: btl.Net,
+    temperature: Any,
+    optimizer: optax.GradientTransformation,
+    other_critics: Sequence[Any] = (),
 ) -> btl.control.Rollouts:
-    """Experience of the target with a critic at ``value``."""
+    """Experience of the target with a critic at ``value``, or where else the first rollout finds it likelier."""
     joint = btl.LogJoint(value, btl.likelihoods.normal(config.noise), None)
-    critic = btl.control.critic(value, btl.infer.map_estimate(joint, optimizer))
+    critic = btl.control.critic(value, btl.infer.map_estimate(joint, optimizer), starts=other_critics)
     weigh = btl.control.advantage_weights(temperature)
     sizes = (config.num_envs, config.num_steps, config.discount)
     return btl.control.rollouts(POLICY, environment(target), *sizes, weigh=weigh, critic=critic)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import optax
+import pytest
 
 import bayestl as btl
 from bayestl import control
@@ -58,13 +59,13 @@ def _last_point(posterior, decisions, count):
 
 
 def test_yesterdays_posterior_is_todays_prior():
-    """A quadratic likelihood of N = 1/2 a rollout, and a prior of precision n = 1, 2, 3 at the last mode: the distance to
+    """A quadratic likelihood of N = 1/2 a rollout, a prior of precision n = 1, 2, 3 at the last mode: the distance to
     the mean of the data falls by n / (n + 1/2)."""
     net = btl.nets.from_function(_constant, {"mean": jnp.zeros(())})
     joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), None, num_data=0.5)
     weigh = control.advantage_weights(jnp.inf)
     made = control.rollouts(net, ONES, 2, 1, 1.0, weigh=weigh, likelihood=_Ones())
-    method = btl.infer.map_estimate(joint, optax.sgd(0.3))
+    method = btl.infer.map_estimate(joint, optax.sgd(0.1))
     inference = control.on_policy(method, made, passes=60, minibatches=1, next_prior=_last_point)
     state, modes = inference.init(KEY, net.params), []
     step = jax.jit(inference.step)
@@ -72,3 +73,40 @@ def test_yesterdays_posterior_is_todays_prior():
         state, _ = step(jax.random.key(seed), state, None)
         modes.append(float(state.method.params["mean"]))
     np.testing.assert_allclose(modes, [1 - 2 / 3, 1 - 2 / 3 * 4 / 5, 1 - 2 / 3 * 4 / 5 * 6 / 7], rtol=1e-4)
+
+
+def _level(params, inputs):
+    return jnp.broadcast_to(params["level"], (len(inputs), 1))
+
+
+def _by_action(key, state, action, params):
+    """A reward of 3 for action 1, of 1 for action 0."""
+    return jnp.zeros(1), state, 1.0 + 2.0 * action, jnp.array(True), jnp.array(False)
+
+
+@pytest.mark.parametrize("critic_first", [False, True])
+def test_the_critic_may_be_fitted_before_it_judges(critic_first):
+    """Weights are 1 for a positive advantage and 0 for others. A critic at 5 is surprised by no reward; fitted to the
+    rollout it expects 2, and decisions that earned 3 count alone."""
+    net = btl.nets.from_function(_logits, {"logits": jnp.zeros(2)})
+    value = btl.nets.from_function(_level, {"level": jnp.array(5.0)})
+    joint = btl.LogJoint(value, btl.likelihoods.normal(1.0), None, num_data=64)
+    critic = control.critic(value, btl.infer.map_estimate(joint, optax.sgd(0.5)))
+    env = control.Environment(_ones_reset, _by_action)
+    made = control.rollouts(net, env, 64, 1, 1.0, weigh=_positive, critic=critic)
+    policy = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=64)
+    method = btl.infer.map_estimate(policy, optax.sgd(1.0))
+    inference = control.on_policy(method, made, passes=20, minibatches=1, critic_first=critic_first)
+    state, info = inference.step(KEY, inference.init(KEY, net.params), None)
+    assert 1.5 < float(state.critic.params["level"]) < 2.5
+    odds = float(state.method.params["logits"][1] - state.method.params["logits"][0])
+    assert (odds > 2.0) == critic_first
+    assert (0.3 < float(info.effective) < 0.7) == critic_first
+
+
+def _positive(advantages):
+    return 1e-6 + (advantages > 0)
+
+
+def _logits(params, inputs):
+    return jnp.broadcast_to(params["logits"], (len(inputs), 2))

@@ -166,7 +166,7 @@ def run_table(arguments: argparse.Namespace) -> None:
 def run_control(arguments: argparse.Namespace) -> None:
     """Policies on CartPole."""
     from benchmarks._records import Rows
-    from benchmarks.tasks import control, control_cloning, control_report
+    from benchmarks.tasks import control, control_cloning, control_report, control_sequential
 
     began = time.perf_counter()
     config = control.Config(seeds=arguments.seeds)
@@ -180,7 +180,12 @@ def run_control(arguments: argparse.Namespace) -> None:
     control.run(config, rows, data_dir)
     shared = control.shared(config, rows, control.TUNED_EM)
     control_cloning.run(config, rows, control.source(data_dir, config.seeds), shared)
-    report = f"{control_report.report(config, rows)}\n{control_report.speed(config)}\n"
+    sequential = Rows(
+        arguments.out / "sequential_rows.jsonl", settings | control_sequential.settings(), fresh=arguments.fresh
+    )
+    control_sequential.run(config, sequential, data_dir, shared)
+    tables = (control_report.report(config, rows), control_sequential.report(config, sequential))
+    report = "\n".join([*tables, control_report.speed(config)]) + "\n"
     (arguments.out / "table.md").write_text(report)
     control_report.figure(config, rows, arguments.out)
     print(

@@ -8,6 +8,7 @@ import pytest
 from benchmarks._records import Rows
 from benchmarks.tasks import control as task
 from benchmarks.tasks import control_report as reports
+from benchmarks.tasks import control_sequential as sequential
 
 SMALL = task.Config(
     targets=("weak", "swapped"),
@@ -37,6 +38,15 @@ def test_run_resume_and_report(data_dir, tmp_path, capsys):
     task.run(SMALL, rows, data_dir)
     assert capsys.readouterr().out == ""
     assert reports.report(SMALL, rows).count(f"| {task.CHOSEN} |") == 2
+
+
+@pytest.mark.slow
+def test_the_last_posterior_as_prior_runs_and_reports(data_dir, tmp_path):
+    rows = Rows(tmp_path / "rows.jsonl", {})
+    config = SMALL._replace(rollouts=3)
+    sequential.run(config, rows, data_dir, task.Shared(0.5, 0.003, 1))
+    text = sequential.report(config, rows)
+    assert text.count(f"| {sequential.SEQUENTIAL} |") == 2
 
 
 def row(target, method, seed, setting, curve, **others):

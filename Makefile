@@ -31,7 +31,7 @@ AND_NOT_ONCE = $(if $(filter other,$(VERSIONS)), and not once)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo digits cats shift uci sentiment posteriors control chain verdict ranks test test-all lint types docs speed gpu clean
+.PHONY: help demo digits cats shift tables sentiment posteriors control chain verdict ranks test test-all lint types docs speed gpu clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,8 @@ cats: $(VENV)/.installed-benchmarks  ## cats against dogs from ImageNet weights,
 shift: $(VENV)/.installed-benchmarks  ## CIFAR-10 behind JPEG compression, short version; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.run cifar_shift --demo
 
-uci: $(VENV)/.installed-benchmarks  ## small regressions on their standard splits, published numbers beside; needs BAYESTL_DATA_DIR
-	@$(VENV)/bin/python -m benchmarks.run uci
+tables: $(VENV)/.installed-benchmarks  ## the field's tables, published numbers beside ours; needs BAYESTL_DATA_DIR
+	@for task in uci shift fewshot; do $(VENV)/bin/python -m benchmarks.run $$task || exit 1; done
 
 sentiment: $(VENV)/.installed-benchmarks  ## sentences: word vectors and film reviews as sources; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.run sentiment

@@ -73,15 +73,21 @@ def main() -> None:
     sentiment.add_argument("--out", type=Path, default=RESULTS / "sentiment", help="where rows, table and figure go")
     sentiment.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     uci = tasks.add_parser("uci", help="small regressions on their standard splits, published numbers beside ours")
-    uci.add_argument("--data-dir", type=Path, help="directory of the regression data ($BAYESTL_DATA_DIR)")
     uci.add_argument("--datasets", nargs="+", metavar="NAME", help="concrete, energy, yacht, wine-quality-red")
-    uci.add_argument("--demo", action="store_true", help="one data set, fewer settings and steps")
-    uci.add_argument("--seeds", type=int, help="number of splits (5)")
-    uci.add_argument("--out", type=Path, help="where rows and table go")
-    uci.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
+    shift_table = tasks.add_parser("shift", help="CIFAR-10, few labels, corrupted test pictures: priors and posteriors")
+    fewshot = tasks.add_parser("fewshot", help="CIFAR-10 with 10 to 1000 labels: zero-mean and learned priors")
+    for task in (shift_table, fewshot):
+        task.add_argument("--n", type=int, nargs="+", help="labels in all")
+        task.add_argument("--cache", type=Path, default=CACHE, help="where imported pictures are kept")
+    for task in (uci, shift_table, fewshot):
+        task.add_argument("--data-dir", type=Path, help="directory of weights and data ($BAYESTL_DATA_DIR)")
+        task.add_argument("--demo", action="store_true", help="fewer settings, steps and data, a minute or two")
+        task.add_argument("--seeds", type=int, help="number of seeds, or of splits (5)")
+        task.add_argument("--out", type=Path, help="where rows and table go")
+        task.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     arguments = parser.parse_args()
-    if arguments.task == "uci":
-        return run_uci(arguments)
+    if arguments.task in ("uci", "shift", "fewshot"):
+        return run_table(arguments)
     if arguments.task == "posteriors":
         return run_posteriors(arguments)
     if arguments.task == "control":
@@ -136,20 +142,23 @@ def run_posteriors(arguments: argparse.Namespace) -> None:
     print(f"\n{report}\nrows and table are in {_shown(arguments.out)}; {time.perf_counter() - began:.0f} s in all")
 
 
-def run_uci(arguments: argparse.Namespace) -> None:
-    """The standard regressions."""
+def run_table(arguments: argparse.Namespace) -> None:
+    """The tables of the field."""
     from benchmarks._records import Rows
-    from benchmarks.tasks import uci, uci_report
 
     began = time.perf_counter()
-    config = uci.demo(uci.Config()) if arguments.demo else uci.Config()
-    given = {"datasets": arguments.datasets, "seeds": arguments.seeds}
-    config = uci.checked(config._replace(**{k: _frozen(v) for k, v in given.items() if v is not None}))
-    out = arguments.out or RESULTS / ("uci-demo" if arguments.demo else "uci")
-    settings = {k: v for k, v in config._asdict().items() if k not in uci.MAY_GROW}
+    task, reports = (importlib.import_module(f"benchmarks.tasks.{arguments.task}{end}") for end in ("", "_report"))
+    config = task.demo(task.Config()) if arguments.demo else task.Config()
+    given = {"num_labels": getattr(arguments, "n", None), "datasets": getattr(arguments, "datasets", None)}
+    given["seeds"] = arguments.seeds
+    config = task.checked(config._replace(**{k: _frozen(v) for k, v in given.items() if v is not None}))
+    out = arguments.out or RESULTS / (arguments.task + ("-demo" if arguments.demo else ""))
+    # Data sets, numbers of labels and seeds may be added to an earlier run: its rows stay.
+    settings = {k: v for k, v in config._asdict().items() if k not in task.MAY_GROW}
     rows = Rows(out / "rows.jsonl", settings, fresh=arguments.fresh)
-    uci.run(config, rows, _data_dir(arguments.data_dir))
-    report = uci_report.report(config, rows)
+    where = [_data_dir(arguments.data_dir), *([arguments.cache] if hasattr(arguments, "cache") else [])]
+    task.run(config, rows, *where)
+    report = reports.report(config, rows)
     (out / "table.md").write_text(report)
     print(f"\n{report}\nrows and table are in {_shown(out)}; {time.perf_counter() - began:.0f} s in all")
 

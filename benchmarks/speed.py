@@ -363,6 +363,13 @@ def trust(repeats: int) -> list[dict[str, Any]]:
     return speed_trust.rows(repeats)
 
 
+def trust_large(repeats: int) -> list[dict[str, Any]]:
+    """(t) the same where parameters and examples are many; several minutes."""
+    from benchmarks import speed_trust
+
+    return speed_trust.large_rows(repeats)
+
+
 def judging(repeats: int) -> list[dict[str, Any]]:
     """(u) the table of evaluate against the forward passes."""
     from benchmarks import speed_judging
@@ -382,6 +389,7 @@ PARTS = {
     "pictures": pictures,
     "posteriors": posteriors,
     "trust": trust,
+    "trust_large": trust_large,
     "judging": judging,
 }
 # Hours on a CPU; `make gpu` asks for it.

@@ -10,7 +10,8 @@ from bayestl.control._gymnax import from_gymnax
 from bayestl.control._kl_prior import PolicyPrior, kl_prior
 from bayestl.control._on_policy import OnPolicyInfo, OnPolicyState, on_policy
 from bayestl.control._returns import Returns, returns
-from bayestl.control._rollouts import Collected, Rollouts, World, rollouts
+from bayestl.control._rollouts import Collected, Played, Rollouts, World, rollouts
+from bayestl.control._tune_by_returns import TunedByReturns, tune_by_returns
 from bayestl.control._wrappers import map_observations, swap_actions, vary
 
 __all__ = [
@@ -22,9 +23,11 @@ __all__ = [
     "Environment",
     "OnPolicyInfo",
     "OnPolicyState",
+    "Played",
     "PolicyPrior",
     "Returns",
     "Rollouts",
+    "TunedByReturns",
     "World",
     "advantage_weights",
     "cartpole",
@@ -38,5 +41,6 @@ __all__ = [
     "returns",
     "rollouts",
     "swap_actions",
+    "tune_by_returns",
     "vary",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from bayestl import _tree
 from bayestl._arguments import check_arguments
 from bayestl._types import Inference, Net, Params
 from bayestl.control._policy import batched
@@ -18,13 +20,15 @@ class Critic(NamedTuple):
     Attributes:
         net: observations (B, ...) to one number each.
         inference: the method that fits it to returns.
+        starts: parameters where it could start instead of ``net.params``.
     """
 
     net: Net
     inference: Inference
+    starts: tuple[Params, ...] = ()
 
 
-def critic(net: Net, inference: Inference) -> Critic:
+def critic(net: Net, inference: Inference, *, starts: Sequence[Params] = ()) -> Critic:
     """What states are worth, learned beside the policy; from the source's own value network it transfers too.
 
     Its targets are discounted sums of rewards to come, in the units of the rewards. So a likelihood with noise of their
@@ -35,6 +39,14 @@ def critic(net: Net, inference: Inference) -> Critic:
         net: observations (B, ...) to outputs (B, 1) or (B,); it starts at ``net.params``.
         inference: around a log joint of ``net``, such as
             ``infer.map_estimate(LogJoint(net, likelihoods.normal(10.0), prior), optax.adam(1e-3))``.
+        starts: other parameters where it could start, such as the source's beside new ones. The first rollout of
+            :func:`on_policy` decides, before it is learned from and at no further step of the environment: by which of
+            them the rewards to come, as far as they were seen, are most likely. With normal noise that is the smallest
+            mean square of ``V(s_t) - discount^n V(s_{t+n}) - (r_t + ... + discount^(n-1) r_{t+n-1})``, where t + n is
+            the end of the episode or of the rollout.
+
+    Raises:
+        ValueError: starts that differ from the network's parameters.
 
     Example:
         >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 1))
@@ -42,7 +54,11 @@ def critic(net: Net, inference: Inference) -> Critic:
         >>> critic = btl.control.critic(net, btl.infer.map_estimate(joint, optax.adam(1e-3)))
     """
     check_arguments(critic, locals())
-    return Critic(net, inference)
+    for number, params in enumerate(starts):
+        name = f"starts[{number}]"
+        _tree.check_floating(name, params)
+        _tree.check_same_structure(name, params, "net.params", net.params, "give parameters of this network")
+    return Critic(net, inference, tuple(starts))
 
 
 def values(net: Net, params: Params, observations: Any) -> jax.Array:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,11 @@ import numpy as np
 from jax.tree_util import Partial
 
 from bayestl._arguments import check_arguments, check_at_least
-from bayestl._data_size import repeated
+from bayestl._data_size import repeated, with_prior
 from bayestl._static import Static, partition
-from bayestl._types import Batch, Inference, Key, NetState, Params
-from bayestl.control._rollouts import Rollouts, World
+from bayestl._types import Batch, Inference, Key, NetState, Params, Posterior
+from bayestl.control._critic import Critic
+from bayestl.control._rollouts import Played, Rollouts, World
 from bayestl.training import point_of
 
 
@@ -57,7 +59,14 @@ class OnPolicyInfo(NamedTuple):
 
 
 def on_policy(
-    method: Inference, rollouts: Rollouts, *, passes: int = 4, minibatches: int = 4, accumulate: bool = True
+    method: Inference,
+    rollouts: Rollouts,
+    *,
+    passes: int = 4,
+    minibatches: int = 4,
+    accumulate: bool = True,
+    next_prior: Callable[[Posterior, Batch, jax.Array], Any] | None = None,
+    critic_first: bool = False,
 ) -> Inference:
     """A method that makes its own data: each step acts, weighs what it did, and learns from that.
 
@@ -78,6 +87,12 @@ def on_policy(
         passes: over the decisions of a rollout.
         minibatches: into which a pass is cut; it divides N.
         accumulate: False to hold the prior against one rollout for ever.
+        next_prior: ``(posterior, decisions, count) -> prior`` of each rollout, from the posterior after the ``count``
+            rollouts before it: yesterday's posterior is today's prior, which is held against one rollout. Of the
+            decisions it may look at the observations; actions and weights are the data. The log joint's own prior then
+            is not looked at. None to hold that one throughout.
+        critic_first: True to fit the critic to a rollout before it judges the decisions of the same rollout; a new
+            critic is then of use at once. False to fit both to what the last critic said.
 
     Raises:
         ValueError: minibatches that do not divide N; numbers below 1. On the start of a run also rewards that are not
@@ -109,7 +124,9 @@ def on_policy(
         )
     return Inference(
         Partial(_init, method.init, rollouts),
-        Partial(_step, method.step, method.posterior, rollouts, passes, minibatches, accumulate),
+        Partial(
+            _step, method.step, method.posterior, rollouts, passes, minibatches, accumulate, next_prior, critic_first
+        ),
         Partial(_posterior, method.posterior),
         Partial(_check, method.check, rollouts),
     )
@@ -129,27 +146,46 @@ def _step(
     passes: int,
     minibatches: int,
     accumulate: bool,
+    next_prior: Any,
+    critic_first: bool,
     key: Key,
     state: OnPolicyState,
     batch: Batch,
 ) -> tuple[OnPolicyState, OnPolicyInfo]:
     key_draw, key_collect, key_method, key_critic = jax.random.split(key, 4)
     params = state.method.params if hasattr(state.method, "params") else _one(posterior(state.method), key_draw)
-    critic_params = None if rollouts.critic is None else point_of(state.critic)
     net_state = state.net_state if jax.tree.leaves(state.net_state) else None
-    world, collected = rollouts.collect(key_collect, params, state.world, critic_params, net_state)
+    world, played = rollouts.play(key_collect, params, state.world, net_state)
+    critic = state.critic
+    if rollouts.critic is not None and rollouts.critic.starts:
+        critic = jax.lax.cond(state.count == 0, partial(_likeliest, rollouts, played), lambda x: x, critic)
+    collected = rollouts.judge(played, None if rollouts.critic is None else point_of(critic))
     learn = partial(_learn, passes=passes, minibatches=minibatches)
-    step = repeated(step, state.count + 1) if accumulate else step
-    method, objective = learn(step, key_method, state.method, collected.decisions)
-    critic, critic_objective = state.critic, None
+    critic_objective = None
     if rollouts.critic is not None and collected.goals is not None:
         critic, critic_objective = learn(rollouts.critic.inference.step, key_critic, critic, collected.goals)
+        if critic_first:
+            collected = rollouts.judge(played, point_of(critic))
+    if next_prior is not None:
+        step = with_prior(step, next_prior(posterior(state.method), collected.decisions, state.count))
+    elif accumulate:
+        step = repeated(step, state.count + 1)
+    method, objective = learn(step, key_method, state.method, collected.decisions)
     numbers = (world.episode_return, collected.reward, collected.episodes, collected.effective)
     return OnPolicyState(method, world, critic, state.count + 1), OnPolicyInfo(objective, *numbers, critic_objective)
 
 
 def _one(posterior: Any, key: Key) -> Params:
     return jax.tree.map(lambda x: x[0], posterior.sample(key, 1))
+
+
+def _likeliest(rollouts: Rollouts, played: Played, state: Any) -> Any:
+    """The state of the critic at that of its starts which predicts a rollout best."""
+    _, inference, starts = cast(Critic, rollouts.critic)
+    others = [inference.init(jax.random.key(0), params) for params in starts]
+    errors = [jnp.mean(rollouts.advantages(played, point_of(x), 1.0)[0] ** 2) for x in (state, *others)]
+    best = jnp.argmin(jnp.stack(errors))
+    return jax.tree.map(lambda *xs: jnp.stack(xs)[best], state, *others)
 
 
 def _learn(step: Any, key: Key, state: Any, examples: Batch, *, passes: int, minibatches: int) -> tuple[Any, jax.Array]:

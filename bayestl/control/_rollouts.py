@@ -34,8 +34,28 @@ class World(NamedTuple):
     episode_return: jax.Array
 
 
+class Played(NamedTuple):
+    """What happened in one rollout; leaves (T, E, ...).
+
+    Attributes:
+        observations: before each decision.
+        actions: decisions.
+        later: observations after them, before any reset.
+        rewards: for them.
+        terminated: whether the episode was over then.
+        truncated: whether it was cut short then.
+    """
+
+    observations: Any
+    actions: Any
+    later: Any
+    rewards: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
 class Collected(NamedTuple):
-    """One rollout.
+    """One rollout, judged.
 
     Attributes:
         decisions: N = T E examples: observations, actions, and weights of mean 1.
@@ -94,6 +114,11 @@ class Rollouts(NamedTuple):
             critic_params: of the critic, where there is one.
             net_state: the state of the policy's network; None for the one that it started with.
         """
+        world, played = self.play(key, params, world, net_state)
+        return world, self.judge(played, critic_params)
+
+    def play(self, key: Key, params: Params, world: World, net_state: Any = None) -> tuple[World, Played]:
+        """The first half of :meth:`collect`: what happens, before anything is said of it."""
         net = self.net if net_state is None else Net(self.net.params, net_state, self.net.apply)
 
         def step(world: World, key: Key) -> tuple[World, Any]:
@@ -106,27 +131,35 @@ class Rollouts(NamedTuple):
             mean = jnp.sum(jnp.where(over, total, 0.0)) / jnp.maximum(number, 1)
             observed, started = _where(over, (fresh.observation, fresh.state), (observation, state))
             new = World(observed, started, jnp.where(over, 0.0, total), world.episode_return)
-            return new, (world.observation, actions, observation, reward, terminated, truncated, mean, number)
+            return new, (Played(world.observation, actions, observation, reward, terminated, truncated), mean, number)
 
-        world, played = jax.lax.scan(step, world, jax.random.split(key, self.num_steps))
-        seen, actions, after, reward, terminated, truncated, means, numbers = played
+        world, (played, means, numbers) = jax.lax.scan(step, world, jax.random.split(key, self.num_steps))
         total = jnp.sum(numbers)
         episode_return = jnp.where(total > 0, jnp.sum(means * numbers) / jnp.maximum(total, 1), world.episode_return)
-        world = world._replace(episode_return=episode_return)
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (seen, actions, after))
-        shape = (self.num_steps, self.num_envs)
-        if self.critic is None:
-            before = later = jnp.zeros(shape)
-        else:
-            before, later = (values(self.critic.net, critic_params, x).reshape(shape) for x in (flat[0], flat[2]))
-        advantages = advantages_of(reward, before, later, terminated, truncated, self.discount, self.trace)
+        return world._replace(episode_return=episode_return), played
+
+    def judge(self, played: Played, critic_params: Params = None) -> Collected:
+        """The second half of :meth:`collect`: weights of decisions, and goals of the critic."""
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (played.observations, played.actions))
+        advantages, before = self.advantages(played, critic_params, self.trace)
         weights = self.weigh(advantages.reshape(-1))
         goals = None
         if self.critic is not None:
             goals = Batch(flat[0], as_targets((advantages + before).reshape(-1), self.critic.net, flat[0]))
         effective = jnp.sum(weights) ** 2 / (len(weights) * jnp.sum(weights**2))
         decisions = jax.lax.stop_gradient(Batch(flat[0], flat[1], weights))
-        return world, Collected(decisions, jax.lax.stop_gradient(goals), jnp.mean(reward), total, effective)
+        over = jnp.sum(played.terminated | played.truncated)
+        return Collected(decisions, jax.lax.stop_gradient(goals), jnp.mean(played.rewards), over, effective)
+
+    def advantages(self, played: Played, critic_params: Params, trace: Scalar) -> tuple[jax.Array, jax.Array]:
+        """Advantages, and what the critic says of each observation; both (T, E)."""
+        if self.critic is None:
+            before = later = jnp.zeros(played.rewards.shape)
+        else:
+            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (played.observations, played.later))
+            before, later = (values(self.critic.net, critic_params, x).reshape(played.rewards.shape) for x in flat)
+        ended = (played.terminated, played.truncated)
+        return advantages_of(played.rewards, before, later, *ended, self.discount, trace), before
 
 
 def rollouts(

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import logsumexp, softmax
 
 from bayestl import _tree
 from bayestl._log_joint import LogJoint
@@ -19,7 +18,7 @@ from bayestl._types import Batch, Outputs, Params
 _CENTRE, _WIDTH = float(np.log(1 / 1.5)), 0.7
 _LOG_FACTORS = np.linspace(-5.0, 0.0, 101)
 _LOG_PRIOR = -0.5 * ((_LOG_FACTORS - _CENTRE) / _WIDTH) ** 2
-_LOG_PRIOR -= logsumexp(_LOG_PRIOR)
+_LOG_PRIOR -= np.logaddexp.reduce(_LOG_PRIOR)
 # A larger factor is that of the source itself, a smaller one that of a head at zero.
 _LARGEST, _SMALLEST = 0.8, 0.05
 
@@ -60,7 +59,8 @@ def softened(joint: LogJoint, params: Params, head: Sequence[str], batch: Batch)
     outputs = joint.outputs(params, batch.inputs)[0]
     log_likelihoods = _log_likelihoods(joint, outputs, batch)
     log_joint = np.where(np.isfinite(log_likelihoods), log_likelihoods + _LOG_PRIOR, -np.inf)
-    mean = float(softmax(log_joint) @ _LOG_FACTORS)
+    log_evidence = np.logaddexp.reduce(log_joint)
+    mean = float(np.exp(log_joint - log_evidence) @ _LOG_FACTORS)
     if not np.log(_SMALLEST) < mean < np.log(_LARGEST):
         return None
     factor = float(np.exp(mean))
@@ -69,7 +69,7 @@ def softened(joint: LogJoint, params: Params, head: Sequence[str], batch: Batch)
     if not _are_scaled(outputs, joint.outputs(scaled, batch.inputs)[0], factor):
         return None
     at_mean = float(np.interp(mean, _LOG_FACTORS, log_likelihoods))
-    return Softened(scaled, factor, float(logsumexp(log_joint)) - at_mean)
+    return Softened(scaled, factor, float(log_evidence) - at_mean)
 
 
 def _log_likelihoods(joint: LogJoint, outputs: Outputs, batch: Batch) -> np.ndarray:

@@ -145,6 +145,8 @@ def transfer(
         weights, without_each = _regression.weigh(keys[3], joint, path, log_prior, batch)
     else:
         scores = path.scores.reshape(-1, path.scores.shape[-1])
+        if likelihoods.describe(joint.likelihood, outputs).is_class:
+            log_prior = log_prior + tune.further_error(scores).reshape(log_prior.shape)
         weights = tune.average(keys[3], scores, log_prior.ravel())
         without_each = weights_without_each(keys[3], scores, log_prior.ravel())
     result = _result(keys[3], joint, plan, families, path, weights, without_each, log_prior, keep, began)

@@ -16,6 +16,7 @@ from bayestl.tune._criteria import (
 from bayestl.tune._data_emphasized_elbo import DataEmphasizedELBOState, data_emphasized_elbo
 from bayestl.tune._edges import edges
 from bayestl.tune._family import Family, isotropic_family
+from bayestl.tune._further_error import further_error
 from bayestl.tune._gram import mean_prior_variance, outputs_gram
 from bayestl.tune._grid import Grid, Rung, grid
 from bayestl.tune._groups import groups_by_class, random_groups
@@ -63,6 +64,7 @@ __all__ = [
     "data_emphasized_elbo",
     "edges",
     "evidence",
+    "further_error",
     "grid",
     "groups_by_class",
     "isotropic_family",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +24,20 @@ import optax
 import bayestl as btl
 from benchmarks._records import Rows, command_line, provenance
 from benchmarks.tasks.control_ppo import ppo
+from benchmarks.tasks.control_worlds import (
+    POLICY,
+    SOURCE_TASK,
+    TARGETS,
+    VALUE,
+    Source,
+    environment,
+    evaluated,
+    fresh,
+    observations,
+    priors_of_iterates,
+    source,
+)
 
-POLICIES = Path("control") / "cartpole_source_policies.npz"
-SOURCE_TASK = "source"
-TARGETS = ("weak", "gravity", "long", "swapped")
 SCRATCH, SOURCE, WITH_CRITIC = "from scratch", "source as initial policy", "source with its critic"
 L2_SP, LEARNED, KL, VI = "L2-SP", "learned prior, iterates", "KL to the source", "L2-SP, VI (Thompson)"
 PPO_SCRATCH, PPO_SOURCE, PPO_CRITIC = "PPO from scratch", "PPO, source policy", "PPO, source with its critic"
@@ -75,14 +85,6 @@ class Config(NamedTuple):
     episodes: int = 16
 
 
-class Source(NamedTuple):
-    """What the source's runs left, with a leading axis of runs: last weights, and iterates (run, iterate, ...)."""
-
-    policy: Any
-    critic: Any
-    iterates: Any
-
-
 class Shared(NamedTuple):
     """What all runs of one kind share, chosen on the source's task."""
 
@@ -97,47 +99,6 @@ class Member(NamedTuple):
     seed: int
     setting: float
     shared: Shared
-
-
-POLICY = btl.nets.mlp(jax.random.key(0), (4, 32, 32, 2), jnp.tanh)
-VALUE = btl.nets.mlp(jax.random.key(0), (4, 32, 32, 1), jnp.tanh)
-
-
-def seen(observation: jax.Array) -> jax.Array:
-    """What the source's networks were given: the pole's angle counts tenfold."""
-    return observation * jnp.array([1.0, 1.0, 10.0, 1.0])
-
-
-def environment(target: str) -> btl.control.Environment:
-    """The source's task, or one of the targets."""
-    env = btl.control.map_observations(btl.control.cartpole(), seen)
-    changes = {
-        SOURCE_TASK: {},
-        "weak": {"masscart": 2.0, "masspole": 0.5, "force": 3.0},
-        "gravity": {"gravity": 30.0},
-        "long": {"length": 2.5},
-        "swapped": {},
-    }[target]
-    env = btl.control.vary(env, **changes)
-    return btl.control.swap_actions(env) if target == "swapped" else env
-
-
-def source(data_dir: Path, seeds: int) -> Source:
-    """The first ``seeds`` published runs.
-
-    Raises:
-        SystemExit: more seeds than runs.
-    """
-    trees: dict[str, Any] = {"policy": {}, "value": {}}
-    with np.load(data_dir / POLICIES, allow_pickle=False) as arrays:
-        runs = len(arrays[arrays.files[0]])
-        if not 1 <= seeds <= runs:
-            raise SystemExit(f"--seeds is {seeds}; there are {runs} runs of the source, one for each seed")
-        for name in arrays.files:
-            network, layer, leaf = name.split("/")
-            trees[network].setdefault(layer, {})[leaf] = jnp.asarray(arrays[name][:seeds])
-    policy, critic = (jax.tree.map(lambda x: x[:, -1], trees[name]) for name in ("policy", "value"))
-    return Source(policy, critic, trees["policy"])
 
 
 def run(config: Config, rows: Rows, data_dir: Path) -> None:
@@ -178,35 +139,9 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """One method on one target: all seeds, all its settings and all shared ones, of equal passes, in one program."""
     settings, members = starts(config, left, method, common)
-    policy = settings["policy"]
-    made = rollouts(config, target, VALUE, 1.0, optax.sgd(0.0))
-    curve: list[np.ndarray] = [_evaluated(config, btl.Point(policy), target)]
-
-    def look(progress: Any) -> bool:
-        curve.append(_evaluated(config, progress.posterior(), target))
-        return False
-
-    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(20), seed))(settings["seed"])
-    began = time.perf_counter()
-    with warnings.catch_warnings():
-        # Returns of a pole that stands are cut at 500 steps: that is the task.
-        warnings.simplefilter("ignore", UserWarning)
-        many = btl.fit_many(
-            keys,
-            functools.partial(inference, config, target, method, common[0].passes),
-            settings,
-            policy,
-            made.data,
-            steps=config.rollouts,
-            chunk_size=1,
-            callbacks=[look],
-            params_axis=0,
-            vectorize=jax.vmap,
-            progress=False,
-        )
-    curves = np.stack(curve, 1)  # (M, rollouts + 1)
+    make = functools.partial(inference, config, target, method, common[0].passes)
+    curves, failed, seconds, compile_seconds = learned(config, target, settings, make)
     record = provenance(command_line())
-    seconds = (time.perf_counter() - began - many.compile_seconds) / len(members)
     return [
         {
             **record,
@@ -219,10 +154,43 @@ def _rows(
             "area": area(one),
             "failed": int(failed),
             "seconds": seconds,
-            "compile_seconds": many.compile_seconds,
+            "compile_seconds": compile_seconds,
         }
-        for member, one, failed in zip(members, curves, many.failed, strict=True)
+        for member, one, failed in zip(members, curves, failed, strict=True)
     ]
+
+
+def learned(
+    config: Config, target: str, settings: dict[str, Any], make: Callable[[Any], btl.Inference]
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """All members in one program: learning curves (M, rollouts + 1), when each failed, seconds of one, of compiling."""
+    made = rollouts(config, target, VALUE, 1.0, optax.sgd(0.0))
+    curve: list[np.ndarray] = [evaluated(btl.Point(settings["policy"]), target, config.episodes)]
+
+    def look(progress: Any) -> bool:
+        curve.append(evaluated(progress.posterior(), target, config.episodes))
+        return False
+
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(20), seed))(settings["seed"])
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        # Returns of a pole that stands are cut at 500 steps: that is the task.
+        warnings.simplefilter("ignore", UserWarning)
+        many = btl.fit_many(
+            keys,
+            make,
+            settings,
+            settings["policy"],
+            made.data,
+            steps=config.rollouts,
+            chunk_size=1,
+            callbacks=[look],
+            params_axis=0,
+            vectorize=jax.vmap,
+            progress=False,
+        )
+    seconds = (time.perf_counter() - began - many.compile_seconds) / len(keys)
+    return np.stack(curve, 1), np.asarray(many.failed), seconds, many.compile_seconds
 
 
 def area(curve: np.ndarray) -> float:
@@ -242,9 +210,9 @@ def starts(
         settings["policy"] = left.policy
         settings["critic"] = fresh_critic if method in (SOURCE, PPO_SOURCE) else left.critic
     if left is not None and method == LEARNED:
-        settings["prior"] = _from_iterates(left.iterates)
+        settings["prior"] = priors_of_iterates(left.iterates)
     if method == KL:
-        settings["observations"] = _observations(settings["policy"])
+        settings["observations"] = observations(settings["policy"])
     seeds = np.array([member.seed for member in members])
     settings = jax.tree.map(lambda x: x[seeds], settings)
     numbers = {
@@ -256,49 +224,17 @@ def starts(
     return settings | {name: jnp.asarray(each) for name, each in numbers.items()}, members
 
 
-def fresh(seeds: int) -> tuple[Any, Any]:
-    """New policies whose actions are nearly even, and new critics, with a leading axis of seeds."""
-
-    def one(key: Any) -> tuple[Any, Any]:
-        keys = jax.random.split(key)
-        policy = btl.nets.mlp(keys[0], (4, 32, 32, 2), jnp.tanh).params
-        policy["head"] = jax.tree.map(lambda x: 0.01 * x, policy["head"])
-        return policy, btl.nets.mlp(keys[1], (4, 32, 32, 1), jnp.tanh).params
-
-    each = [one(jax.random.fold_in(jax.random.key(10), seed)) for seed in range(seeds)]
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *each)
-
-
-def _from_iterates(iterates: Any) -> Any:
-    """Priors from the last iterates of each run, with a leading axis of seeds."""
-    runs = len(jax.tree.leaves(iterates)[0])
-    priors = [
-        btl.sources.from_iterates(jax.tree.map(lambda x, r=r: x[r], iterates), rank=10, eps=1e-5) for r in range(runs)
-    ]
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *priors)
-
-
-def _observations(policies: Any) -> jax.Array:
-    """What each source policy saw in its own task, (seeds, 256, 4): where the two policies are compared."""
-    seeds = len(jax.tree.leaves(policies)[0])
-    env = environment(SOURCE_TASK)
-    states = []
-    for seed in range(seeds):
-        net = btl.Net(jax.tree.map(lambda x, s=seed: x[s], policies), (), POLICY.apply)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            data = btl.control.demonstrations(jax.random.key(30 + seed), net, env, 4)
-        rows = np.random.default_rng(seed).permutation(len(data.inputs))[:256]
-        states.append(np.resize(np.asarray(data.inputs)[rows], (256, 4)))
-    return jnp.asarray(np.stack(states))
-
-
 def rollouts(
-    config: Config, target: str, value: btl.Net, temperature: Any, optimizer: optax.GradientTransformation
+    config: Config,
+    target: str,
+    value: btl.Net,
+    temperature: Any,
+    optimizer: optax.GradientTransformation,
+    other_critics: Sequence[Any] = (),
 ) -> btl.control.Rollouts:
-    """Experience of the target with a critic at ``value``."""
+    """Experience of the target with a critic at ``value``, or where else the first rollout finds it likelier."""
     joint = btl.LogJoint(value, btl.likelihoods.normal(config.noise), None)
-    critic = btl.control.critic(value, btl.infer.map_estimate(joint, optimizer))
+    critic = btl.control.critic(value, btl.infer.map_estimate(joint, optimizer), starts=other_critics)
     weigh = btl.control.advantage_weights(temperature)
     sizes = (config.num_envs, config.num_steps, config.discount)
     return btl.control.rollouts(POLICY, environment(target), *sizes, weigh=weigh, critic=critic)
@@ -328,40 +264,6 @@ def _prior(method: str, setting: Any) -> Any:
     if method == KL:
         return btl.control.kl_prior(POLICY, setting["policy"], setting["observations"], setting["number"])
     return None
-
-
-class _Policies(NamedTuple):
-    """Given policies in place of drawn ones, so that ``returns`` plays those of all members in one program."""
-
-    policies: Any
-
-    def sample(self, key: Any, num_samples: int) -> Any:
-        return self.policies
-
-
-def _evaluated(config: Config, posterior: Any, target: str) -> np.ndarray:
-    """Mean returns of every member, (M,): of its point, or of four draws of a Gaussian."""
-    if isinstance(posterior, btl.Point):
-        num_draws, policies = 1, posterior.params
-    else:
-        num_draws = 4
-        members = len(jax.tree.leaves(posterior)[0])
-        draws = jax.vmap(lambda key, q: q.sample(key, num_draws))(
-            jax.random.split(jax.random.key(40), members), posterior
-        )
-        policies = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws)
-    num = len(jax.tree.leaves(policies)[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        earned = btl.control.returns(
-            jax.random.key(41),
-            _Policies(policies),
-            POLICY,
-            environment(target),
-            config.episodes // num_draws,
-            num_draws=num,
-        )
-    return earned.per_draw.reshape(-1, num_draws).mean(1)
 
 
 def _probe(config: Config, left: Source, target: str) -> list[dict[str, Any]]:

@@ -67,14 +67,14 @@ TITLES = {
 }
 
 
-def curves(config: task.Config, rows: Rows, target: str, method: str) -> tuple[np.ndarray, float]:
+def curves(config: task.Config, rows: Rows, target: str, method: str) -> tuple[np.ndarray, Any]:
     """Learning curves (seeds, rollouts + 1) of a method, and the setting that the other targets chose."""
     if method == task.CHOSEN:
         return _chosen(config, rows, target), 0.0
     others = [name for name in config.targets if name != target] or [target]
     settings = sorted({row["setting"] for row in rows.rows if (row["target"], row["method"]) == (target, method)})
 
-    def elsewhere(setting: float) -> float:
+    def elsewhere(setting: Any) -> float:
         return float(np.mean([of(rows.rows, "area", target=o, method=method, setting=setting).mean() for o in others]))
 
     best = settings[0] if len(settings) == 1 else max(settings, key=elsewhere)

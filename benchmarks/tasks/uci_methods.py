@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 import bayestl as btl
+from benchmarks._held_out import search, stacked
 from benchmarks.tasks.uci_data import Split
 
 HIDDEN = 50
@@ -146,11 +147,6 @@ EVIDENCE_NAMES = (MAP_EVIDENCE, LAPLACE, KRONECKER, LAST_LAYER)
 METHODS = (*(name for family in FAMILIES for name in family.names), *EVIDENCE_NAMES)
 
 
-def stacked(trees: Sequence[Any]) -> Any:
-    """Trees with a leading axis."""
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)
-
-
 def data_of(each: Sequence[Any]) -> Any:
     """The examples of all splits, for runs side by side."""
     return btl.data.stack([btl.data.arrays(*examples) for examples in each])
@@ -186,54 +182,32 @@ def by_validation(
         predict = btl.predict.monte_carlo(jax.random.key(5), joint_of(1.0, 1), posterior, family.num_draws)
         return btl.metrics.nll(predict(inputs), targets)
 
-    def score(posterior: Any, state: Any, run: int) -> jax.Array:
-        return -nll(posterior, *splits[run].train[splits[run].held_out])
-
-    grid = btl.tune.grid(
-        keys,
-        functools.partial(inference, len(splits[0].fitted)),
-        settings,
-        stacked(starts_of(family.net, num_inputs, seeds)),
-        data_of([split.train[split.fitted] for split in splits]),
-        score,
-        steps=steps,
-        batch_size=batch_size,
-        params_axis=0,
-        data_axis=0,
-    )
-    best = [grid.best(run)[1] for run in range(len(splits))]
     method, *of_ensemble = family.names
     members = MEMBERS if of_ensemble else 1
-    refit = btl.fit_many(
-        jnp.concatenate([jax.vmap(jax.random.fold_in, (0, None))(keys, member) for member in range(members)]),
-        functools.partial(inference, len(splits[0].train.targets)),
-        {name: jnp.tile(jnp.asarray(values[np.array(best)]), members) for name, values in settings.items()},
-        stacked([start for m in range(members) for start in starts_of(family.net, num_inputs, seeds, m)]),
-        data_of([split.train for _ in range(members) for split in splits]),
+    found = search(
+        keys,
+        inference,
+        settings,
+        [starts_of(family.net, num_inputs, seeds, member) for member in range(members)],
+        [btl.data.arrays(*split.train) for split in splits],
+        [(split.fitted, split.held_out) for split in splits],
+        nll,
         steps=steps,
         batch_size=batch_size,
-        params_axis=0,
-        data_axis=0,
-        progress=False,
     )
-    searched = (grid.seconds + grid.compile_seconds) / len(splits)
-    refitted = (refit.seconds + refit.compile_seconds) / len(splits)
-    outcomes = []
+    searched, refitted = (seconds / len(splits) for seconds in found.seconds)
+    joint, key, outcomes = joint_of(1.0, 1), jax.random.key(6), []
     for run in range(len(splits)):
-        posterior = jax.tree.map(lambda x, run=run: x[run :: len(splits)], refit.posterior)
+        posterior, told = found.posterior(run), (found.settings[run], found.validation[run])
         first = jax.tree.map(lambda x: x[0], posterior)
-        told = {name: float(values[best[run]]) for name, values in settings.items()}
-        validation_nll = -float(grid.scores[run, 0, best[run]])
-        joint, key = joint_of(1.0, 1), jax.random.key(6)
-        num_tried = len(settings["scale"])
         predict = btl.predict.monte_carlo(key, joint, first, family.num_draws)
-        cost = searched + refitted / members
-        each = [Outcome(method, predict, told, validation_nll, (num_tried + 1) * steps, cost)]
+        taken = (found.num_tried + 1) * steps
+        each = [Outcome(method, predict, *told, taken, searched + refitted / members)]
         for ensemble in of_ensemble:
             together = btl.Samples(posterior.params, jnp.zeros(members))
             predict = btl.predict.monte_carlo(key, joint, together, None)
-            steps_taken = (num_tried + members) * steps
-            each.append(Outcome(ensemble, predict, told, validation_nll, steps_taken, searched + refitted))
+            taken = (found.num_tried + members) * steps
+            each.append(Outcome(ensemble, predict, *told, taken, searched + refitted))
         outcomes.append(each)
     return outcomes
 

@@ -13,21 +13,22 @@ from benchmarks.tasks.uci_methods import DRAWS, ENSEMBLE, HIDDEN, LAPLACE, MAP, 
 from benchmarks.tasks.uci_published import PUBLISHED, SOURCES
 
 CAPTION = """\
-Mean ± standard error over the first {seeds} standard splits, in the original unit of the targets; a higher log-
-likelihood is better, a lower RMSE and CRPS, and a coverage of the 90 % intervals near .90. One hidden layer of
+Mean ± standard error over the first {seeds} standard splits, in the original unit of the targets; a higher
+log-likelihood is better, a lower RMSE and CRPS, and a coverage of the 90 % intervals near .90. One hidden layer of
 {hidden} ReLU units; inputs and targets scaled by the training part. A method has {runs} runs of {steps} steps at
 batches of {batch_size}: "by evidence" and Laplace alternate runs on the whole training part with steps of both
 layers' prior scales and of the noise towards the largest evidence of dense Laplace; the others try {settings}
 settings without a fifth of the training part, which chooses, and run once more with all of it (ensembles {members}
 times). VI and SWAG (rank {rank}) average {draws} draws; Laplace is linearised. The noise is learned by all. No test
-row takes part in any choice. Seconds are the share of one split, compilation included.
+row takes part in any choice. Seconds are the share of one split, compilation included, on a machine that other work
+shared.
 
 NLL differences to {baseline} are paired by split; verdicts are those of `metrics.compare`, paired t tests with Holm's
 correction over the methods of one data set, at 95 %. Training parts overlap, so that splits are not independent: take
 standard errors and verdicts as the field does, with that grain of salt.
 
 Published lines are citations, averaged over 20 splits where ours are {seeds}, under other budgets; their ± is as
-printed, standard errors of PBP and larger spreads of the others, so no verdict compares them with ours."""
+printed, and not the same quantity in all of them, so no verdict compares them with ours."""
 HEAD = "| method | log-likelihood | RMSE | CRPS | 90 % coverage | NLL less {baseline} | verdict | steps | seconds |"
 
 
@@ -40,10 +41,13 @@ def report(config: Config, rows: Rows) -> str:
             baseline=MAP,
         )
     ]  # fmt: skip
-    for dataset in config.datasets:
+    datasets = [name for name in config.datasets if _complete(config, rows, name)]
+    for dataset in datasets:
         size = next(f"{row['num_train']} / {row['num_test']}" for row in rows.rows if row["dataset"] == dataset)
         parts += [f"### {dataset} ({size} rows for training / test)", _table(rows, dataset)]
-    parts += [_summary(config, rows), "Sources of the published lines:", SOURCES]
+    if missing := sorted(set(config.datasets) - set(datasets)):
+        parts.append(f"Not run to the end yet: {', '.join(missing)}.")
+    parts += [_summary(datasets, rows), "Sources of the published lines:", SOURCES]
     return "\n\n".join(parts) + "\n"
 
 
@@ -76,10 +80,15 @@ def _compared(rows: Rows, dataset: str) -> Any:
         return btl.metrics.compare(tables, baseline=MAP, metrics=("nll",))
 
 
-def _summary(config: Config, rows: Rows) -> str:
+def _complete(config: Config, rows: Rows, dataset: str) -> bool:
+    """Whether every method has every split, so that a table compares like with like."""
+    return all(rows.have(dataset=dataset, method=m, seed=seed) for m in METHODS for seed in range(config.seeds))
+
+
+def _summary(datasets: list[str], rows: Rows) -> str:
     """Which of our rows is first on each data set, and where the posterior pays."""
     lines = ["### In words", ""]
-    for dataset in config.datasets:
+    for dataset in datasets:
         mean = {m: float(-of(rows.rows, "nll", dataset=dataset, method=m).mean()) for m in METHODS}
         error = {m: float(of(rows.rows, "rmse", dataset=dataset, method=m).mean()) for m in METHODS}
         best, sharpest = max(mean, key=lambda m: mean[m]), min(error, key=lambda m: error[m])

@@ -1,11 +1,8 @@
 """Learning from one's own experience: against closed forms, and as a method among others."""
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import optax
 import pytest
 import scipy.optimize
@@ -163,47 +160,6 @@ def test_it_acts_with_draws_of_a_gaussian():
     assert np.std(rewards) > 0.15
 
 
-def test_the_prior_is_held_against_all_rollouts_so_far():
-    """A quadratic likelihood: the mode of n identical rollouts under N(0, 1) is n N / (n N + 1) times the mean."""
-    net = btl.nets.from_function(_constant, {"mean": jnp.zeros(())})
-    joint = btl.LogJoint(net, btl.likelihoods.normal(1.0), btl.gaussians.isotropic(net.params, 1.0), num_data=0.5)
-    method = btl.infer.map_estimate(joint, optax.sgd(0.3))
-    weigh = control.advantage_weights(jnp.inf)
-    made = control.rollouts(net, ONES, 2, 1, 1.0, weigh=weigh, likelihood=_Ones())
-    modes = {}
-    for accumulate in (True, False):
-        inference = control.on_policy(method, made, passes=60, minibatches=1, accumulate=accumulate)
-        state, modes[accumulate] = inference.init(KEY, net.params), []
-        step = jax.jit(inference.step)
-        for seed in range(3):
-            state, _ = step(jax.random.key(seed), state, None)
-            modes[accumulate].append(float(state.method.params["mean"]))
-    np.testing.assert_allclose(modes[True], [0.5 / 1.5, 1.0 / 2.0, 1.5 / 2.5], rtol=1e-4)
-    np.testing.assert_allclose(modes[False], [0.5 / 1.5] * 3, rtol=1e-4)
-
-
-def _constant(params, inputs):
-    return jnp.broadcast_to(params["mean"], inputs.shape[:1])
-
-
-class _Ones:
-    """Every action is 1, whatever the policy."""
-
-    def __call__(self, outputs):
-        return dist.Delta(jnp.ones_like(outputs))
-
-
-def _ones_reset(key, params):
-    return jnp.zeros(1), jnp.zeros(())
-
-
-def _ones_step(key, state, action, params):
-    return jnp.zeros(1), state, 0.0 * action, jnp.array(True), jnp.array(False)
-
-
-ONES = control.Environment(_ones_reset, _ones_step)
-
-
 def test_many_seeds_and_settings_in_one_program():
     made = control.rollouts(TABLE, BANDIT, 16, 1, 1.0)
 
@@ -218,88 +174,28 @@ def test_many_seeds_and_settings_in_one_program():
     assert sizes[0] < 0.1 * sizes[1]
 
 
-# The linear-quadratic regulator: s' = a s + b u, reward -(q s^2 + r u^2), policy u ~ N(-k s, spread^2).
-A, B, Q, R, DISCOUNT, GAIN, SPREAD = 0.9, 0.5, 1.0, 0.3, 0.8, 0.2, 0.5
+def _level(params, inputs):
+    return jnp.broadcast_to(params["level"], (len(inputs), 1))
 
 
-def _linear_reset(key, params):
-    state = jax.random.normal(key, (1,))
-    return state, state
-
-
-def _linear_step(key, state, action, params):
-    reward = -(Q * state[0] ** 2 + R * action[0] ** 2)
-    new = A * state + B * action
-    return new, new, reward, jnp.array(False), jnp.array(False)
-
-
-LINEAR = control.Environment(_linear_reset, _linear_step)
-
-
-def _gain(params, inputs):
-    return -params["gain"] * inputs
-
-
-def _value(params, inputs):
-    return -params["curvature"] * inputs[:, 0] ** 2 - params["level"]
-
-
-REGULATOR = btl.nets.from_function(_gain, {"gain": jnp.array(GAIN)})
-
-
-def closed_form_value(gain):
-    """V(s) = -p s^2 - c of the policy with this gain, by its fixed point."""
-    closed = A - B * gain
-    curvature = (Q + R * gain**2) / (1 - DISCOUNT * closed**2)
-    level = (R + DISCOUNT * curvature * B**2) * SPREAD**2 / (1 - DISCOUNT)
-    return curvature, level
-
-
-def test_returns_of_the_regulator_are_those_of_its_moments():
-    second, expected = 1.0, 0.0
-    for _ in range(6):
-        expected -= Q * second + R * (GAIN**2 * second + SPREAD**2)
-        second = (A - B * GAIN) ** 2 * second + B**2 * SPREAD**2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        earned = control.returns(
-            KEY,
-            btl.Point(REGULATOR.params),
-            REGULATOR,
-            LINEAR,
-            8000,
-            likelihood=btl.likelihoods.normal(SPREAD),
-            max_steps=6,
-        )
-    assert abs(earned.mean - expected) < 4 * earned.standard_error
-
-
-def test_the_regulator_improves_as_its_closed_form_says():
-    """With the policy's own value as critic and one step of look-ahead, ``pi exp(A / tau)`` is a normal policy again:
-    its precision and gain follow from the quadratic A."""
-    curvature, level = closed_form_value(GAIN)
-    tau = 2.0
-    likelihood = btl.likelihoods.normal(SPREAD)
-    value = btl.nets.from_function(_value, {"curvature": jnp.array(curvature), "level": jnp.array(level)})
-    critic = control.critic(
-        value, btl.infer.map_estimate(btl.LogJoint(value, btl.likelihoods.normal(1.0), None), optax.sgd(0.0))
-    )
-    weigh = control.advantage_weights(tau, standardize=False)
-    made = control.rollouts(
-        REGULATOR, LINEAR, 20_000, 1, DISCOUNT, weigh=weigh, critic=critic, trace=0.0, likelihood=likelihood
-    )
-    joint = btl.LogJoint(REGULATOR, likelihood, None)
-    # The loss is quadratic in the gain; this rate is a damped Newton step of it.
-    method = btl.infer.map_estimate(joint, optax.sgd(0.1))
-    result = one_step(control.on_policy(method, made, passes=60, minibatches=1), made, REGULATOR.params)
-    ahead = DISCOUNT * curvature
-    precision = 1 / SPREAD**2 + 2 * (R + ahead * B**2) / tau
-    expected = (GAIN / SPREAD**2 + 2 * ahead * A * B / tau) / precision
-    assert expected - GAIN > 0.1  # there is something to learn
-    # Weights correlate with s: the fitted gain is that of the weighted regression, here of 20,000 decisions.
-    assert abs(float(result.params["gain"]) - expected) < 0.02
-    # As tau goes to 0 this is Howard's policy improvement, ahead a b / (r + ahead b^2).
-    assert expected < ahead * A * B / (R + ahead * B**2)
+@pytest.mark.parametrize(("step", "best"), [("endless", 10.0), ("one", 1.0)])
+def test_the_first_rollout_decides_where_the_critic_starts(step, best):
+    """A reward of 1 for ever is worth 1 / (1 - .9) = 10, and once it is worth 1."""
+    function = _endless if step == "endless" else _once
+    env = control.Environment(_bandit_reset, function)
+    value = btl.nets.from_function(_level, {"level": jnp.array(4.0)})
+    method = btl.infer.map_estimate(btl.LogJoint(value, btl.likelihoods.normal(1.0), None, num_data=12), optax.sgd(0.0))
+    critic = control.critic(value, method, starts=[{"level": jnp.array(x)} for x in (10.0, 1.0)])
+    made = control.rollouts(TABLE, env, 4, 3, 0.9, critic=critic)
+    joint = btl.LogJoint(TABLE, btl.likelihoods.categorical(), None, num_data=12)
+    inference = control.on_policy(btl.infer.map_estimate(joint, optax.sgd(1.0)), made, passes=1, minibatches=1)
+    state = inference.init(KEY, TABLE.params)
+    assert float(state.critic.params["level"]) == 4.0
+    state, _ = inference.step(KEY, state, None)
+    assert float(state.critic.params["level"]) == best
+    # Later rollouts do not choose again.
+    moved = state._replace(critic=state.critic._replace(params={"level": jnp.array(7.0)}))
+    assert float(inference.step(KEY, moved, None)[0].critic.params["level"]) == 7.0
 
 
 def test_what_does_not_fit_is_refused():
@@ -311,14 +207,10 @@ def test_what_does_not_fit_is_refused():
     wide = btl.nets.mlp(KEY, (2, 3))
     joint = btl.LogJoint(wide, btl.likelihoods.normal(1.0), None)
     critic = control.critic(wide, btl.infer.map_estimate(joint, optax.sgd(0.1)))
+    with pytest.raises(ValueError, match=r"starts.0..*give parameters of this network"):
+        control.critic(wide, critic.inference, starts=[TABLE.params])
     with pytest.raises(ValueError, match=r"outputs of shape .1, 3. for one observation; give one number"):
         control.rollouts(TABLE, BANDIT, 10, 1, 1.0, critic=critic)
-
-
-def test_real_actions_under_a_likelihood_of_choices_are_refused():
-    net = btl.nets.mlp(KEY, (1, 3))
-    with pytest.raises(TypeError, match=r"env.step cannot be traced .* for the actions of the likelihood, int32.."):
-        control.rollouts(net, LINEAR, 2, 2, 0.9)
 
 
 def _lost(key, state, action, params):
@@ -327,6 +219,10 @@ def _lost(key, state, action, params):
 
 def _endless(key, state, action, params):
     return jax.nn.one_hot(state, 2), state, 1.0, jnp.array(False), jnp.array(False)
+
+
+def _once(key, state, action, params):
+    return jax.nn.one_hot(state, 2), state, 1.0, jnp.array(True), jnp.array(False)
 
 
 def _negative(advantages):

@@ -419,6 +419,7 @@ TABLE: dict[str, Case] = {
         criterion=None,
         num_scales=2,
         steps=2,
+        batch_size=None,
         learning_rate=None,
         keep=1,
         progress=False,
@@ -426,7 +427,7 @@ TABLE: dict[str, Case] = {
         cheap=False,
     ),
     "control.advantage_weights": of(temperature=1.0, standardize=True),
-    "control.critic": of("net", "inference"),
+    "control.critic": of("net", "inference", starts=[PARAMS]),
     "control.demonstrations": _acting("key", policy=True, num_episodes=1, max_steps=2),
     "control.first_returns": Case(
         lambda: {"key": KEY, "rollouts": _rollouts(), "policies": {"fresh": _rollouts().net.params}}, False
@@ -437,15 +438,24 @@ TABLE: dict[str, Case] = {
     "control.on_policy": Case(
         lambda: (
             {"method": shared()["inference"], "rollouts": _rollouts()}
-            | {"passes": 1, "minibatches": 1, "accumulate": True}
+            | {"passes": 1, "minibatches": 1, "accumulate": True, "next_prior": None, "critic_first": False}
         )
     ),
     "control.returns": _acting("key", "posterior", "net", num_episodes=1, num_draws=1, max_steps=2),
     "control.rollouts": _acting("net", num_envs=1, num_steps=2, discount=0.9, weigh=None, critic=None, trace=1.0),
     "control.swap_actions": Case(lambda: {"env": btl.control.cartpole(), "order": (1, 0)}),
+    "control.tune_by_returns": Case(
+        lambda: (
+            {"key": KEY, "make_inference": lambda setting: shared()["inference"], "settings": {"scale": np.ones(2)}}
+            | {"params": _rollouts().net.params, "rollouts": _rollouts(), "num_rollouts": 3, "per_round": 1}
+            | {"look": None}
+        ),
+        False,
+    ),
     "control.vary": Case(lambda: {"env": btl.control.cartpole(), "gravity": 3.0}),
     "predict.acquisition.bald": of("predictive"),
     "predict.acquisition.batch_bald": of("key", "predictive", num=1, num_outcomes=10),
+    "predict.acquisition.disagreement": of("predictive"),
     "predict.acquisition.epig": Case(lambda: {"pool": shared()["predictive"], "targets": shared()["predictive"]}),
     "predict.acquisition.variation_ratio": of("predictive"),
     "predict.calibrate.deviation_factor": of(mean=SCORES, deviation=SCORES, targets=SCORES),
@@ -469,6 +479,8 @@ TABLE: dict[str, Case] = {
     "likelihoods.ordinal": of(cutpoints=[-1.0, 1.0]),
     "likelihoods.student_t": of(degrees=4.0, scale=2.0),
     "metrics.ece_classwise": scored(num_bins=3),
+    "metrics.ece_smooth": scored(),
+    "metrics.grouping_loss": of(confidence=SCORES, correct=PAIRS, regions=PAIRS, num_bins=2),
     "metrics.max_calibration_error": scored(num_bins=3),
     "metrics.pit": Case(lambda: {"predictive": _real_predictive(), "targets": TARGETS}),
     "metrics.quantile_calibration_error": Case(
@@ -569,6 +581,7 @@ TABLE: dict[str, Case] = {
     "tune.conditional_evidence": of(groups=[-1, 0, 0, -1], curvature=None, batch_size=2),
     "tune.data_emphasized_elbo": method(num_samples=1, initial_scale=0.1, allow_weight_decay=False),
     "tune.edges": of(names=["a", "b"], scores=np.zeros((2, 3)), weights=np.ones((2, 3))),
+    "tune.further_error": of(log_predictive=-np.ones((2, 4))),
     "tune.left_out_weights": of("key", log_predictive=np.zeros((2, 4)), log_prior=None, num_draws=2, num_iterations=2),
     "tune.evidence": of(curvature=None, batch_size=2),
     "tune.grid": of(
@@ -617,6 +630,7 @@ TABLE: dict[str, Case] = {
         log_scales=np.array([-1.0, 0.0]),
         criterion=btl.tune.validation(BATCH),
         steps=1,
+        batch_size=2,
         learning_rate=0.1,
         learn=None,
         report=None,

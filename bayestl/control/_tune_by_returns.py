@@ -93,6 +93,8 @@ def tune_by_returns(
     if len(sizes) != 1 or () in sizes:
         raise ValueError(f"settings has leading axes {sorted(sizes)}; every leaf needs the same one, of M settings")
     num = int(sizes.pop()[0])
+    if num == 0:
+        raise ValueError("settings hold no setting: their leading axis has length 0; give at least one")
     check_at_least(1, num_rollouts=num_rollouts, per_round=per_round)
     needed = per_round * sum(_sizes_of_rounds(num))
     if num_rollouts < needed:

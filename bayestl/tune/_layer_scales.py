@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import _tree
+from bayestl import _tree, infer
 from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
@@ -99,6 +99,7 @@ def layer_scales(
     check_arguments(layer_scales, locals())
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; at least 1 is needed")
+    infer.check_params(joint, params)
     batch = whole(data)
     climb = _function_of(criterion)
     prior: Any = joint.prior

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl._arguments import check_arguments
+from bayestl._arguments import check_arguments, check_at_least
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Numbers, Params
 from bayestl.passes import whole
@@ -134,6 +134,7 @@ def path(
         [0.43, 1.33, 1.87]
     """
     check_arguments(path, locals())
+    check_at_least(1, steps=steps)
     began = time.perf_counter()
     batch = whole(data)
     families, log_scales = tuple(families), _checked_scales(log_scales, len(families))

@@ -229,6 +229,27 @@ def how_much_to_trust() -> plt.Figure:
     return figure
 
 
+def active_learning() -> plt.Figure:
+    """Test NLL against the number of labels, by how they were chosen, in two pools."""
+    from benchmarks.active_learning import LIKE_THE_TEST, MIXED, STRATEGIES
+
+    rows = [json.loads(line) for line in (RESULTS / "active_learning" / "rows.jsonl").read_text().splitlines()]
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.8), layout="constrained", sharey=True)
+    colors = dict(zip(STRATEGIES, ("#222222", "#e69f00", "#999999", BLUE, "#56b4e9", RED), strict=True))
+    for ax, pool in zip(axes, (LIKE_THE_TEST, MIXED), strict=True):
+        for strategy, marker in zip(STRATEGIES, "os^Dv*", strict=True):
+            own = [row for row in rows if (row["pool"], row["strategy"]) == (pool, strategy)]
+            losses, labels = np.array([row["nll"] for row in own]), own[0]["labels"]
+            mean, error = losses.mean(0), losses.std(0, ddof=1) / len(losses) ** 0.5
+            ax.plot(labels, mean, marker + "-", color=colors[strategy], label=strategy, markersize=4)
+            ax.fill_between(labels, mean - error, mean + error, color=colors[strategy], alpha=0.15, lw=0)
+        ax.set(title=f"pool: {pool}", xlabel="labels")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("test NLL (nats)")
+    axes[1].legend(frameon=False)
+    return figure
+
+
 def _root_mean_square(tree: Any) -> float:
     return float(jnp.sqrt(btl.tree.vdot(tree, tree) / btl.tree.size(tree)))
 
@@ -252,7 +273,7 @@ PICTURES = {
     draw.__name__: draw
     for draw in (
         *(readme, getting_started, which_method, bring_your_own_network, how_much_to_trust, posteriors, memory),
-        many_devices,
+        *(many_devices, active_learning),
     )
 }
 

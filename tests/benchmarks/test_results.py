@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import rank_sources, verdict_calibration
+from benchmarks import active_learning, rank_sources, verdict_calibration
 from benchmarks._records import Rows
 from benchmarks._speed_table import table
 from benchmarks.tasks import (
@@ -80,6 +80,11 @@ def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
 def test_the_table_of_verdicts_is_what_the_rows_say():
     rows = [json.loads(line) for line in (RESULTS / "verdict" / "rows.jsonl").read_text().splitlines()]
     assert verdict_calibration.table(rows) == (RESULTS / "verdict" / "table.md").read_text()
+
+
+def test_the_table_of_labels_asked_for_is_what_the_rows_say():
+    rows = [json.loads(line) for line in (RESULTS / "active_learning" / "rows.jsonl").read_text().splitlines()]
+    assert active_learning.table(rows) == (RESULTS / "active_learning" / "table.md").read_text()
 
 
 def test_the_table_of_ranks_is_what_the_rows_say():

@@ -153,7 +153,7 @@ def _best(name: str, rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Run what is missing, print the table, and keep it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rank_sources", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="draws of the labelled examples")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of the labelled examples")
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("BAYESTL_DATA_DIR"))
     parser.add_argument("--cache", type=Path, default=CACHE, help="where imported pictures are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where rows and table go")

@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True)
     digits = tasks.add_parser("digits", help="handwritten digits: a source that helps one target and misleads another")
-    digits.add_argument("--demo", action="store_true", help="5 seeds, two to three minutes on two cores")
+    digits.add_argument("--demo", action="store_true", help="5 seeds, some six minutes on two cores")
     digits.add_argument("--seeds", type=int, help="number of seeds (full: 10, demo: 5)")
     digits.add_argument("--steps", type=int, help="steps per run (full: 500, demo: 300)")
     digits.add_argument("--out", type=Path, help="where rows, table and figure go")

@@ -46,6 +46,11 @@ def cell(values: np.ndarray, digits: int = 3, sign: bool = False) -> str:
     return f"{mean:{'+' if sign else ''}.{digits}f} ± {error:.{digits}f}"
 
 
+def cell_of_seeds(values: np.ndarray) -> str:
+    """The same of a run with any number of seeds: the mean alone where there is but one."""
+    return cell(values) if len(values) > 1 else f"{values.mean():.3f}"
+
+
 def verdict(difference: np.ndarray, name: str = "NLL", digits: int = 3, larger_is_better: bool = False) -> str:
     """A paired difference, and whether it is more than two standard errors."""
     mean, error = mean_and_error(difference)

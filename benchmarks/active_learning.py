@@ -22,6 +22,7 @@ import optax
 
 import bayestl as btl
 from benchmarks._records import Rows, provenance
+from benchmarks._tables import cell_of_seeds
 from benchmarks.tasks.digits import halves, low_resolution, train_source
 
 RESULTS = Path(__file__).parent / "results" / "active_learning"
@@ -159,14 +160,9 @@ def table(rows: Sequence[dict[str, Any]], at: Sequence[int] = (20, 30, 50)) -> s
             if each:
                 values[strategy] = np.array([[row["nll"][row["labels"].index(n)] for n in at] for row in each])
         for strategy, own in values.items():
-            less = "" if strategy == RANDOM else _cell(values[RANDOM][:, -1] - own[:, -1])
-            lines.append("| " + " | ".join([pool, strategy, *map(_cell, own.T), less]) + " |")
+            less = "" if strategy == RANDOM else cell_of_seeds(values[RANDOM][:, -1] - own[:, -1])
+            lines.append("| " + " | ".join([pool, strategy, *map(cell_of_seeds, own.T), less]) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(values: np.ndarray) -> str:
-    error = f" ± {values.std(ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{error}"
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 import bayestl as btl
+from benchmarks._tables import cell_of_seeds
 
 RESULTS = Path(__file__).parent / "results" / "chain_of_tasks.md"
 NUM_TASKS = 5
@@ -118,16 +119,11 @@ def table(results: dict[str, dict[str, list[np.ndarray]]]) -> str:
         for name, seeds in methods.items():
             each = np.stack(seeds)
             cells = [
-                _cell(each[:, t - NUM_TASKS, : t + 1].mean(axis=1)) if t >= NUM_TASKS - each.shape[1] else ""
+                cell_of_seeds(each[:, t - NUM_TASKS, : t + 1].mean(axis=1)) if t >= NUM_TASKS - each.shape[1] else ""
                 for t in range(NUM_TASKS)
             ]
-            lines.append("| " + " | ".join([problem, name, *cells, _cell(each[:, -1, 0])]) + " |")
+            lines.append("| " + " | ".join([problem, name, *cells, cell_of_seeds(each[:, -1, 0])]) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(values: np.ndarray) -> str:
-    error = f" ± {values.std(ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{error}"
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from bayestl.tune import Criterion, groups_by_class, k_fold, leave_out, random_g
 _MOST_IN_CLOSED_FORM = 500
 # Examples above which 5 groups do, instead of 10.
 _MANY = 200
-# Parameters times examples from which on a path over all of them at every step is dear: 2 seconds a step on two cores.
+# Parameters times examples from which on a path that sees all of them at every step is dear.
 _LARGE = 5e7
 _BATCH_SIZE = 64
 

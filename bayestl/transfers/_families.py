@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import _tree, gaussians, likelihoods, sources
+from bayestl import _tree, gaussians, sources
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Net, NetState, Params
 from bayestl.gaussians import Gaussian
@@ -44,7 +44,14 @@ class Families(NamedTuple):
 
 
 def families_of(
-    key: Key, joint: LogJoint, net: Net, source: Any, new: Sequence[str], head: Sequence[str] | None, batch: Batch
+    key: Key,
+    joint: LogJoint,
+    net: Net,
+    source: Any,
+    new: Sequence[str],
+    head: Sequence[str] | None,
+    batch: Batch,
+    is_class: bool,
 ) -> Families:
     """The source; the source with its head at zero; a fresh network with its head at zero.
 
@@ -53,7 +60,6 @@ def families_of(
     classes, there is one around the source with a head that is less so.
     """
     given = read_sources(source, net, list(new))
-    is_class = likelihoods.describe(joint.likelihood, joint.outputs(net.params, batch.inputs)[0]).is_class
     state = _with_statistics(net.state, [read.state for read in given])
     joint = joint.replace(state=state)
     paths = find_head(joint, net.params, batch.inputs, head)

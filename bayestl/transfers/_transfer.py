@@ -111,13 +111,14 @@ def transfer(
     joint = LogJoint(net, start, None, num_data=len(jax.tree.leaves(batch.inputs)[0]))
     joint.check(net.params, batch.inputs, batch.targets, batch.weights)
     outputs = joint.outputs(net.params, batch.inputs)[0]
+    is_class = likelihoods.describe(joint.likelihood, outputs).is_class
     plan = plan_for(keys[0], joint, outputs, batch, _tree.size(net.params))
     if is_regression:
         plan = _regression.PLAN
     if criterion is not None:
         plan = plan._replace(criterion=criterion, name=f"Judged by {type(criterion).__name__}", is_untrained=False)
     families = families_of(
-        keys[1], joint, net, source, _patterns(new), None if head is None else _patterns(head), batch
+        keys[1], joint, net, source, _patterns(new), None if head is None else _patterns(head), batch, is_class
     )
     joint = joint.replace(state=families.state)
     typical = _typical_variance(joint, families, batch)
@@ -145,7 +146,7 @@ def transfer(
         weights, without_each = _regression.weigh(keys[3], joint, path, log_prior, batch)
     else:
         scores = path.scores.reshape(-1, path.scores.shape[-1])
-        if likelihoods.describe(joint.likelihood, outputs).is_class:
+        if is_class:
             log_prior = log_prior + tune.further_error(scores).reshape(log_prior.shape)
         weights = tune.average(keys[3], scores, log_prior.ravel())
         without_each = weights_without_each(keys[3], scores, log_prior.ravel())

@@ -156,15 +156,14 @@ def _rows(batch: Batch, rows: Any) -> Batch:
     return jax.tree.map(lambda x: jnp.asarray(x)[rows], batch)
 
 
-def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, batch: Batch, rows: Any = None) -> Any:
-    """One step of one fit; of a batch, whose rows are given, where it does not see all examples."""
+def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, batch: Batch, rows: Any) -> Any:
+    """One step of one fit, which sees these rows of the examples; None for all."""
     prior, scale, rate, likelihood = common
     num = joint.num_data if weights is None else jnp.sum(weights).astype(joint.num_data.dtype)
     own = joint.replace(prior=prior.rescale(scale), num_data=num, likelihood=likelihood)
     deterministic: Any = None
-    if rows is not None and weights is not None:
-        weights = weights[rows]
     given = Batch(batch.inputs, batch.targets, weights)
+    given = given if rows is None else _rows(given, rows)
     state, _ = proximal_map(own, rate, momentum=MOMENTUM).step(deterministic, state, given)
     return state._replace(net_state=joint.moving_state)
 
@@ -185,8 +184,7 @@ def _side_by_side(
 
     def one(common: Any, state: Any, weights: jax.Array | None) -> Any:
         def body(state: Any, rows: Any) -> tuple[Any, None]:
-            part = batch if rows is None else _rows(batch, rows)
-            return _step(joint, common, state, weights, part, rows), None
+            return _step(joint, common, state, weights, batch, rows), None
 
         return jax.lax.scan(body, state, rows, length=steps)[0]
 
@@ -211,8 +209,7 @@ def _one_by_one(
         state = jax.tree.map(lambda x: x[family, fit], states)
         for step in range(steps):
             at = None if rows is None else rows[step]
-            part = batch if at is None else _rows(batch, at)
-            state = _dispatched(static, arrays, own, state, None if subsets is None else subsets[fit], part, at)
+            state = _dispatched(static, arrays, own, state, None if subsets is None else subsets[fit], batch, at)
         return state
 
     return _stacked([_stacked([one(family, fit) for fit in range(num_fits)]) for family in range(num_families)])
@@ -237,7 +234,7 @@ def _rates(
     likelihoods: Any,
     params: Params,
     batch: Batch,
-    per_trace: float | None = None,
+    per_trace: float | None,
 ) -> jax.Array:
     joint = static.combine(arrays)
 
@@ -255,7 +252,7 @@ def _dispatched_rates(
     likelihoods: Any,
     params: Params,
     batch: Batch,
-    per_trace: float | None = None,
+    per_trace: float | None,
 ) -> jax.Array:
     num_families = len(jax.tree.leaves(params)[0])
     each = [jax.tree.map(lambda x, n=number: x[n], (likelihoods, params)) for number in range(num_families)]

@@ -37,10 +37,10 @@ def safe_rate(key: Key, joint: LogJoint, params: Params, batch: Batch, per_trace
     product = _product(joint, params, batch)
     _, norms = jax.lax.scan(lambda v, _: _scaled(product(v)), _start(key, params), None, length=_ITERATIONS)
     if per_trace is None:
-        return _rate(norms[-1], None, batch, per_trace)
+        return _one_over(norms[-1], batch)
     directions = jax.vmap(lambda k: _start(k, params))(jax.random.split(key, _PROBES))
     bends = jax.lax.map(lambda v: _tree.vdot(v, product(v)), directions)
-    return _rate(norms[-1], _tree.size(params) * jnp.mean(bends), batch, per_trace)
+    return _bounded(norms[-1], bends, params, batch, per_trace)
 
 
 def dispatched_safe_rate(
@@ -57,12 +57,12 @@ def dispatched_safe_rate(
     for _ in range(_ITERATIONS):
         v, norm, _ = _iterated(static, arrays, likelihood, params, v, batch)
     if per_trace is None:
-        return _rate(norm, None, batch, per_trace)
+        return _one_over(norm, batch)
     bends = [
         _iterated(static, arrays, likelihood, params, _start(k, params), batch)[2]
         for k in jax.random.split(key, _PROBES)
     ]
-    return _rate(norm, _tree.size(params) * jnp.mean(jnp.stack(bends)), batch, per_trace)
+    return _bounded(norm, jnp.stack(bends), params, batch, per_trace)
 
 
 def noise_bound(num_examples: int, batch_size: int, momentum: float) -> float | None:
@@ -115,14 +115,15 @@ def _scaled(w: Params) -> tuple[Params, jax.Array]:
     return jax.tree.map(lambda x: x / jnp.maximum(norm, 1e-30).astype(x.dtype), w), norm
 
 
-def _rate(largest: jax.Array, trace: jax.Array | None, batch: Batch, per_trace: float | None) -> jax.Array:
-    """From curvatures of the sum over the examples."""
-    num = len(jax.tree.leaves(batch.inputs)[0])
-    rate = num / jnp.maximum(largest, 1e-30)
-    if trace is None or per_trace is None:
-        return rate
+def _one_over(curvature: jax.Array, batch: Batch) -> jax.Array:
+    return len(jax.tree.leaves(batch.inputs)[0]) / jnp.maximum(curvature, 1e-30)
+
+
+def _bounded(largest: jax.Array, bends: jax.Array, params: Params, batch: Batch, per_trace: float) -> jax.Array:
+    """One over the largest curvature, and at most ``per_trace`` over the trace that curvatures along probes say."""
     # Few probes may miss the steepest direction, which is part of the trace.
-    return jnp.minimum(rate, per_trace * num / jnp.maximum(jnp.maximum(trace, largest), 1e-30))
+    trace = jnp.maximum(_tree.size(params) * jnp.mean(bends), largest)
+    return jnp.minimum(_one_over(largest, batch), per_trace * _one_over(trace, batch))
 
 
 def through(root: Any, moved: Any) -> Any:

@@ -56,7 +56,7 @@ GAUSSIANS: dict[str, Any] = {
 def families(source: Any, net: btl.Net = NET, new: list[str] | None = None) -> Any:
     """Without those whose head is softened, which turn on the labels: test_softened.py has them."""
     joint = btl.LogJoint(net, CATEGORICAL, None, num_data=6)
-    result = families_of(KEY, joint, net, source, new or [], None, btl.Batch(INPUTS, LABELS))
+    result = families_of(KEY, joint, net, source, new or [], None, btl.Batch(INPUTS, LABELS), True)
     own = [number for number, family in enumerate(result.families) if "head times" not in family.name]
     parts = ("families", "kinds", "log_weights")
     return result._replace(**{part: tuple(getattr(result, part)[number] for number in own) for part in parts})

@@ -64,7 +64,7 @@ def check_environment(env: Environment, action: Any) -> Any:
     Raises:
         TypeError: a ``reset`` or ``step`` that gives back something else, or that JAX cannot trace.
         ValueError: an observation or a state that changes its shape or dtype from step to step; a reward that is no
-            single number.
+            single number, ends that are no truth values.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     start = _traced("reset", env.reset, key, env.params)
@@ -86,13 +86,17 @@ def check_environment(env: Environment, action: Any) -> Any:
     for name, value in zip(("reward", "terminated", "truncated"), after[2:], strict=True):
         if getattr(value, "shape", None) != ():
             raise ValueError(f"the {name} of env.step has {_shown(value)}; it must be a single number")
+        if name != "reward" and value.dtype != bool:
+            raise ValueError(
+                f"the {name} of env.step has {_shown(value)}; it must be a truth value, such as {name}.astype(bool)"
+            )
     return observation
 
 
 def _traced(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return jax.eval_shape(function, *arguments)
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         signature = _SIGNATURE if name == "step" else "reset(key, params) -> (observation, state)"
         given = f" for the actions of the likelihood, {_shown(arguments[2])}" if name == "step" else ""
         raise TypeError(f"env.{name} cannot be traced as {signature}{given}: {error}") from error

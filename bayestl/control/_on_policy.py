@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from bayestl import _tree
 from bayestl._arguments import check_arguments, check_at_least
 from bayestl._data_size import repeated, with_prior
 from bayestl._static import Static, partition
@@ -95,8 +96,8 @@ def on_policy(
             critic is then of use at once. False to fit both to what the last critic said.
 
     Raises:
-        ValueError: minibatches that do not divide N; numbers below 1. On the start of a run also rewards that are not
-            finite, weights that are negative or not finite.
+        ValueError: minibatches that do not divide N; numbers below 1. On the start of a run also parameters that are
+            not the policy's, rewards that are not finite, weights that are negative or not finite.
 
     Warns:
         UserWarning: no episode ended in a rollout of the start, although there is no critic to say what is beyond it.
@@ -210,6 +211,8 @@ def _posterior(posterior: Any, state: OnPolicyState) -> Any:
 
 def _check(check: Any, rollouts: Rollouts, params: Params, inputs: Any, targets: Any) -> None:
     """A first rollout, looked at before anything is learned from it."""
+    fix = "start at parameters of the policy that acts"
+    _tree.check_same_structure("params", params, "rollouts.net.params", rollouts.net.params, fix)
     critic_params = None if rollouts.critic is None else rollouts.critic.net.params
     arrays, static = partition(rollouts)
     rewards_are_finite, ended, decisions = _first(static, arrays, params, critic_params)

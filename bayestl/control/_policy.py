@@ -36,7 +36,7 @@ def check_policy(net: Net, params: Params, likelihood: Likelihood, env: Environm
     key = jax.random.key(0)
     try:
         first = jax.eval_shape(env.reset, key, env.params)[0]
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, LookupError, AttributeError):
         # Whatever is wrong, the check says it in a sentence.
         first = check_environment(env, jax.ShapeDtypeStruct((), jnp.int32))
     try:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import likelihoods
+from bayestl import _tree, likelihoods
 from bayestl._arguments import check_arguments, check_at_least
 from bayestl._static import Static, partition
 from bayestl._types import Key, Likelihood, Net, Params, Posterior
@@ -61,7 +61,8 @@ def returns(
 
     Raises:
         TypeError: an environment without the signature of :class:`Environment`.
-        ValueError: observations that do not fit the network; rewards that are not finite; numbers below 1.
+        ValueError: observations, or draws of the posterior, that do not fit the network; rewards that are not finite;
+            numbers below 1.
 
     Warns:
         UserWarning: episodes that had not ended after ``max_steps``.
@@ -78,6 +79,9 @@ def returns(
     check_policy(net, net.params, likelihood, env)
     key_draws, key_play = jax.random.split(key)
     draws = posterior.sample(key_draws, num_draws)
+    one = jax.tree.map(lambda x: x[0], draws)
+    fix = "give a posterior over its parameters"
+    _tree.check_same_structure("a draw of posterior", one, "net.params", net.params, fix)
     arrays, static = partition((net, likelihood, env))
     totals, over = _play(static, arrays, draws, jax.random.split(key_play, num_draws), num_episodes, max_steps)
     totals, over = np.asarray(totals, np.float64), np.asarray(over)

@@ -196,8 +196,8 @@ def rollouts(
 
     Raises:
         TypeError: an environment without the signature of :class:`Environment`.
-        ValueError: observations that do not fit the networks; actions that are not numbers of one shape; numbers out of
-            range.
+        ValueError: observations that do not fit the networks; actions that are not numbers of one shape; weights that
+            are not one for each decision; numbers out of range.
 
     Example:
         >>> net = btl.nets.mlp(jax.random.key(0), (4, 8, 2))
@@ -216,9 +216,19 @@ def rollouts(
     if critic is not None:
         check_critic(critic.net, observation)
     weigh = advantage_weights(1.0) if weigh is None else weigh
+    _check_weigh(weigh, num_envs * num_steps)
     trace = trace if critic is not None else 1.0
     discount, trace = jnp.asarray(discount, jnp.float32), jnp.asarray(trace, jnp.float32)
     return Rollouts(net, env, likelihood, num_envs, num_steps, discount, trace, weigh, critic)
+
+
+def _check_weigh(weigh: Any, num: int) -> None:
+    weights = jax.eval_shape(weigh, jax.ShapeDtypeStruct((num,), jnp.float32))
+    shape = getattr(weights, "shape", None)
+    if shape != (num,):
+        raise ValueError(
+            f"weigh makes shape {shape} of the advantages of {num} decisions; it must give a weight for each"
+        )
 
 
 def _where(over: jax.Array, fresh: Any, old: Any) -> Any:

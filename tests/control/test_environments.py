@@ -142,9 +142,19 @@ def _step(key, state, action, params):
             ValueError,
             "reward of env.step has float32.2.; it must be a single number",
         ),
+        (
+            control.Environment(_reset, lambda *a: (*_step(*a)[:3], jnp.array(1), jnp.array(False))),
+            ValueError,
+            r"terminated of env.step has int32..; it must be a truth value",
+        ),
+        (
+            control.Environment(lambda key, params: params["start"], _step, {}),
+            TypeError,
+            r"env.reset cannot be traced as reset.key, params. .*start",
+        ),
         ("CartPole-v1", TypeError, "env is 'CartPole-v1'; give an Environment"),
     ],
-    ids=["reset", "step", "observation", "reward", "name"],
+    ids=["reset", "step", "observation", "reward", "terminated", "params", "name"],
 )
 def test_environments_without_the_signature_are_refused(env, error, words):
     net = btl.nets.mlp(KEY, (2, 2))

@@ -160,6 +160,32 @@ def test_it_acts_with_draws_of_a_gaussian():
     assert np.std(rewards) > 0.15
 
 
+def _counting(params, state, inputs, key):
+    """How often the network was applied to a minibatch, in its state; to the 8 observations of a step it is not."""
+    return inputs @ params["logits"], {"count": state["count"] + (len(inputs) == 4)}
+
+
+def test_the_state_of_a_network_goes_on_from_rollout_to_rollout():
+    net = btl.Net(TABLE.params, {"count": jnp.zeros(())}, _counting)
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), None)
+    made = control.rollouts(net, BANDIT, 8, 1, 1.0)
+    inference = control.on_policy(btl.infer.map_estimate(joint, optax.sgd(0.1)), made, passes=3, minibatches=2)
+    result = one_step(inference, made, steps=5)
+    assert float(result.state.net_state["count"]) == 5 * 3 * 2
+
+
+def test_a_learning_curve_of_many_seeds_is_that_of_each():
+    made = control.rollouts(TABLE, BANDIT, 16, 1, 1.0)
+    inference = control.on_policy(bandit_method(), made, passes=2)
+    keys = jax.random.split(KEY, 16)
+    many = btl.fit_many(keys, lambda _: inference, None, TABLE.params, made.data, steps=4, progress=False)
+    assert many.history["episode_return"].shape == (16, 4)
+    for seed in (0, 15):
+        single = btl.fit(keys[seed], inference, TABLE.params, made.data, steps=4, progress=False)
+        np.testing.assert_allclose(many.params["logits"][seed], single.params["logits"], rtol=1e-5)
+        np.testing.assert_allclose(many.history["reward"][seed], single.history["reward"], rtol=1e-5)
+
+
 def test_many_seeds_and_settings_in_one_program():
     made = control.rollouts(TABLE, BANDIT, 16, 1, 1.0)
 
@@ -204,6 +230,10 @@ def test_what_does_not_fit_is_refused():
         control.on_policy(bandit_method(), made)
     with pytest.raises(ValueError, match=r"discount is 1.5"):
         control.rollouts(TABLE, BANDIT, 10, 1, 1.5)
+    with pytest.raises(ValueError, match=r"weigh makes shape .. of the advantages of 10 decisions"):
+        control.rollouts(TABLE, BANDIT, 10, 1, 1.0, weigh=jnp.mean)
+    with pytest.raises(ValueError, match=r"'logits' of shape .2, 2. is in rollouts.net.params and not in params"):
+        one_step(control.on_policy(bandit_method(), made, minibatches=1), made, {"weights": jnp.zeros(2)})
     wide = btl.nets.mlp(KEY, (2, 3))
     joint = btl.LogJoint(wide, btl.likelihoods.normal(1.0), None)
     critic = control.critic(wide, btl.infer.map_estimate(joint, optax.sgd(0.1)))

@@ -69,7 +69,7 @@ chain: $(VENV)/.installed-benchmarks  ## tasks one after another: split and perm
 verdict: $(VENV)/.installed-benchmarks  ## how often the verdict on a source is right, on targets whose answer is known
 	@$(VENV)/bin/python -m benchmarks.verdict_calibration
 
-ranks: $(VENV)/.installed-benchmarks  ## do scores rank sources as fine-tuning does; all three domains need BAYESTL_DATA_DIR
+ranks: $(VENV)/.installed-benchmarks  ## do scores rank sources as fine-tuning does; needs BAYESTL_DATA_DIR
 	@$(VENV)/bin/python -m benchmarks.rank_sources
 
 test: $(VENV)/.installed-test  ## every law once, the examples in docstrings and documents among them

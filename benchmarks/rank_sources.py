@@ -1,9 +1,10 @@
 """Do scores rank sources as fine-tuning does? ``python -m benchmarks.rank_sources``.
 
 Networks of one shape are trained on tasks of digits, of CIFAR-10 and of text, and fine-tuned on other tasks of the same
-kind with five labels per class. What a score says of a source, from these labels alone, is held against the test log
-likelihood that fine-tuning from it then reaches: Kendall's correlation over the sources of each target, with a
-bootstrap interval over all pairs of source and target.
+kind with five labels per class; so are policies that were trained on CartPole, on decisions of experts under other
+physics. What a score says of a source, from these labels alone, is held against the test log likelihood that
+fine-tuning from it then reaches: Kendall's correlation over the sources of each target, with a bootstrap interval over
+all pairs of source and target.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ import numpy as np
 import optax
 
 import bayestl as btl
-from benchmarks._rank_domains import Domain, Examples, cifar, digits, texts
+from benchmarks._rank_domains import Domain, cifar, control, digits, texts
 from benchmarks._records import Rows, provenance
 from benchmarks._tuning import HEAVY_BALL
 
 RESULTS = Path(__file__).parent / "results" / "rank_sources"
 CACHE = Path(__file__).parent.parent / "build" / "pictures"
-HIDDEN = (128, 64)
+DOMAINS = ("digits", "CIFAR", "text", "control")
 LABELS, VALIDATION, STEPS, SOURCE_STEPS = 5, 20, 200, 1500
 RATES = (0.003, 0.01, 0.03, 0.1)
 
 
-def train_source(task: Examples | None, num_inputs: int, num_classes: int) -> btl.Net:
+def train_source(domain: Domain, name: str) -> btl.Net:
     """A network that has learned a source's task; an untrained one without."""
-    net = btl.nets.mlp(jax.random.key(1), (num_inputs, *HIDDEN, num_classes))
+    task = domain.sources[name]
+    if isinstance(task, btl.Net):
+        return task
+    net = domain.network(jax.random.key(1), 10 if task is None else int(task.labels.max()) + 1)
     if task is None:
         return net
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=len(task.labels))
@@ -43,22 +47,12 @@ def train_source(task: Examples | None, num_inputs: int, num_classes: int) -> bt
     return btl.Net(fitted.params, (), net.apply)
 
 
-def train_sources(domain: Domain) -> dict[str, btl.Net]:
-    """All sources of a domain."""
-    num_inputs = next(iter(domain.targets.values())).inputs.shape[1]
-    return {
-        name: train_source(task, num_inputs, 10 if task is None else int(task.labels.max()) + 1)
-        for name, task in domain.sources.items()
-    }
-
-
 def features(source: btl.Net, inputs: np.ndarray) -> btl.transferability.Source:
     """What the source makes of some inputs: below its last layer, and the probabilities of its classes."""
-    hidden = jnp.asarray(inputs)
-    for name in [name for name in source.params if name != "head"]:
-        layer = source.params[name]
-        hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"])
-    logits = hidden @ source.params["head"]["kernel"] + source.params["head"]["bias"]
+    width = source.params["head"]["kernel"].shape[0]
+    nothing_more = {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}
+    hidden = source({**source.params, "head": nothing_more}, jnp.asarray(inputs))
+    logits = source(source.params, jnp.asarray(inputs))
     return btl.transferability.Source(np.asarray(hidden), probabilities=np.asarray(jax.nn.softmax(logits)))
 
 
@@ -94,7 +88,7 @@ def run_target(domain: Domain, sources: dict[str, btl.Net], name: str, seed: int
     num_classes = int(task.labels.max()) + 1
     split = btl.data.split(task.labels, train_per_class=LABELS, validation_per_class=VALIDATION, seed=seed)
     train, validation, test = (btl.data.arrays(task.inputs[rows], task.labels[rows]) for rows in split)
-    net = btl.nets.mlp(jax.random.key(100 + seed), (task.inputs.shape[1], *HIDDEN, num_classes))
+    net = domain.network(jax.random.key(100 + seed), num_classes)
     allowed = {s: source for s, source in sources.items() if (s, name) not in domain.left_out}
     zero = btl.tree.zeros_like(net.params["head"])
     starts = [{**source.params, "head": zero} for source in allowed.values()]
@@ -154,15 +148,16 @@ def main() -> None:
     """Run what is missing, print the table, and keep it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rank_sources", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="draws of the labelled examples")
+    parser.add_argument("--domains", nargs="+", choices=DOMAINS, help="by default all, or digits without --data-dir")
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("BAYESTL_DATA_DIR"))
     parser.add_argument("--cache", type=Path, default=CACHE, help="where imported pictures are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where rows and table go")
     parser.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     arguments = parser.parse_args()
     rows = Rows(arguments.out / "rows.jsonl", {"labels": LABELS, "steps": STEPS}, fresh=arguments.fresh)
-    origin = provenance("python -m benchmarks.rank_sources")
-    data_dir = None if arguments.data_dir is None else Path(arguments.data_dir)
-    domains = [digits()] if data_dir is None else [digits(), cifar(data_dir, arguments.cache), texts(data_dir)]
+    given = f" --domains {' '.join(arguments.domains)}" if arguments.domains else ""
+    origin = provenance(f"python -m benchmarks.rank_sources{given}")
+    domains = _domains(arguments)
     trained: dict[str, dict[str, btl.Net]] = {}
     # All targets of a seed before the next seed, so that an interrupted run is of use.
     for seed in range(arguments.seeds):
@@ -172,13 +167,22 @@ def main() -> None:
                 if rows.have(**key):
                     continue
                 if domain.name not in trained:
-                    trained[domain.name] = train_sources(domain)
+                    trained[domain.name] = {name: train_source(domain, name) for name in domain.sources}
                 found = run_target(domain, trained[domain.name], target, seed)
                 rows.add([{**key, **row, **origin} for row in found])
                 print(f"seed {seed}, {domain.name}: {target}", flush=True)
     text = table(rows.rows)
     print(text)
     (arguments.out / "table.md").write_text(text)
+
+
+def _domains(arguments: argparse.Namespace) -> list[Domain]:
+    names = arguments.domains or (DOMAINS if arguments.data_dir else DOMAINS[:1])
+    if arguments.data_dir is None and set(names) != {"digits"}:
+        raise SystemExit("all domains but digits need the data directory: give --data-dir, or set BAYESTL_DATA_DIR")
+    data_dir = Path(arguments.data_dir or ".")
+    makers = (digits, lambda: cifar(data_dir, arguments.cache), lambda: texts(data_dir), lambda: control(data_dir))
+    return [make() for name, make in zip(DOMAINS, makers, strict=True) if name in names]
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,31 @@ import optax
 
 import bayestl as btl
 from benchmarks._records import Rows, command_line, provenance
+from benchmarks.tasks.control_config import (
+    CHOSEN,
+    KL,
+    L2_SP,
+    LEARNED,
+    PPO_SCRATCH,
+    PPO_SOURCE,
+    PROBE,
+    PROGRAMS,
+    RUN,
+    SCRATCH,
+    SOURCE,
+    TUNED_EM,
+    TUNED_PPO,
+    VI,
+    Chosen,
+    Config,
+    Member,
+    Shared,
+    grid_of,
+)
 from benchmarks.tasks.control_ppo import ppo
 from benchmarks.tasks.control_worlds import (
     POLICY,
     SOURCE_TASK,
-    TARGETS,
     VALUE,
     Source,
     environment,
@@ -38,78 +58,22 @@ from benchmarks.tasks.control_worlds import (
     source,
 )
 
-SCRATCH, SOURCE, WITH_CRITIC = "from scratch", "source as initial policy", "source with its critic"
-L2_SP, LEARNED, KL, VI = "L2-SP", "learned prior, iterates", "KL to the source", "L2-SP, VI (Thompson)"
-PPO_SCRATCH, PPO_SOURCE, PPO_CRITIC = "PPO from scratch", "PPO, source policy", "PPO, source with its critic"
-CHOSEN = "L2-SP or scratch, by first returns"
-RUN = (SCRATCH, SOURCE, WITH_CRITIC, L2_SP, LEARNED, KL, VI, PPO_SCRATCH, PPO_SOURCE, PPO_CRITIC)
-METHODS = (*RUN[:7], CHOSEN, *RUN[7:])
-TUNED_EM, TUNED_PPO = "settings of expectation-maximisation", "settings of PPO"
-READ_AT = (0, 1, 5, 20)  # thousands of steps
-PROBE = 64  # steps of each environment before a start is chosen
 
-
-class Config(NamedTuple):
-    """What is run.
-
-    Attributes:
-        targets: names of those that are run.
-        seeds: seed i starts at the source's run i, of which there are 6.
-        rollouts: of every run.
-        num_envs: environments side by side.
-        num_steps: of each in one rollout.
-        discount: of rewards.
-        scales: standard deviations of priors around the source's weights.
-        factors: on the covariance that the source's iterates give.
-        strengths: decisions that the source counts in the prior over actions.
-        temperatures: of advantages; chosen on the source's task, as the rates.
-        rates: learning rates of policy and critic.
-        passes: over the decisions of a rollout, for the shared choice.
-        noise: standard deviation of returns around the critic.
-        episodes: whole episodes for every point of a learning curve.
-    """
-
-    targets: tuple[str, ...] = TARGETS
-    seeds: int = 6
-    rollouts: int = 20
-    num_envs: int = 8
-    num_steps: int = 128
-    discount: float = 0.99
-    scales: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    factors: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
-    strengths: tuple[float, ...] = (30.0, 100.0, 300.0, 1000.0)
-    temperatures: tuple[float, ...] = (0.25, 0.5, 1.0)
-    rates: tuple[float, ...] = (0.001, 0.003, 0.01)
-    passes: tuple[int, ...] = (10, 20)
-    noise: float = 10.0
-    episodes: int = 16
-
-
-class Shared(NamedTuple):
-    """What all runs of one kind share, chosen on the source's task."""
-
-    temperature: float
-    rate: float
-    passes: int
-
-
-class Member(NamedTuple):
-    """One run among those of a program."""
-
-    seed: int
-    setting: float
-    shared: Shared
-
-
-def run(config: Config, rows: Rows, data_dir: Path) -> None:
+def run(config: Config, rows: Rows, data_dir: Path, chosen: Chosen | None = None) -> None:
     """All runs that are not among the rows yet."""
     left = source(data_dir, config.seeds)
-    common = {kind: shared(config, rows, kind) for kind in (TUNED_EM, TUNED_PPO)}
+    kinds = (TUNED_EM, TUNED_PPO)
+    common = chosen.shared if chosen is not None else {kind: shared(config, rows, kind) for kind in kinds}
     for target in config.targets:
-        for method in RUN:
-            if not rows.have(target=target, method=method):
-                kind = TUNED_PPO if method.startswith("PPO") else TUNED_EM
-                rows.add(_rows(config, left, target, method, [common[kind]]))
+        grids = {method: grid_of(config, method) for method in RUN}
+        if chosen is not None:
+            grids = {method: (chosen.settings[target, method],) for method in RUN}
+        for program in PROGRAMS:
+            methods = [method for method in program if not rows.have(target=target, method=method)]
+            if methods:
+                kind = TUNED_PPO if methods[0].startswith("PPO") else TUNED_EM
+                rows.add(_rows(config, left, target, methods, [common[kind]], grids))
+            for method in methods:
                 areas = [row["area"] for row in rows.rows if (row["target"], row["method"]) == (target, method)]
                 print(f"{target}, {method}: area {np.mean(areas):.0f}", flush=True)
         if not rows.have(target=target, method=CHOSEN):
@@ -124,7 +88,7 @@ def shared(config: Config, rows: Rows, kind: str) -> Shared:
         rates, temperatures = (config.rates, config.temperatures) if is_em else ((0.0003, *config.rates[:2]), (1.0,))
         for passes in config.passes if is_em else (4, config.passes[0]):
             common = [Shared(temperature, rate, passes) for temperature in temperatures for rate in rates]
-            made = _rows(config, None, SOURCE_TASK, SCRATCH if is_em else PPO_SCRATCH, common)
+            made = _rows(config, None, SOURCE_TASK, [SCRATCH if is_em else PPO_SCRATCH], common)
             rows.add([{**row, "method": kind} for row in made])
             print(f"{kind}, {passes} passes: done", flush=True)
     areas: dict[Shared, list[float]] = {}
@@ -135,18 +99,25 @@ def shared(config: Config, rows: Rows, kind: str) -> Shared:
 
 
 def _rows(
-    config: Config, left: Source | None, target: str, method: str, common: Sequence[Shared]
+    config: Config,
+    left: Source | None,
+    target: str,
+    methods: Sequence[str],
+    common: Sequence[Shared],
+    grids: Mapping[str, Sequence[float]] | None = None,
 ) -> list[dict[str, Any]]:
-    """One method on one target: all seeds, all its settings and all shared ones, of equal passes, in one program."""
-    settings, members = starts(config, left, method, common)
-    make = functools.partial(inference, config, target, method, common[0].passes)
+    """Methods on one target: all seeds, settings and shared ones, of equal passes, in one program."""
+    parts = [starts(config, left, method, common, (grids or {}).get(method, (0.0,))) for method in methods]
+    members = [member for _, each in parts for member in each]
+    settings = jax.tree.map(lambda *xs: jnp.concatenate(xs), *(each for each, _ in parts))
+    make = functools.partial(inference, config, target, methods[0], common[0].passes)
     curves, failed, seconds, compile_seconds = learned(config, target, settings, make)
     record = provenance(command_line())
     return [
         {
             **record,
             "target": target,
-            "method": method,
+            "method": member.method,
             "seed": member.seed,
             "setting": member.setting,
             "shared": list(member.shared),
@@ -199,11 +170,10 @@ def area(curve: np.ndarray) -> float:
 
 
 def starts(
-    config: Config, left: Source | None, method: str, common: Sequence[Shared]
+    config: Config, left: Source | None, method: str, common: Sequence[Shared], grid: Sequence[float] = (0.0,)
 ) -> tuple[dict[str, Any], list[Member]]:
     """What differs between members, with a leading axis, and who they are."""
-    grid = {L2_SP: config.scales, VI: config.scales, LEARNED: config.factors, KL: config.strengths}.get(method, (0.0,))
-    members = [Member(seed, number, each) for each in common for number in grid for seed in range(config.seeds)]
+    members = [Member(method, seed, number, each) for each in common for number in grid for seed in range(config.seeds)]
     fresh_policy, fresh_critic = fresh(config.seeds)
     settings: dict[str, Any] = {"policy": fresh_policy, "critic": fresh_critic}
     if left is not None and method not in (SCRATCH, PPO_SCRATCH):

@@ -14,34 +14,35 @@ import optax
 import bayestl as btl
 from benchmarks._records import Rows, command_line, provenance
 from benchmarks.tasks import control as task
+from benchmarks.tasks import control_config as names
 
 NUM_DECISIONS, NUM_TEST, STEPS, RATE = 30, 2000, 300, 0.01
 CLONE_SCRATCH, CLONE_SOURCE, CLONE_TRANSFER = "cloned from scratch", "cloned, source flat", "cloned, btl.transfer"
 CLONES = (CLONE_SCRATCH, CLONE_SOURCE, CLONE_TRANSFER)
 
 
-def run(config: task.Config, rows: Rows, left: task.Source, shared: task.Shared) -> None:
+def run(config: names.Config, rows: Rows, left: task.Source, shared: names.Shared) -> None:
     """All clones that are not among the rows yet. The expert of a seed began at another run of the source than the
     prior of that seed has."""
     for target in config.targets:
         if rows.have(target=target, method=CLONE_TRANSFER):
             continue
-        experts = _experts(config, left, target, shared)
+        learned = experts(config, left, target, names.WITH_CRITIC, shared)
         for seed in range(config.seeds):
-            expert = jax.tree.map(lambda x, s=seed: x[(s + 1) % config.seeds], experts)
+            expert = jax.tree.map(lambda x, s=seed: x[(s + 1) % config.seeds], learned)
             rows.add(_clones(config, left, target, seed, expert))
         print(f"{target}, clones: done", flush=True)
 
 
-def _experts(config: task.Config, left: task.Source, target: str, shared: task.Shared) -> Any:
+def experts(config: names.Config, left: task.Source, target: str, method: str, shared: names.Shared) -> Any:
     """Policies that learned the target itself, with a leading axis of seeds."""
-    settings, _ = task.starts(config, left, task.WITH_CRITIC, [shared])
+    settings, _ = task.starts(config, left, method, [shared])
     made = task.rollouts(config, target, task.VALUE, 1.0, optax.sgd(0.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         many = btl.fit_many(
             jax.random.split(jax.random.key(60), config.seeds),
-            functools.partial(task.inference, config, target, task.WITH_CRITIC, shared.passes),
+            functools.partial(task.inference, config, target, method, shared.passes),
             settings,
             settings["policy"],
             made.data,
@@ -53,7 +54,7 @@ def _experts(config: task.Config, left: task.Source, target: str, shared: task.S
     return many.params
 
 
-def _clones(config: task.Config, left: task.Source, target: str, seed: int, expert: Any) -> list[dict[str, Any]]:
+def _clones(config: names.Config, left: task.Source, target: str, seed: int, expert: Any) -> list[dict[str, Any]]:
     env, likelihood = task.environment(target), btl.likelihoods.categorical()
     net = btl.Net(expert, (), task.POLICY.apply)
     with warnings.catch_warnings():

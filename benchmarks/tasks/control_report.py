@@ -15,6 +15,7 @@ import bayestl as btl
 from benchmarks._records import Rows
 from benchmarks._tables import cell, of, verdict
 from benchmarks.tasks import control as task
+from benchmarks.tasks import control_config as names
 from benchmarks.tasks.control_cloning import CLONES, NUM_DECISIONS, NUM_TEST
 
 CAPTION = """\
@@ -34,22 +35,23 @@ CLONING = """\
 decisions of the expert; the return of the clone, over 32 episodes. btl.transfer sees the {num} decisions alone."""
 
 
-def report(config: task.Config, rows: Rows) -> str:
-    """Tables in Markdown."""
-    counts = {kind: len(_settings_of(rows, kind)) for kind in (task.TUNED_EM, task.TUNED_PPO)}
-    best = {kind: task.shared(config, rows, kind) for kind in counts}
+def report(config: names.Config, rows: Rows, searched: Rows | None = None) -> str:
+    """Tables in Markdown; ``searched`` are the rows among which settings were chosen, by default the same."""
+    searched = rows if searched is None else searched
+    counts = {kind: len(_settings_of(searched, kind)) for kind in (names.TUNED_EM, names.TUNED_PPO)}
+    best = {kind: task.shared(config, searched, kind) for kind in counts}
     parts = [
         CAPTION.format(
             seeds=config.seeds,
             total=config.rollouts * config.num_envs * config.num_steps,
             episodes=config.episodes,
             decisions=config.num_envs * config.num_steps,
-            num_em=counts[task.TUNED_EM],
-            num_ppo=counts[task.TUNED_PPO],
-            em=_shown(best[task.TUNED_EM]),
-            ppo=_shown(best[task.TUNED_PPO]).replace("temperature 1, ", ""),
+            num_em=counts[names.TUNED_EM],
+            num_ppo=counts[names.TUNED_PPO],
+            em=_shown(best[names.TUNED_EM]),
+            ppo=_shown(best[names.TUNED_PPO]).replace("temperature 1, ", ""),
             num_scales=len(config.scales),
-            chosen=task.CHOSEN,
+            chosen=names.CHOSEN,
         )
     ]
     for target in config.targets:
@@ -67,11 +69,11 @@ TITLES = {
 }
 
 
-def curves(config: task.Config, rows: Rows, target: str, method: str) -> tuple[np.ndarray, Any]:
+def curves(config: names.Config, rows: Rows, target: str, method: str) -> tuple[np.ndarray, Any]:
     """Learning curves (seeds, rollouts + 1) of a method, and the setting that the other targets chose."""
-    if method == task.CHOSEN:
+    if method == names.CHOSEN:
         return _chosen(config, rows, target), 0.0
-    others = [name for name in config.targets if name != target] or [target]
+    others = [name for name in config.targets if name != target]
     settings = sorted({row["setting"] for row in rows.rows if (row["target"], row["method"]) == (target, method)})
 
     def elsewhere(setting: Any) -> float:
@@ -81,50 +83,50 @@ def curves(config: task.Config, rows: Rows, target: str, method: str) -> tuple[n
     return of(rows.rows, "curve", target=target, method=method, setting=best), best
 
 
-def _chosen(config: task.Config, rows: Rows, target: str) -> np.ndarray:
+def _chosen(config: names.Config, rows: Rows, target: str) -> np.ndarray:
     """The curve of the start that earned more at first, one rollout later: before, both were playing."""
-    both = {name: curves(config, rows, target, name)[0] for name in (task.L2_SP, task.SCRATCH)}
+    both = {name: curves(config, rows, target, name)[0] for name in (names.L2_SP, names.SCRATCH)}
     result = []
-    for row in sorted(_matching(rows, target, task.CHOSEN), key=lambda row: row["seed"]):
+    for row in sorted(_matching(rows, target, names.CHOSEN), key=lambda row: row["seed"]):
         own = both[row["choice"]][row["seed"]]
         first = np.mean([each[row["seed"]][0] for each in both.values()])
         result.append(np.concatenate([[first], own[:-1]]))
     return np.stack(result)
 
 
-def _areas(config: task.Config, rows: Rows, target: str, method: str) -> np.ndarray:
+def _areas(config: names.Config, rows: Rows, target: str, method: str) -> np.ndarray:
     return np.array([task.area(curve) for curve in curves(config, rows, target, method)[0]])
 
 
-def _table(config: task.Config, rows: Rows, target: str) -> str:
-    heads = " | ".join(f"at {n}k" if n else "at 0" for n in task.READ_AT)
-    lines = [f"| method | setting | area | area minus {task.SOURCE} | {heads} | seconds |"]
-    lines.append("|---|" + "---|" * (4 + len(task.READ_AT)))
-    reference = _areas(config, rows, target, task.SOURCE)
+def _table(config: names.Config, rows: Rows, target: str) -> str:
+    heads = " | ".join(f"at {n}k" if n else "at 0" for n in names.READ_AT)
+    lines = [f"| method | setting | area | area minus {names.SOURCE} | {heads} | seconds |"]
+    lines.append("|---|" + "---|" * (4 + len(names.READ_AT)))
+    reference = _areas(config, rows, target, names.SOURCE)
     per_rollout = config.num_envs * config.num_steps / 1000
-    for method in task.METHODS:
+    for method in names.METHODS:
         if not _matching(rows, target, method):
             continue
         every, setting = curves(config, rows, target, method)
         areas = _areas(config, rows, target, method)
-        at = [every[:, min(round(n / per_rollout), every.shape[1] - 1)] for n in task.READ_AT]
-        paired = "" if method == task.SOURCE else cell(areas - reference, 0, sign=True)
+        at = [every[:, min(round(n / per_rollout), every.shape[1] - 1)] for n in names.READ_AT]
+        paired = "" if method == names.SOURCE else cell(areas - reference, 0, sign=True)
         seconds = np.mean([row["seconds"] for row in _matching(rows, target, method)])
         cells = [f"{setting:g}" if setting else "", cell(areas, 0), paired, *(cell(x, 0) for x in at), f"{seconds:.1f}"]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _verdicts(config: task.Config, rows: Rows, target: str) -> str:
+def _verdicts(config: names.Config, rows: Rows, target: str) -> str:
     lines = []
-    for other in (task.SOURCE, task.SCRATCH, task.PPO_SOURCE):
-        for mine in (task.CHOSEN, task.L2_SP):
+    for other in (names.SOURCE, names.SCRATCH, names.PPO_SOURCE):
+        for mine in (names.CHOSEN, names.L2_SP):
             difference = _areas(config, rows, target, mine) - _areas(config, rows, target, other)
             lines.append(f"* {mine} minus {other}: {verdict(difference, 'area', 0, larger_is_better=True)}.")
     return "\n".join(lines)
 
 
-def _clones(config: task.Config, rows: Rows) -> str:
+def _clones(config: names.Config, rows: Rows) -> str:
     lines = ["| target | method | NLL | return | seconds |", "|---|---|---|---|---|"]
     for target in config.targets:
         for method in CLONES:
@@ -136,14 +138,14 @@ def _clones(config: task.Config, rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def figure(config: task.Config, rows: Rows, out: Path) -> None:
+def figure(config: names.Config, rows: Rows, out: Path) -> None:
     """Learning curves of every target, mean and standard error over runs."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = (task.CHOSEN, task.L2_SP, task.VI, task.WITH_CRITIC, task.SOURCE, task.SCRATCH, task.PPO_SOURCE)
+    shown = (names.CHOSEN, names.L2_SP, names.VI, names.WITH_CRITIC, names.SOURCE, names.SCRATCH, names.PPO_SOURCE)
     canvas, axes = plt.subplots(
         1, len(config.targets), figsize=(4.2 * len(config.targets), 4.4), sharey=True, squeeze=False
     )
@@ -168,7 +170,7 @@ def figure(config: task.Config, rows: Rows, out: Path) -> None:
 COLOURS = ("#000000", "#0072b2", "#cc79a7", "#009e73", "#e69f00", "#999999", "#d55e00")
 
 
-def speed(config: task.Config, repeats: int = 7) -> str:
+def speed(config: names.Config, repeats: int = 7) -> str:
     """Steps of the environment a second, beside a scan written by hand for this policy; compilation apart."""
     env = task.environment(task.SOURCE_TASK)
     num_envs, num_steps = config.num_envs, 10 * config.num_steps
@@ -221,7 +223,7 @@ def _settings_of(rows: Rows, kind: str) -> set[tuple[float, ...]]:
     return {tuple(row["shared"]) for row in rows.rows if row["method"] == kind}
 
 
-def _shown(shared: task.Shared) -> str:
+def _shown(shared: names.Shared) -> str:
     return f"temperature {shared.temperature:g}, rate {shared.rate:g}, {shared.passes} passes"
 
 

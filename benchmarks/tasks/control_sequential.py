@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import bayestl as btl
 from benchmarks._records import Rows, command_line, provenance
 from benchmarks._tables import cell, verdict
 from benchmarks.tasks import control as task
+from benchmarks.tasks import control_config as names
 from benchmarks.tasks.control_report import curves
 from benchmarks.tasks.control_worlds import POLICY, VALUE, evaluated, fresh, source
 
@@ -61,18 +62,32 @@ def settings() -> dict[str, Any]:
     return {"seeds_per_run": SEEDS_PER_RUN, "shares": SHARES, "critic_rates": CRITIC_RATES}
 
 
-def run(config: task.Config, rows: Rows, data_dir: Path, shared: task.Shared) -> None:
-    """All runs that are not among the rows yet."""
+def run(
+    config: names.Config,
+    rows: Rows,
+    data_dir: Path,
+    shared: names.Shared,
+    chosen: Mapping[tuple[str, str], tuple[float, float]] | None = None,
+) -> None:
+    """All runs that are not among the rows yet. With ``chosen``, share and rate of each target and method, no others,
+    and no scale by returns."""
     for target in config.targets:
         for methods in (PLAIN, FIRST):
             if not rows.have(target=target, method=methods[-1]):
-                rows.add(_rows(config, data_dir, target, methods, shared))
+                grids = {method: grid_of(method) if chosen is None else (chosen[target, method],) for method in methods}
+                rows.add(_rows(config, data_dir, target, grids, shared))
     for target in config.targets:
-        if not rows.have(target=target, method=HALVED):
+        if chosen is None and not rows.have(target=target, method=HALVED):
             rows.add(_halved(config, data_dir, target, shared))
 
 
-def _starts(config: task.Config, data_dir: Path, method: str) -> dict[str, Any]:
+def grid_of(method: str) -> tuple[tuple[float, float], ...]:
+    """Shares and rates of a method."""
+    shares = SHARES if method in (SCRATCH_SEQUENTIAL, SEQUENTIAL) else (0.0,)
+    return tuple((share, rate) for share in shares for rate in CRITIC_RATES)
+
+
+def _starts(config: names.Config, data_dir: Path, method: str) -> dict[str, Any]:
     """What each seed begins with, with a leading axis of seeds: policy, critic, and where else the critic may start."""
     num = config.seeds * SEEDS_PER_RUN
     left = jax.tree.map(lambda x: x[np.arange(num) % config.seeds], source(data_dir, config.seeds))
@@ -83,22 +98,26 @@ def _starts(config: task.Config, data_dir: Path, method: str) -> dict[str, Any]:
 
 
 def _rows(
-    config: task.Config, data_dir: Path, target: str, methods: Sequence[str], shared: task.Shared
+    config: names.Config,
+    data_dir: Path,
+    target: str,
+    grids: Mapping[str, Sequence[tuple[float, float]]],
+    shared: names.Shared,
 ) -> list[dict[str, Any]]:
     """Methods on one target, all seeds and settings in one program."""
     members: list[tuple[str, float, float, int]] = []
     parts = []
-    for method in methods:
+    for method, grid in grids.items():
         begin = _starts(config, data_dir, method)
-        for share in SHARES if method in (SCRATCH_SEQUENTIAL, SEQUENTIAL) else (0.0,):
-            for rate in CRITIC_RATES:
-                num = len(begin["seed"])
-                members += [(method, share, rate, seed) for seed in range(num)]
-                parts.append(begin | {"share": jnp.full(num, share), "rate": jnp.full(num, rate)})
+        for share, rate in grid:
+            num = len(begin["seed"])
+            members += [(method, share, rate, seed) for seed in range(num)]
+            parts.append(begin | {"share": jnp.full(num, share), "rate": jnp.full(num, rate)})
+    first = SEQUENTIAL in grids
     settings = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
-    make = functools.partial(_inference, config, target, methods is FIRST, shared)
+    make = functools.partial(_inference, config, target, first, shared)
     curves, failed, seconds, compile_seconds = task.learned(config, target, settings, make)
-    fits = _critic_fits(config, target, _starts(config, data_dir, SEQUENTIAL)) if methods is FIRST else None
+    fits = _critic_fits(config, target, _starts(config, data_dir, SEQUENTIAL)) if first else None
     rows = []
     for (method, share, rate, seed), curve, failure in zip(members, curves, failed, strict=True):
         rows.append(
@@ -116,11 +135,11 @@ def _rows(
                 "compile_seconds": compile_seconds,
             }
         )
-    print(f"{target}: {', '.join(methods)}: done", flush=True)
+    print(f"{target}: {', '.join(grids)}: done", flush=True)
     return rows
 
 
-def _inference(config: task.Config, target: str, first: bool, shared: task.Shared, setting: Any) -> btl.Inference:
+def _inference(config: names.Config, target: str, first: bool, shared: names.Shared, setting: Any) -> btl.Inference:
     value = btl.Net(setting["critic"], (), VALUE.apply)
     others = [setting["other"]] if first else []
     made = task.rollouts(config, target, value, shared.temperature, optax.adam(setting["rate"]), others)
@@ -136,7 +155,7 @@ def _inference(config: task.Config, target: str, first: bool, shared: task.Share
     return btl.control.on_policy(inner, made, passes=shared.passes, minibatches=4, **options)
 
 
-def _critic_fits(config: task.Config, target: str, begin: dict[str, Any]) -> np.ndarray:
+def _critic_fits(config: names.Config, target: str, begin: dict[str, Any]) -> np.ndarray:
     """Which seeds take the source's critic: (S,), by a run of one rollout whose critic does not learn."""
     one = config._replace(rollouts=1)
 
@@ -155,7 +174,7 @@ def _critic_fits(config: task.Config, target: str, begin: dict[str, Any]) -> np.
     return np.all(np.stack(jax.tree.leaves(same)), 0)
 
 
-def _l2_sp(config: task.Config, target: str, shared: task.Shared, setting: Any) -> btl.Inference:
+def _l2_sp(config: names.Config, target: str, shared: names.Shared, setting: Any) -> btl.Inference:
     value = btl.Net(setting["critic"], (), VALUE.apply)
     made = task.rollouts(config, target, value, shared.temperature, optax.adam(shared.rate))
     prior = btl.gaussians.isotropic(setting["policy"], setting["scale"])
@@ -164,7 +183,7 @@ def _l2_sp(config: task.Config, target: str, shared: task.Shared, setting: Any) 
     return btl.control.on_policy(inner, made, passes=shared.passes, minibatches=4)
 
 
-def _halved(config: task.Config, data_dir: Path, target: str, shared: task.Shared) -> list[dict[str, Any]]:
+def _halved(config: names.Config, data_dir: Path, target: str, shared: names.Shared) -> list[dict[str, Any]]:
     """L2-SP whose scale is chosen on the way, with a new critic; all rollouts are on the curve."""
     begin = _starts(config, data_dir, HALVED)
     make = functools.partial(_l2_sp, config, target, shared)
@@ -212,7 +231,7 @@ def _halved(config: task.Config, data_dir: Path, target: str, shared: task.Share
     return rows
 
 
-def report(config: task.Config, rows: Rows) -> str:
+def report(config: names.Config, rows: Rows) -> str:
     """Table and verdicts in Markdown."""
     num = config.seeds * SEEDS_PER_RUN
     pairs = len(SHARES) * len(CRITIC_RATES)
@@ -221,7 +240,8 @@ def report(config: task.Config, rows: Rows) -> str:
     verdicts = []
     per_rollout = config.num_envs * config.num_steps / 1000
     for target in config.targets:
-        every = {method: curves(config, rows, target, method) for method in METHODS}
+        present = [method for method in METHODS if rows.have(target=target, method=method)]
+        every = {method: curves(config, rows, target, method) for method in present}
         areas = {method: np.array([task.area(curve) for curve in each]) for method, (each, _) in every.items()}
         for method, (each, setting) in every.items():
             own = [row for row in rows.rows if (row["target"], row["method"]) == (target, method)]

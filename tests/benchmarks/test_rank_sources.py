@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks.rank_sources import table
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayestl as btl
+from benchmarks._rank_domains import control
+from benchmarks.rank_sources import features, run_target, table, train_source
+from benchmarks.tasks.control_config import Config
 
 
 def test_correlations_and_losses_by_hand():
@@ -24,3 +32,29 @@ def test_correlations_and_losses_by_hand():
     assert right[3] == "0.000 nats lost"
     assert wrong[1].startswith("-1.00")
     assert wrong[3] == "0.200 nats lost"
+
+
+@pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh])
+def test_features_are_what_enters_the_head(activation):
+    net = btl.nets.mlp(jax.random.key(0), (3, 5, 4, 2), activation)
+    inputs = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    hidden = inputs.astype(np.float64)
+    for layer in ("dense_0", "dense_1"):
+        hidden = np.asarray(activation(hidden @ np.asarray(net.params[layer]["kernel"], np.float64)))
+    made = features(net, inputs)
+    np.testing.assert_allclose(made.features, hidden, rtol=1e-4, atol=1e-6)
+    logits = hidden @ np.asarray(net.params["head"]["kernel"], np.float64)
+    np.testing.assert_allclose(made.probabilities, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_policies_are_sources_as_they_were_published(data_dir):
+    config = Config(targets=("weak",), seeds=2, rollouts=1, num_envs=2, num_steps=8, episodes=4)
+    domain = control(data_dir, config, episodes=8)
+    assert list(domain.sources) == ["run 0", "run 1", "cart and pole exchanged", "untrained"]
+    sources = {name: train_source(domain, name) for name in domain.sources}
+    assert sources["run 1"] is domain.sources["run 1"]
+    rows = run_target(domain, sources, "weak", seed=0)
+    assert [row["source"] for row in rows] == list(sources)
+    assert all(np.isfinite(row["test_log_likelihood"]) for row in rows)
+    assert all(np.isfinite(list(row["scores"].values())).all() for row in rows)

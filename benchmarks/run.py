@@ -50,9 +50,10 @@ def main() -> None:
         task.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     control = tasks.add_parser("control", help="CartPole under other physics, from policies that were trained on it")
     control.add_argument("--data-dir", type=Path, help="directory of the source's policies ($BAYESTL_DATA_DIR)")
+    control.add_argument("--demo", action="store_true", help="no search: with the settings that the full run chose")
     control.add_argument("--targets", nargs="+", metavar="NAME", help="weak, gravity, long, swapped; by default all")
     control.add_argument("--seeds", type=int, default=6, help="number of seeds, one for each run of the source")
-    control.add_argument("--out", type=Path, default=RESULTS / "control", help="where rows, table and figure go")
+    control.add_argument("--out", type=Path, help="where rows, table and figure go")
     control.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     posteriors = tasks.add_parser("posteriors", help="every posterior around one prior, against NUTS")
     posteriors.add_argument("--data-dir", type=Path, help="directory of the regression data ($BAYESTL_DATA_DIR)")
@@ -166,31 +167,37 @@ def run_table(arguments: argparse.Namespace) -> None:
 def run_control(arguments: argparse.Namespace) -> None:
     """Policies on CartPole."""
     from benchmarks._records import Rows
-    from benchmarks.tasks import control, control_cloning, control_report, control_sequential
+    from benchmarks.tasks import control, control_cloning, control_config, control_demo, control_report
+    from benchmarks.tasks import control_sequential as sequential
 
     began = time.perf_counter()
-    config = control.Config(seeds=arguments.seeds)
+    config = control_config.Config(seeds=arguments.seeds)
     if arguments.targets:
         config = config._replace(targets=tuple(arguments.targets))
-    if unknown := sorted(set(config.targets) - set(control.TARGETS)):
-        raise SystemExit(f"--targets has {', '.join(unknown)}; there are {', '.join(control.TARGETS)}")
+    if unknown := sorted(set(config.targets) - set(control_config.TARGETS)):
+        raise SystemExit(f"--targets has {', '.join(unknown)}; there are {', '.join(control_config.TARGETS)}")
+    if len(config.targets) == 1 and not arguments.demo:
+        raise SystemExit("--targets names one target, and its settings are chosen on others; give two, or --demo")
+    out = arguments.out or RESULTS / ("control-demo" if arguments.demo else "control")
     settings = {k: v for k, v in config._asdict().items() if k != "targets"}
-    rows = Rows(arguments.out / "rows.jsonl", settings, fresh=arguments.fresh)
+    rows = Rows(out / "rows.jsonl", settings, fresh=arguments.fresh)
+    later = Rows(out / "sequential_rows.jsonl", settings | sequential.settings(), fresh=arguments.fresh)
     data_dir = _data_dir(arguments.data_dir)
-    control.run(config, rows, data_dir)
-    shared = control.shared(config, rows, control.TUNED_EM)
-    control_cloning.run(config, rows, control.source(data_dir, config.seeds), shared)
-    sequential = Rows(
-        arguments.out / "sequential_rows.jsonl", settings | control_sequential.settings(), fresh=arguments.fresh
-    )
-    control_sequential.run(config, sequential, data_dir, shared)
-    tables = (control_report.report(config, rows), control_sequential.report(config, sequential))
-    report = "\n".join([*tables, control_report.speed(config)]) + "\n"
-    (arguments.out / "table.md").write_text(report)
-    control_report.figure(config, rows, arguments.out)
-    print(
-        f"\n{report}\nrows, table and figure are in {_shown(arguments.out)}; {time.perf_counter() - began:.0f} s in all"
-    )
+    if arguments.demo:
+        searched, chosen, pairs = control_demo.choices(RESULTS / "control")
+        control.run(config, rows, data_dir, chosen)
+        sequential.run(config, later, data_dir, chosen.shared[control_config.TUNED_EM], pairs)
+        tables = [control_demo.NOTE, control_report.report(config, rows, searched)]
+    else:
+        control.run(config, rows, data_dir)
+        shared = control.shared(config, rows, control_config.TUNED_EM)
+        control_cloning.run(config, rows, control.source(data_dir, config.seeds), shared)
+        sequential.run(config, later, data_dir, shared)
+        tables = [control_report.report(config, rows)]
+    report = "\n".join([*tables, sequential.report(config, later), control_report.speed(config)]) + "\n"
+    (out / "table.md").write_text(report)
+    control_report.figure(config, rows, out)
+    print(f"\n{report}\nrows, table and figure are in {_shown(out)}; {time.perf_counter() - began:.0f} s in all")
 
 
 def run_sentiment(arguments: argparse.Namespace) -> None:

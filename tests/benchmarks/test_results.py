@@ -16,6 +16,9 @@ from benchmarks.tasks import (
     cats_vs_dogs_report,
     cifar_shift,
     cifar_shift_report,
+    control_config,
+    control_report,
+    control_sequential,
     digits,
     digits_report,
     posteriors,
@@ -75,6 +78,19 @@ def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
         settings = {k: v for k, v in config._asdict().items() if k not in task.MAY_GROW}
         report = reports.report(config, rows_of(name, tmp_path, settings), with_split(*sizes))
     assert report == (RESULTS / name / "table.md").read_text()
+
+
+def test_the_tables_of_control_are_what_the_rows_say(tmp_path: Path):
+    config = control_config.Config()
+    settings = {k: v for k, v in config._asdict().items() if k != "targets"}
+    report = control_report.report(config, rows_of("control", tmp_path, settings))
+    rows = rows_of("control", tmp_path, settings | control_sequential.settings(), "sequential_rows.jsonl")
+    # What follows is the speed of the machine, for which there are no rows.
+    assert (
+        (RESULTS / "control" / "table.md")
+        .read_text()
+        .startswith(f"{report}\n{control_sequential.report(config, rows)}")
+    )
 
 
 def test_the_table_of_verdicts_is_what_the_rows_say():

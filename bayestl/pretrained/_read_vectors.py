@@ -124,6 +124,8 @@ def _word(entry: files.Entry, layout: files.Layout, errors: str) -> tuple[str, s
     try:
         return entry.word.decode(), None if entry.word else "there is no word"
     except UnicodeDecodeError as error:
+        if files.is_shifted(entry, layout):
+            raise ValueError(files.shifted(entry.number, entry.word, layout)) from None
         replaced = entry.word.decode(errors="replace")
         if errors == "replace":
             return replaced, None

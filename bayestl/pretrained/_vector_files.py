@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import collections
 import re
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ _MOST_DIMENSION = 1 << 17
 _CHUNK = 1 << 20
 # Deflate packs at most this many bytes into one.
 _MOST_UNPACKED = 1032
-_HEADER = re.compile(rb"(\d+)[ \t]+(\d+)[ \t]*\r?\n")
+_MARK = codecs.BOM_UTF8
+_HEADER = re.compile(rb"(\d+)[ \t]+(\d+)[ \t]*\r?(?:\n|\Z)")
 _BLANK = b" \t\r\n"
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SEPARATE_LINES = 100
@@ -37,7 +39,7 @@ class Layout(NamedTuple):
         format: as in :class:`WordVectors`.
         count: how many vectors the header announces; None without a header.
         dimension: how many numbers each has.
-        start: bytes of the header.
+        start: bytes of the header, and of a mark of UTF-8 before it.
     """
 
     format: str
@@ -71,6 +73,8 @@ def layout(head: bytes, num_bytes: int, is_packed: bool, limit: int | None) -> L
     Raises:
         ValueError: an unknown kind of file, or a header that announces more than the file can hold.
     """
+    mark = len(_MARK) if head.startswith(_MARK) else 0  # of UTF-8, as some editors write it
+    head = head[mark:]
     if not head.strip(_BLANK):
         raise ValueError("it is empty; copy it again")
     for magic, words in _OTHERS.items():
@@ -78,7 +82,7 @@ def layout(head: bytes, num_bytes: int, is_packed: bool, limit: int | None) -> L
             raise ValueError(f"it is {words}")
     header = _HEADER.match(head)
     if header is None:
-        return Layout("glove", None, _separate_numbers(head), 0)
+        return Layout("glove", None, _separate_numbers(head), mark)
     if max(len(number) for number in header.groups()) > 18:
         raise ValueError(f"its header {shown(header.group())} announces numbers that no file can hold")
     count, dimension = (int(number) for number in header.groups())
@@ -96,7 +100,7 @@ def layout(head: bytes, num_bytes: int, is_packed: bool, limit: int | None) -> L
         )
     first = rest.split(b"\n", 1)[0].rstrip(b"\r")
     text = "fasttext" if first.endswith(b" ") else "word2vec"
-    return Layout("word2vec-binary" if is_binary else text, count, dimension, header.end())
+    return Layout("word2vec-binary" if is_binary else text, count, dimension, mark + header.end())
 
 
 def _is_binary(rest: bytes, dimension: int) -> bool:
@@ -164,9 +168,10 @@ def entries(file: BinaryIO, layout: Layout) -> Iterator[Entry]:
             )
         yield entry
     if layout.count is not None and number < layout.count:
+        rest = f", or limit={number} reads what is there" if number else ""
         raise ValueError(
             f"its header announces {layout.count:,} vectors, and it ends after {number:,}: it is cut short; copy it "
-            f"again, or limit={number} reads what is there"
+            f"again{rest}"
         )
 
 
@@ -225,8 +230,24 @@ def _records(file: BinaryIO, layout: Layout) -> Iterator[Entry]:
                 return
             data, position = data[position:] + more, 0
         number += 1
-        yield Entry(number, data[position:end].lstrip(b"\n"), data[end + 1 : end + 1 + size])
+        word = data[position:end].lstrip(b"\n")
+        if b"\n" in word:  # which no word holds
+            raise ValueError(shifted(number, word, layout))
+        yield Entry(number, word, data[end + 1 : end + 1 + size])
         position = end + 1 + size
+
+
+def shifted(number: int, word: bytes, layout: Layout) -> str:
+    """What is said of a word that begins within the numbers of another entry."""
+    return (
+        f"vector {number} has {shown(word)} where a word was expected; the file is damaged before it, or its vectors "
+        f"have not the {layout.dimension} numbers that the header states: copy it again, or mend the header"
+    )
+
+
+def is_shifted(entry: Entry, layout: Layout) -> bool:
+    """Whether an entry of a binary file begins within the numbers of another one: its word is none."""
+    return layout.format == "word2vec-binary" and _CONTROL.search(entry.word) is not None
 
 
 def parsed(entry: Entry, layout: Layout) -> np.ndarray:

@@ -160,6 +160,24 @@ def test_only_some_words(tmp_path):
         np.testing.assert_array_equal(given.vectors, VALUES[[0, 5]])
 
 
+def test_a_mark_of_utf8_is_no_part_of_the_first_word(tmp_path):
+    for form, content in FORMS.items():
+        given = read_vectors(written(tmp_path, b"\xef\xbb\xbf" + content))
+        assert given.words == (PLAIN if "binary" in form else WORDS)
+        np.testing.assert_array_equal(given.vectors, VALUES)
+
+
+@pytest.mark.parametrize("stated", [6, 8])
+@pytest.mark.parametrize("errors", ["strict", "replace", "skip"])
+def test_a_binary_file_whose_header_states_another_dimension(stated, errors, tmp_path):
+    """What is no word is not taken for one that is merely not UTF-8."""
+    values = np.random.default_rng(1).normal(size=(40, 7)).astype(np.float32)
+    rows = [b"w%d " % number + row.tobytes() + b"\n" for number, row in enumerate(values)]
+    path = written(tmp_path, b"30 %d\n" % stated + b"".join(rows))
+    with pytest.raises(ValueError, match=rf"vector \d+ has b.* where a word was expected; .* not the {stated} numbers"):
+        read_vectors(path, errors=errors)
+
+
 def test_a_limit_reads_the_beginning_of_a_damaged_file(tmp_path):
     content = lines(header=True)[:-20]
     with pytest.raises(ValueError, match="cut short"):
@@ -207,6 +225,7 @@ BAD = {
         b"caf\xe9 1 2\nb 1 2\n",
         r"line 1, of the word b'caf\\xe9', has a word that is not UTF-8, from its byte 4",
     ),
+    "a header alone": (b"5 10", "announces 5 vectors.* it is cut short.* copy it again$"),
     "no vectors": (b"0 50\n", "announces 0 vectors of 50 numbers; there is nothing"),
     "absurd count": (b"99999999999 50\na " + b"1 " * 50 + b"\n", "announces 99,999,999,999 vectors.* header is wrong"),
     "absurd dimension": (b"1 99999999999\na 1 2\n", "announces 1 vectors of 99,999,999,999 numbers"),

@@ -76,9 +76,16 @@ def _verdicts(rows: Rows, target: str) -> str:
         (HEAD_TRANSFERS[0], PROBE),
         (f"{MINILM}, {ADAPTER} {LAPLACE}", PROBE),
         (f"{MINILM}, {ADAPTER} {MAP}", PROBE),
+        (f"{MINILM}, {ADAPTER} {VI}", PROBE),
+        (f"{MINILM}, {BLOCK} {MAP}", PROBE),
         (f"{adapter} {MAP}", f"{MINILM}, {ADAPTER} {MAP}"),
         (f"{adapter} {MAP}", f"{FILMS}, {FROZEN}"),
-        (f"{adapter} {LAPLACE}", f"{adapter} {MAP}"),
+        *(
+            (f"{source}, {ADAPTER} {how}", f"{source}, {ADAPTER} {MAP}")
+            for source in (FILMS, MINILM)
+            for how in (LAPLACE, VI)
+        ),
+        (f"{MINILM}, {ADAPTER} {MAP}", f"{MINILM}, {FROZEN}"),
         (f"{FILMS}, {FROZEN}", FILMS_AS_IS),
     ]
     lines = []

@@ -28,6 +28,13 @@ class HeteroscedasticNormal:
         """The root of the Fisher information of location and log scale, ``diag(1 / scale^2, 2)``."""
         return pulled_back(_numbers, normal_root, at_least_float32(outputs))
 
+    def moderated(self, mean: Float[Array, "B ... 2"], covariance: Float[Array, "B F F"]) -> Float[Array, "B ... 2"]:
+        """The variance of the location added to that of the noise, which is taken at the mean of its logarithm."""
+        mean = at_least_float32(mean)
+        location, scale = _numbers(mean)
+        variance = jnp.diagonal(covariance, axis1=-2, axis2=-1).reshape(mean.shape)[..., 0]
+        return jnp.stack([location, 0.5 * jnp.log(variance + scale**2)], axis=-1)
+
 
 def _numbers(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     if outputs.ndim < 2 or outputs.shape[-1] != 2:
@@ -42,7 +49,8 @@ def heteroscedastic_normal() -> HeteroscedasticNormal:
     """Likelihood for regression with a noise of each example's own: outputs (B, ..., 2), targets (B, ...).
 
     The last axis holds location and log standard deviation. Networks that give a pair instead, or one noise for all
-    examples, go with :func:`normal` without a scale.
+    examples, go with :func:`normal` without a scale. Linearised predictions take the noise at the posterior's mean, as
+    those of :func:`normal` do; ``predict.sampled`` carries its uncertainty too.
 
     Reference:
         Nix and Weigend 1994, "Estimating the Mean and Variance of the Target Probability Distribution".

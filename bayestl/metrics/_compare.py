@@ -18,8 +18,9 @@ from bayestl.metrics._score_table import ScoreTable, dataframe, escaped, latex, 
 BETTER, UNCLEAR, WORSE = "better", "no clear difference", "worse"
 _FEWEST = 5
 _LARGER_IS_BETTER = {
-    **dict.fromkeys(("accuracy", "macro_accuracy", "auroc", "average_precision"), True),
+    **dict.fromkeys(("accuracy", "macro_accuracy", "auroc", "average_precision", "coverage_at_risk"), True),
     **dict.fromkeys(("nll", "brier", "ece", "ece_equal_mass", "rmse", "crps", "fpr_at_95"), False),
+    **dict.fromkeys(("aurc", "excess_aurc", "augrc", "risk_at_coverage"), False),
 }
 # The right coverage is its level, neither the largest nor the smallest.
 _WITHOUT_DIRECTION = ("interval_coverage",)

@@ -11,15 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl._arguments import check_arguments
-from bayestl._generator import generator
 from bayestl._types import Batch, Data, Key
 from bayestl.metrics._examples import Predictive
-from bayestl.metrics._gather import Gathered, gather, values_and_errors
-from bayestl.metrics._ranks import area, mean_precision, places, share_of_alarms
+from bayestl.metrics._gather import gather, values_and_errors
+from bayestl.metrics._ranked_scores import not_answering, told_apart
 from bayestl.metrics._score_table import Score, ScoreTable
 from bayestl.passes import Batches
-
-_RANKS = {"auroc": area, "average_precision": mean_precision, "fpr_at_95": share_of_alarms}
 
 
 def evaluate(
@@ -28,6 +25,7 @@ def evaluate(
     data: Mapping[str, Data | Batch | Batches] | Data | Batch | Batches,
     *,
     unknown_scores: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    selective: bool = False,
     batch_size: int = 256,
     num_bootstrap: int = 200,
 ) -> ScoreTable:
@@ -56,14 +54,23 @@ def evaluate(
         unknown_scores: name to ``(inputs, their predictive) -> (B,)``, higher for examples unlike the task's. None for
             ``largest_probability`` (1 less it), ``predictive_entropy``, and, where there are draws,
             ``mutual_information``.
+        selective: of classes, what is gained by not answering too: ``aurc``, ``excess_aurc``, ``augrc``,
+            ``coverage_at_risk`` (0.05) and ``risk_at_coverage`` (0.8), answers being in the order of the largest
+            probability. In the rows of unknown examples these are mixed with all known ones, every answer to them is an
+            error, and answers are in the order of each score (SCOD).
         batch_size: examples predicted at once, at least 1.
         num_bootstrap: how often to resample; 0 for no standard errors.
 
     Raises:
         ValueError: no data set, or unknown examples alone; labels outside the classes, or targets outside the support,
-            in whichever batch; negative or non-finite weights; an example that cannot be read; one resampling.
+            in whichever batch; negative or non-finite weights; an example that cannot be read; one resampling;
+            ``selective`` with weights that are no whole numbers.
         TypeError: data that cannot be passed over; a predictive of all examples together; unknown examples for a
-            predictive that is not of classes, without ``unknown_scores``.
+            predictive that is not of classes, without ``unknown_scores``; ``selective`` where targets are no classes.
+
+    References:
+        Xia and Bouganis, Augmenting softmax information for selective classification with out-of-distribution data,
+        2022 (SCOD).
 
     Example:
         >>> net = btl.nets.mlp(jax.random.key(0), (2, 3))
@@ -100,34 +107,14 @@ def evaluate(
     for number, (name, own) in enumerate(gathered.items()):
         own_key = jax.random.fold_in(key, number)
         if _is_unknown(name):
-            scores += _told_apart(own_key, name, gathered[known], own, num_bootstrap)
+            scores += told_apart(own_key, name, gathered[known], own, num_bootstrap, selective)
         else:
             values, errors = values_and_errors(own_key, own, num_bootstrap)
             names = [metric.name for metric in own.metrics]
             scores += map(Score, [name] * len(names), names, values.tolist(), errors.tolist())
+            if selective:
+                scores += not_answering(own_key, name, own, num_bootstrap)
     return ScoreTable(tuple(scores))
-
-
-def _told_apart(key: Key, name: str, known: Gathered, unknown: Gathered, num_bootstrap: int) -> list[Score]:
-    """How well each score tells unknown examples; both kinds are resampled, each by itself."""
-    rng = generator(key)
-    sides = [np.asarray(each.weights) > 0 for each in (known, unknown)]
-    scores = []
-    for score in unknown.unknown_scores:
-        ranked = places(known.unknown_scores[score][sides[0]], unknown.unknown_scores[score][sides[1]])
-        num = 1 + max(place.max() for place in ranked)
-        counts = [np.bincount(place, minlength=num) for place in ranked]
-        values = {metric: function(*counts) for metric, function in _RANKS.items()}
-        draws = np.full((num_bootstrap, len(_RANKS)), np.nan)
-        for draw in draws:
-            counts = [np.bincount(place[rng.integers(len(place), size=len(place))], minlength=num) for place in ranked]
-            draw[:] = [function(*counts) for function in _RANKS.values()]
-        errors = draws.std(0, ddof=1).tolist() if num_bootstrap else [float("nan")] * len(_RANKS)
-        scores += [
-            Score(name, f"{metric} of {score}", value, error)
-            for (metric, value), error in zip(values.items(), errors, strict=True)
-        ]
-    return scores
 
 
 def _is_unknown(name: str) -> bool:

@@ -19,8 +19,10 @@ def grouping_loss(confidence: Numbers, correct: Numbers, regions: Numbers, *, nu
     ``sum_k n_k/n sum_j n_kj/n_k (accuracy_kj - accuracy_k)^2``,
 
     less what counting adds to it by chance, and less how the accuracy changes with the confidence itself within each
-    bin, by isotonic regression. The finer the regions tell kinds apart, the closer the bound. It can be slightly
-    negative where there is nothing; give :func:`bootstrap` all three numbers of each example for its standard error.
+    bin, by isotonic regression. It is of the event that the answer is right; summed over right and wrong, as the Brier
+    score is over classes, it is twice as much. The finer the regions tell kinds apart, the closer the bound. It can be
+    slightly negative where there is nothing; give :func:`bootstrap` all three numbers of each example for its standard
+    error.
 
     Args:
         confidence: (N,), the probability of the predicted class.

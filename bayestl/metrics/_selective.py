@@ -9,6 +9,18 @@ from jaxtyping import Float
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Numbers, Scalar
+from bayestl.metrics._answered import (
+    COVERAGE,
+    RISK,
+    Answered,
+    answered,
+    area,
+    coverage_at,
+    excess,
+    generalized_area,
+    ranked,
+    risk_at,
+)
 from bayestl.metrics._numbers import probability, vector
 
 
@@ -30,7 +42,8 @@ def risk_coverage(confidence: Numbers, losses: Numbers) -> RiskCoverage:
     """The mean loss of the k examples of highest confidence, for every k.
 
     Examples of the same confidence share their mean loss, so that their order does not matter. To judge abstaining
-    among unknown examples too (SCOD), append these with the loss of an answer there, 1 for errors.
+    among unknown examples too (SCOD), append these with the loss of an answer there, 1 for errors; ``evaluate`` with
+    ``selective=True`` does so for its ``ood/`` data sets.
 
     Args:
         confidence: (N,), higher is surer, such as the largest probability.
@@ -48,8 +61,9 @@ def risk_coverage(confidence: Numbers, losses: Numbers) -> RiskCoverage:
         [0.25 0.5  0.75 1.  ] [0.   0.   0.   0.25]
     """
     check_arguments(risk_coverage, locals())
-    ordered, each = _ordered(confidence, losses)
+    each = _answered(confidence, losses).losses
     numbers = np.arange(1, len(each) + 1)
+    ordered = -np.sort(-vector("confidence", confidence))
     return RiskCoverage(numbers / len(each), np.cumsum(each) / numbers, ordered)
 
 
@@ -71,7 +85,7 @@ def aurc(confidence: Numbers, losses: Numbers) -> float:
         0.0625
     """
     check_arguments(aurc, locals())
-    return float(risk_coverage(confidence, losses).risk.mean())
+    return area(_answered(confidence, losses))
 
 
 def excess_aurc(confidence: Numbers, losses: Numbers) -> float:
@@ -91,10 +105,7 @@ def excess_aurc(confidence: Numbers, losses: Numbers) -> float:
         0.0
     """
     check_arguments(excess_aurc, locals())
-    _, each = _ordered(confidence, losses)
-    losses = vector("losses", losses)
-    numbers = np.arange(1, len(each) + 1)
-    return float(np.mean((np.cumsum(each) - np.cumsum(np.sort(losses))) / numbers))
+    return excess(_answered(confidence, losses))
 
 
 def augrc(confidence: Numbers, losses: Numbers) -> float:
@@ -118,12 +129,10 @@ def augrc(confidence: Numbers, losses: Numbers) -> float:
         0.03125
     """
     check_arguments(augrc, locals())
-    _, each = _ordered(confidence, losses)
-    total = np.concatenate([[0.0], np.cumsum(each)])
-    return float(np.sum(total[1:] + total[:-1]) / 2 / len(each) ** 2)
+    return generalized_area(_answered(confidence, losses))
 
 
-def risk_at_coverage(confidence: Numbers, losses: Numbers, *, coverage: Scalar = 0.8) -> float:
+def risk_at_coverage(confidence: Numbers, losses: Numbers, *, coverage: Scalar = COVERAGE) -> float:
     """The mean loss when this share of the examples is answered, the surest ones; the share rounded up to one that is.
 
     Args:
@@ -139,12 +148,10 @@ def risk_at_coverage(confidence: Numbers, losses: Numbers, *, coverage: Scalar =
         0.3333333333333333
     """
     check_arguments(risk_at_coverage, locals())
-    curve = risk_coverage(confidence, losses)
-    number = int(np.ceil(probability("coverage", coverage) * len(curve.risk) - 1e-9))
-    return float(curve.risk[number - 1])
+    return risk_at(_answered(confidence, losses), probability("coverage", coverage))
 
 
-def coverage_at_risk(confidence: Numbers, losses: Numbers, *, risk: Scalar = 0.05) -> float:
+def coverage_at_risk(confidence: Numbers, losses: Numbers, *, risk: Scalar = RISK) -> float:
     """The largest share of the examples that can be answered at a mean loss of at most ``risk``; 0 where none can.
 
     Args:
@@ -162,11 +169,7 @@ def coverage_at_risk(confidence: Numbers, losses: Numbers, *, risk: Scalar = 0.0
     check_arguments(coverage_at_risk, locals())
     if not float(risk) >= 0:
         raise ValueError(f"risk is {risk}; it must be at least 0")
-    curve = risk_coverage(confidence, losses)
-    # Only at the end of a run of equal confidence is there a threshold that answers just these.
-    ends = np.append(curve.threshold[1:] != curve.threshold[:-1], True)
-    allowed = ends & (curve.risk <= float(risk) + 1e-12)
-    return float(curve.coverage[allowed].max(initial=0.0))
+    return coverage_at(_answered(confidence, losses), float(risk))
 
 
 def ause(uncertainty: Numbers, errors: Numbers) -> float:
@@ -196,14 +199,11 @@ def ause(uncertainty: Numbers, errors: Numbers) -> float:
     return excess_aurc(-vector("uncertainty", uncertainty), values) / float(values.mean())
 
 
-def _ordered(confidence: Numbers, losses: Numbers) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences from the highest on, and losses in this order, shared among equal confidences."""
+def _answered(confidence: Numbers, losses: Numbers) -> Answered:
+    """Losses from the highest confidence on, shared among equal confidences."""
     confidence, losses = vector("confidence", confidence), vector("losses", losses)
     if len(confidence) != len(losses):
         raise ValueError(
             f"confidence is of {len(confidence)} examples and losses of {len(losses)}; give both of the same examples"
         )
-    order = np.argsort(-confidence, kind="stable")
-    confidence, losses = confidence[order], losses[order]
-    _, run = np.unique(-confidence, return_inverse=True)
-    return confidence, (np.bincount(run, losses) / np.bincount(run))[run]
+    return answered(ranked(confidence, losses))

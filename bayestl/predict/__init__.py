@@ -8,7 +8,15 @@ from bayestl.predict._gaussian_predictive import GaussianPredictive, gaussian_no
 from bayestl.predict._joint import JointPredictive, joint_from_samples
 from bayestl.predict._linearized import linearized
 from bayestl.predict._linearized_joint import linearized_joint
-from bayestl.predict._links import mean_field_0, mean_field_1, mean_field_2, probit, quadrature, sampled
+from bayestl.predict._links import (
+    function_variance,
+    mean_field_0,
+    mean_field_1,
+    mean_field_2,
+    probit,
+    quadrature,
+    sampled,
+)
 from bayestl.predict._mc_dropout import mc_dropout
 from bayestl.predict._monte_carlo import monte_carlo
 from bayestl.predict._monte_carlo_average import monte_carlo_average
@@ -25,6 +33,7 @@ __all__ = [
     "calibrate",
     "conformal",
     "from_probabilities",
+    "function_variance",
     "gaussian_noise",
     "joint_from_samples",
     "linearized",

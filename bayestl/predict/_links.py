@@ -14,7 +14,8 @@ import numpy as np
 from bayestl import likelihoods
 from bayestl._arguments import check_arguments
 from bayestl._types import Key
-from bayestl.predict._gaussian_outputs import GaussianOutputs, unflat
+from bayestl.predict._average import average
+from bayestl.predict._gaussian_outputs import GaussianOutputs, flat, unflat
 from bayestl.predict._gaussian_predictive import gaussian_noise, gaussian_parts
 from bayestl.predict._predictive import Predictive
 
@@ -211,6 +212,40 @@ def sampled(key: Key, num_samples: int) -> Link:
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; at least 1 draw is needed")
     return partial(_sampled, key, num_samples)
+
+
+def function_variance(outputs: GaussianOutputs) -> jax.Array:
+    """Link to a score of how unsure the network's outputs are, (B,): their variance, summed over an example's outputs.
+
+    It is high where the posterior leaves the function open, whatever the function says there: far from the training
+    inputs as a rule, which makes it a score for examples from elsewhere. Of C logits those less their mean count,
+    ``trace(P V P)`` with ``P = I - 1 1^T / C``, since a number added to all of them changes no probability; of
+    :func:`likelihoods.normal` with a learned noise its locations alone. For a mixture, the variance of the means of its
+    components is added.
+
+    Args:
+        outputs: of any likelihood.
+
+    Example:
+        >>> net = btl.nets.from_function(lambda params, x: x @ params["w"], {"w": jnp.zeros((2, 3))})
+        >>> joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=10)
+        >>> posterior = btl.gaussians.isotropic(net.params, scale=0.5)
+        >>> score = btl.predict.linearized(joint, posterior, btl.predict.function_variance)
+        >>> score(jnp.array([[1.0, 0.0], [3.0, 4.0]])).tolist()
+        [0.5, 12.5]
+    """
+    check_arguments(function_variance, locals())
+    parts = gaussian_parts(outputs.likelihood, outputs.mean)
+    mean = flat(outputs.mean if parts is None else parts.location, 2)
+    size = mean.shape[-1]
+    variance = jnp.diagonal(outputs.covariance, axis1=-2, axis2=-1)[..., :size]
+    apart = mean - average(outputs.log_weights, mean)
+    total = variance + apart**2
+    if likelihoods.has_logits(outputs.likelihood) and mean.ndim == 3 and size > 1:
+        shared = jnp.sum(outputs.covariance, axis=(-2, -1)) + jnp.sum(apart, axis=-1) ** 2
+        # Rounding must not take a variance below zero.
+        return average(outputs.log_weights, jnp.maximum(jnp.sum(total, axis=-1) - shared / size, 0))
+    return average(outputs.log_weights, jnp.sum(total, axis=-1))
 
 
 def _sampled(key: Key, num_samples: int, outputs: GaussianOutputs) -> Predictive:

@@ -89,7 +89,13 @@ def counts(outputs: jax.Array) -> dist.Distribution:
     return dist.Poisson(jnp.exp(outputs))
 
 
+def counts_and_zeros(outputs: jax.Array) -> dist.Distribution:
+    return dist.ZeroInflatedPoisson(jax.nn.sigmoid(outputs[..., 0]), jnp.exp(outputs[..., 1]))
+
+
 SCALES = (0.5, 2.0, 1.0)
+# Minus a log density that is not convex in the outputs has Hessians with negative eigenvalues, which are cut off.
+NOT_CONVEX = ("focal", "zero inflated")
 # MacKay's approximation of an averaged probability is off by at most 0.02.
 CASES = {
     "categorical": Case(likelihoods.categorical, _array(4)),
@@ -106,6 +112,7 @@ CASES = {
     "label smoothed": Case(lambda: likelihoods.label_smoothed(likelihoods.categorical(), 0.1), _array(3)),
     "focal": Case(lambda: likelihoods.focal(likelihoods.categorical(), 2.0), _array(3)),
     "counts from a function": Case(lambda: likelihoods.from_function(counts), _array(), link_error=1e-6),
+    "zero inflated": Case(lambda: likelihoods.from_function(counts_and_zeros), _array(2)),
     "poisson": Case(likelihoods.poisson, _array(), link_error=1e-6),
     "poisson, several": Case(likelihoods.poisson, _array(3)),
     "negative binomial": Case(

@@ -3,12 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
+import optax
 import pytest
 from scipy import stats
+from scipy.optimize import brentq
 from scipy.special import expit, log_expit
 
 import bayestl as btl
 from bayestl import likelihoods
+from bayestl.predict._links import default_link
 
 OUTPUTS = np.array([-2.0, -0.3, 0.0, 1.5])
 COUNTS, REAL, SHARES = np.array([0, 3, 1, 7]), np.array([-9.0, 0.0, 0.2, 40.0]), np.array([0.01, 0.5, 0.97, 0.6])
@@ -58,6 +62,50 @@ def test_labels_are_independent_and_noise_is_each_examples_own():
     outputs, targets = np.array([[0.0, -1.0], [2.0, 0.5]]), np.array([0.3, 4.0])
     given = likelihoods.heteroscedastic_normal()(jnp.asarray(outputs)).log_prob(jnp.asarray(targets))
     np.testing.assert_allclose(given, stats.norm.logpdf(targets, outputs[:, 0], np.exp(outputs[:, 1])))
+
+
+def counts_and_zeros(outputs):
+    return dist.ZeroInflatedPoisson(jax.nn.sigmoid(outputs[:, 0]), jnp.exp(outputs[:, 1]))
+
+
+@pytest.mark.x64
+def test_zero_inflated_counts_from_a_function():
+    """The density of scipy, and a maximum likelihood that is the closed form of its two equations."""
+    outputs, counts = np.array([[-1.0, 0.5], [0.3, 1.0], [2.0, -0.4]]), np.array([0, 4, 1])
+    likelihood = likelihoods.from_function(counts_and_zeros)
+    share, poisson = expit(outputs[:, 0]), stats.poisson.pmf(counts, np.exp(outputs[:, 1]))
+    expected = np.log(share * (counts == 0) + (1 - share) * poisson)
+    np.testing.assert_allclose(likelihood(jnp.asarray(outputs)).log_prob(jnp.asarray(counts)), expected, rtol=1e-10)
+    # One pair of outputs for all: rate / (1 - exp(-rate)) is the mean of the counts above 0, and (1 - share) of that
+    # many are above 0.
+    counts = np.array([0, 0, 0, 0, 0, 3, 2, 5, 4, 2])
+    above = counts[counts > 0]
+    rate = brentq(lambda rate: rate / -np.expm1(-rate) - above.mean(), 0.1, 20)
+    share = 1 - len(above) / len(counts) / -np.expm1(-rate)
+    net = btl.nets.from_function(lambda params, x: x[:, None] * params["both"], {"both": jnp.array([0.0, 0.5])})
+    joint = btl.LogJoint(net, likelihood, btl.gaussians.isotropic(btl.tree.zeros_like(net.params), 1e3), num_data=10)
+    data = btl.data.arrays(jnp.ones(10), jnp.asarray(counts))
+    method = btl.infer.map_estimate(joint, optax.adam(optax.cosine_decay_schedule(0.1, 600)))
+    fitted = btl.fit(jax.random.key(0), method, net.params, data, steps=600, batch_size=10, progress=False)
+    np.testing.assert_allclose(expit(fitted.params["both"][0]), share, rtol=1e-4)
+    np.testing.assert_allclose(np.exp(fitted.params["both"][1]), rate, rtol=1e-4)
+    with pytest.warns(RuntimeWarning, match="not concave in the outputs"):
+        posterior = btl.infer.laplace(jax.random.key(1), joint, fitted.params, data, curvature=btl.curvature.dense())
+    predictive = btl.predict.linearized(joint, posterior, btl.predict.sampled(jax.random.key(2), 200))(jnp.ones(10))
+    assert np.isfinite(btl.metrics.report(predictive, jnp.asarray(counts))["nll"])
+    with pytest.raises(ValueError, match="outside the support"):
+        btl.metrics.nll(predictive, jnp.full(10, -1))
+
+
+@pytest.mark.x64
+def test_linearised_predictions_with_noise_of_the_input_add_the_two_variances():
+    mean, covariance = np.array([[[1.0, -0.5]]]), np.array([[[[0.3, 0.1], [0.1, 0.2]]]])
+    outputs = btl.predict.GaussianOutputs(
+        jnp.asarray(mean), jnp.asarray(covariance), likelihoods.heteroscedastic_normal(), jnp.zeros(1)
+    )
+    given = default_link(outputs)
+    np.testing.assert_allclose(given.mean, [1.0])
+    np.testing.assert_allclose(given.variance, [0.3 + np.exp(-1.0)])
 
 
 def test_a_laplace_posterior_of_counts_has_the_precision_of_their_rates():

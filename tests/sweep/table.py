@@ -370,6 +370,7 @@ TABLE: dict[str, Case] = {
     "predict.mc_dropout": of("key", "joint", "params", num_samples=2, batch_size=None, sample_chunk=None),
     "predict.mean_field_0": Case(lambda: {"outputs": _gaussian_outputs()}, False),
     "predict.mean_field_1": Case(lambda: {"outputs": _gaussian_outputs()}, False),
+    "predict.function_variance": Case(lambda: {"outputs": _gaussian_outputs()}, False),
     "predict.mean_field_2": Case(lambda: {"outputs": _gaussian_outputs()}, False),
     "predict.monte_carlo": of("key", "joint", "posterior", num_samples=2, batch_size=None, sample_chunk=None),
     "predict.monte_carlo_average": of("key", "joint", "posterior", num_samples=2, batch_size=None, sample_chunk=None),
@@ -500,7 +501,7 @@ TABLE: dict[str, Case] = {
     "metrics.evaluate": Case(
         lambda: (
             {"key": KEY, "predict": lambda inputs: shared()["predictive"], "data": {"test": BATCH}}
-            | {"unknown_scores": None, "batch_size": 4, "num_bootstrap": 2}
+            | {"unknown_scores": None, "selective": False, "batch_size": 4, "num_bootstrap": 2}
         ),
         False,
     ),

@@ -51,6 +51,8 @@ class Embed(nnx.Module):
                 f"inputs have {ids.shape[1]} tokens per text; this network has positions for "
                 f"{self.positions.num_embeddings}: cut the texts, or split them"
             )
+        # Tokens outside the table give NaN. Negative ones would count from its end, and are moved beyond it.
+        ids = jnp.where((ids < 0) & mask, self.words.num_embeddings, ids)
         x = self.words(ids) + self.segments(segments) + self.positions(jnp.arange(ids.shape[1]))
         return Tokens(self.norm(x), mask)
 
@@ -118,8 +120,8 @@ def bert(
     Stages ``embed``, ``block0``, ``block1``, ... (tokens, and which of them are padding), ``pool`` (B, width) and, with
     ``num_classes``, ``head``. Inputs are token numbers (B, T), where those of padding count as no tokens; or a dict
     with the arrays that Hugging Face's tokenizers give: ``input_ids``, and where needed ``attention_mask`` and
-    ``token_type_ids``. There is no dropout. :func:`load` fills in published weights by ``tables.bert``; BERT's own
-    pooler, a dense layer after the first token, is left out.
+    ``token_type_ids``. A token outside the vocabulary gives NaN. There is no dropout. :func:`load` fills in published
+    weights by ``tables.bert``; BERT's own pooler, a dense layer after the first token, is left out.
 
     Args:
         key: of the initialisation.

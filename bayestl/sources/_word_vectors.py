@@ -141,6 +141,8 @@ def _checked_vectors(vectors: Any) -> tuple[dict[str, int], np.ndarray]:
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise ValueError(f"the vector of {words[bad]!r} is not finite; leave the word out")
+    if not words:
+        raise ValueError("vectors holds no word; those that read_vectors was asked for are not in its file")
     places: dict[str, int] = {}
     for place, word in enumerate(words):
         places.setdefault(word, place)

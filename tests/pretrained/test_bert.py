@@ -92,6 +92,13 @@ def test_masks_and_segments_may_be_given(small):
     assert np.abs(small({"input_ids": TEXTS, "token_type_ids": 1 + 0 * TEXTS}) - same).max() > 0.1
 
 
+def test_tokens_outside_the_vocabulary_are_not_mistaken_for_words(small):
+    outside = np.array([[3, 7, CONFIG["vocab_size"], 4], [3, -1, 4, 4], [3, 7, 4, 4]])
+    np.testing.assert_array_equal(np.isnan(small(outside)).all(1), [True, True, False])
+    marked = {"input_ids": np.array([[3, 7, -1, -1]]), "attention_mask": np.array([[1, 1, 0, 0]])}
+    np.testing.assert_allclose(small(marked), small(np.array([[3, 7]])), rtol=1e-5, atol=1e-6)  # padding by -1
+
+
 def test_stages_carry_their_masks():
     body, rest = pretrained.bert(jax.random.key(0), CONFIG, num_classes=3).split("block0")
     tokens = body(TEXTS)

@@ -80,6 +80,7 @@ def test_contractions_in_one_piece_are_told():
         ({"vectors": VALUES}, r"vectors is a ndarray; give pretrained\.read_vectors"),
         ({"vectors": WordVectors(("a",), VALUES, "", "")}, r"1 words and vectors of shape \(5, 3\)"),
         ({"vectors": WordVectors(("a", "b"), np.full((2, 2), np.nan), "", "")}, "vector of 'a' is not finite"),
+        ({"vectors": WordVectors((), np.zeros((0, 3)), "", "")}, "vectors holds no word; .* are not in its file"),
         ({"vocab": "good"}, "vocab is a str; give a list"),
         ({"vocab": ["good", 3]}, "vocab holds a int at row 1"),
         ({"vocab": ["Good", "Bad"]}, "no word of the vocabulary .'Good'.* has a vector; those begin with 'good'"),

@@ -21,6 +21,7 @@ import numpy as np
 import optax
 
 import bayestl as btl
+from benchmarks._held_out import stacked
 from benchmarks._rank_domains import Domain, cifar, control, digits, texts
 from benchmarks._records import Rows, provenance
 from benchmarks._tuning import HEAVY_BALL
@@ -59,27 +60,25 @@ def features(source: btl.Net, inputs: np.ndarray) -> btl.transferability.Source:
 def fine_tuned(net: btl.Net, starts: Sequence[Any], train: Any, validation: Any, test: Any) -> np.ndarray:
     """Mean test log likelihood from each start, all layers trained, at the rate that validation data prefer."""
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=train.num_examples)
-    num = len(RATES)
-    fitted = btl.fit_many(
-        jax.random.split(jax.random.key(3), len(starts) * num),
+
+    @jax.jit
+    def score(posterior: Any, data: Any) -> jax.Array:
+        log_probs = joint.likelihood(net(posterior.params, data.inputs)).log_prob(data.targets)
+        return jnp.mean(log_probs)
+
+    grid = btl.tune.grid(
+        jax.random.split(jax.random.key(3), len(starts)),
         lambda setting: btl.infer.map_estimate(joint, optax.sgd(setting["learning_rate"], momentum=HEAVY_BALL)),
-        {"learning_rate": jnp.tile(jnp.array(RATES), len(starts))},
-        jax.tree.map(lambda *xs: jnp.repeat(jnp.stack(xs), num, axis=0), *starts),
+        {"learning_rate": np.array(RATES)},
+        stacked(starts),
         train,
+        lambda posterior, state, run: score(posterior, validation),
         steps=STEPS,
         batch_size=train.num_examples,
         params_axis=0,
-        progress=False,
     )
-
-    def score(params: Any, data: Any) -> jax.Array:
-        log_probs = joint.likelihood(net(params, data.inputs)).log_prob(data.targets)
-        return jnp.mean(log_probs)
-
-    each = jax.jit(jax.vmap(score, (0, None)))
-    on_validation, on_test = (np.asarray(each(fitted.params, d)).reshape(-1, num) for d in (validation, test))
-    best = np.nanargmax(on_validation, axis=1)
-    return on_test[np.arange(len(starts)), best]
+    best = [grid.posterior(run, grid.best(run))[0] for run in range(len(starts))]
+    return np.array([float(score(posterior, test)) for posterior in best])
 
 
 def run_target(domain: Domain, sources: dict[str, btl.Net], name: str, seed: int) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from bayestl.predict import monte_carlo
 from bayestl.transferability import Verdict
 from bayestl.transfers._left_out import LeftOutPredictions
 from bayestl.transfers._predictive import predictive
+from bayestl.tune import LayerScales
 
 
 class Trust(NamedTuple):
@@ -74,6 +75,8 @@ class TransferResult:
             where there are none: ``predict.calibrate.temperature(left_out.predictive, left_out.targets)``. None where
             nothing was left out, where the criterion gives no predictions, for targets that are neither classes nor
             normal, and in what :meth:`load` reads.
+        layers: the scales of layers that ``by_layer`` has learned, beside the shared scale; None without it, and in
+            what :meth:`load` reads.
     """
 
     joint: LogJoint
@@ -90,6 +93,7 @@ class TransferResult:
     steps: int
     seconds: float
     left_out: LeftOutPredictions | None = None
+    layers: LayerScales | None = None
 
     @property
     def single(self) -> Posterior:

@@ -20,6 +20,7 @@ from bayestl.passes import whole
 from bayestl.posteriors import Samples
 from bayestl.transferability import Verdict
 from bayestl.transfers import _regression
+from bayestl.transfers._by_layer import with_scales_of_layers
 from bayestl.transfers._data import Plan, plan_for
 from bayestl.transfers._families import SCRATCH, SOURCE, Families, families_of
 from bayestl.transfers._held_out import held_out, mixture, weights_without_each
@@ -49,6 +50,7 @@ def transfer(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     keep: int = 8,
+    by_layer: bool = False,
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> TransferResult:
@@ -81,13 +83,15 @@ def transfer(
             fifth of the examples is left out once, instead of each.
         learning_rate: of the loss per datum; None for one from the network's curvature.
         keep: members of the mixture, the heaviest ones.
+        by_layer: add a family around the source whose layers have scales of their own, learned by the gradient of the
+            criterion (:func:`bayestl.tune.layer_scales`); it about doubles the cost. What was learned is in ``layers``.
         progress: print a line after every scale.
         checkpoint: a folder for this call alone, written to after every scale. The same call goes on from there after
             an interruption, to the same bits.
 
     Raises:
         ValueError: a source whose network differs, or that shares nothing; real targets that are all the same; fewer
-            than 2 examples; a checkpoint of another call.
+            than 2 examples; a checkpoint of another call; ``by_layer`` with too many examples.
         TypeError: examples that are not in memory.
 
     Example:
@@ -125,23 +129,26 @@ def transfer(
     some = _some_inputs(keys[1], batch)
     variances = np.array([tune.mean_prior_variance(joint, f.prior, some) for f in families.families])
     scales = tune.scales_around(variances, typical, plan.num_scales if num_scales is None else num_scales)
-    path = tune.path(
-        keys[2],
-        joint,
-        families.families,
-        batch,
-        scales,
-        plan.criterion,
-        steps=steps,
-        batch_size=plan.batch_size if batch_size is None else batch_size,
-        learning_rate=learning_rate,
-        learn=tune.noise_by_evidence if is_regression and start is not likelihood else None,
-        report=print if progress else None,
-        checkpoint=checkpoint,
-    )
+    options: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": plan.batch_size if batch_size is None else batch_size,
+        "learning_rate": learning_rate,
+        "learn": tune.noise_by_evidence if is_regression and start is not likelihood else None,
+        "report": print if progress else None,
+    }
+    path = tune.path(keys[2], joint, families.families, batch, scales, plan.criterion, checkpoint=checkpoint, **options)
     log_prior = tune.scale_prior(scales, variances, typical) + np.array(families.log_weights)[:, None]
     if plan.is_untrained:
         log_prior = scale_prior_at_modes(joint, path, batch, typical, log_prior)
+    layers = None
+    if by_layer and plan.is_untrained:
+        plan = plan._replace(notes=(*plan.notes, "with one example of each class no scales of layers can be learned"))
+    elif by_layer:
+        key = jax.random.fold_in(keys[2], 1)
+        families, path, log_prior, layers = with_scales_of_layers(
+            key, joint, families, path, log_prior, batch, plan.criterion, **options
+        )
+        plan = plan._replace(notes=(*plan.notes, str(layers)))
     if is_regression:
         weights, without_each = _regression.weigh(keys[3], joint, path, log_prior, batch)
     else:
@@ -153,6 +160,7 @@ def transfer(
     result = _result(keys[3], joint, plan, families, path, weights, without_each, log_prior, keep, began)
     if not plan.is_untrained:
         result = dataclasses.replace(result, left_out=left_out_predictions(joint, path, without_each, keep, batch))
+    result = dataclasses.replace(result, layers=layers)
     return _regression.around_modes(keys[3], result, path, batch) if is_regression else result
 
 

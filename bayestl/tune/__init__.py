@@ -26,6 +26,7 @@ from bayestl.tune._left_out import LeftOut
 from bayestl.tune._left_out_weights import left_out_weights
 from bayestl.tune._output_space import OutputSpace, output_space
 from bayestl.tune._path import Path, path
+from bayestl.tune._path_many import path_many
 from bayestl.tune._product import product
 from bayestl.tune._regression import (
     LinearLeaveOneOut,
@@ -80,6 +81,7 @@ __all__ = [
     "output_space",
     "outputs_gram",
     "path",
+    "path_many",
     "product",
     "random_groups",
     "remaining_gain",

@@ -39,7 +39,8 @@ class Grid:
         settings: name to values, (S,).
         read_at: the steps, (T,).
         scores: mean score per example, nats, (R, T, S); NaN for settings that were given up, and runs that failed.
-        errors: standard errors of the mean over runs, (T, S); with one run, over the examples that it was scored on.
+        errors: standard errors of the mean over runs, (T, S); with one run, over the examples that it was scored on,
+            and NaN where ``score`` gave their mean alone.
         rungs: the rounds of halving, the last one that of ``scores``.
         failed: (R, S), the step at which a run became non-finite, or -1.
         steps: gradient steps of all runs of all rounds.
@@ -103,8 +104,10 @@ class Grid:
         step, number = self.best()
         chosen = ", ".join(f"{name} {value:.3g}" for name, value in self.setting().items())
         rounds = ", ".join(f"{len(rung.settings)} settings for {rung.budget} steps" for rung in self.rungs)
+        error = self.errors[step, number]
+        plus_minus = "" if np.isnan(error) else f" ± {error:.3f}"
         lines = [
-            f"{chosen}: {self.curve[step, number]:.3f} ± {self.errors[step, number]:.3f} nats per example",
+            f"{chosen}: {self.curve[step, number]:.3f}{plus_minus} nats per example",
             f"{rounds}, {len(self.scores)} {'runs' if len(self.scores) > 1 else 'run'} of each; {self.steps:,} steps",
         ]
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
@@ -241,7 +244,7 @@ def _scored(
     score: Any, snapshots: dict[int, Any], at: tuple[int, ...], runs: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean scores (R, T, S), and standard errors of their means over runs, or over examples, (T, S)."""
-    means, deviations = np.empty((runs, len(at), count)), np.zeros((len(at), count))
+    means, deviations = np.empty((runs, len(at), count)), np.full((len(at), count), np.nan)
     for run, place, number in np.ndindex(means.shape):
         posterior, state = jax.tree.map(lambda x, m=run * count + number: x[m], snapshots[at[place]])
         values = np.atleast_1d(np.asarray(score(posterior, state, run), np.float64))

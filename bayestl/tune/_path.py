@@ -20,7 +20,7 @@ from bayestl.tune._edges import edges
 from bayestl.tune._family import Family
 from bayestl.tune._left_out import LeftOut
 from bayestl.tune._path_checkpoint import PathCheckpoint, describe_call
-from bayestl.tune._path_run import PathRun
+from bayestl.tune._path_run import Member, PathRun, Target
 from bayestl.tune._remaining_gain import remaining_gain
 
 # Nats per example that a fit still gains on its way to the mode, above which it is said to have stopped before it.
@@ -134,8 +134,14 @@ def path(
         [0.43, 1.33, 1.87]
     """
     check_arguments(path, locals())
-    check_at_least(1, steps=steps)
-    began = time.perf_counter()
+    target = target_of(key, joint, families, data, log_scales, criterion)
+    return paths([target], steps, batch_size, learning_rate, learn, report, checkpoint)[0]
+
+
+def target_of(
+    key: Key, joint: LogJoint, families: Sequence[Family], data: Data | Batch, log_scales: Any, criterion: Criterion
+) -> Target:
+    """What a path is made of, checked."""
     batch = whole(data)
     families, log_scales = tuple(families), _checked_scales(log_scales, len(families))
     num = len(jax.tree.leaves(batch.inputs)[0])
@@ -144,43 +150,74 @@ def path(
     size = num if batch.weights is None else float(np.sum(np.asarray(batch.weights, np.float64)))
     joint = joint.replace(prior=None, num_data=jnp.asarray(size, jnp.result_type(float)))
     joint.check(families[0].prior.mean, batch.inputs, batch.targets, batch.weights)
+    subsets = _subsets(criterion.groups, num, batch.weights)
+    return Target(key, joint, families, batch, log_scales, criterion, subsets)
+
+
+def paths(
+    targets: Sequence[Target],
+    steps: int,
+    batch_size: int | None,
+    learning_rate: float | None,
+    learn: Callable[[LogJoint, Params, Batch], Any] | None,
+    report: Callable[[str], None] | None,
+    checkpoint: str | os.PathLike[str] | None,
+) -> list[Path]:
+    """The path of every target, with all fits of all of them side by side."""
+    check_at_least(1, steps=steps)
+    began = time.perf_counter()
+    num, num_scales = targets[0].subsets.shape[1], targets[0].log_scales.shape[1]
     if batch_size is not None and not 1 <= batch_size <= num:
         raise ValueError(f"batch_size is {batch_size}; give 1 to {num}, as many as there are examples, or None for all")
-    subsets = _subsets(criterion.groups, num, batch.weights)
-    params: list[list[Params]] = [[] for _ in families]
-    said: list[list[LeftOut]] = [[] for _ in families]
-    learned: list[list[Any]] = [[] for _ in families]
+    logs = [_Log(target) for target in targets]
     count, file_number = 0, 0
-    files = PathCheckpoint(
-        checkpoint,
-        lambda: describe_call(
-            key, joint, families, batch, criterion, log_scales, subsets, steps, batch_size, learning_rate, learn
-        ),
-    )
-    for members in _alike(families):
-        run = PathRun(key, joint, [families[m] for m in members], batch, subsets, learning_rate, batch_size)
-        for number in range(log_scales.shape[1]):
-            scales = np.exp(log_scales[members, number])
+    files = PathCheckpoint(checkpoint, lambda: describe_call(targets, steps, batch_size, learning_rate, learn))
+    for members in _alike(targets):
+        run = PathRun(targets, members, learning_rate, batch_size)
+        for number in range(num_scales):
+            scales = np.exp([targets[m.target].log_scales[m.family, number] for m in members])
             saved = files.restored(file_number, run.saved)
             if saved is None:
                 count += run.advance(scales, steps, learn)
-                each = [_asked(criterion, *at) for at in run.asked(key, members, number, scales)]
+                questions = zip(members, run.asked(number, scales), strict=True)
+                each = [_asked(targets[m.target].criterion, *question) for m, question in questions]
                 files.save(file_number, run.saved, each, count)
             else:
                 run.saved, each, count = saved
             file_number += 1
-            for place, member in enumerate(members):
-                said[member].append(each[place])
-                learned[member].append(run.likelihoods[place])
-                params[member].append(jax.tree.map(np.asarray, run.fitted(place).params))
+            for place, (member, predictions) in enumerate(zip(members, each, strict=True)):
+                logs[member.target].add(member.family, predictions, run.likelihoods[place], run.fitted(place).params)
             if report is not None:
-                names = ", ".join(families[m].name for m in members)
-                report(f"scale {number + 1} of {log_scales.shape[1]}: {names}; {count} steps")
-    scores = np.array([[one.log_probs for one in of_family] for of_family in said])
-    result = Path(families, log_scales, tuple(params), scores, tuple(learned), count, 0.0, _together(said))
-    # Whose steps see parts of the examples ends around its mode, and to ask how near would cost as much as the path.
-    unfinished = () if batch_size is not None else _unfinished(joint, result, batch)
-    return result._replace(unfinished=unfinished, seconds=time.perf_counter() - began)
+                names = ", ".join(dict.fromkeys(family.name for family in run.families))
+                report(f"scale {number + 1} of {num_scales}: {names}; {count} steps")
+    shares = [len(target.families) for target in targets]
+    made = [log.path(count * share // sum(shares)) for log, share in zip(logs, shares, strict=True)]
+    if batch_size is None:
+        made = [
+            one._replace(unfinished=_unfinished(t.joint, one, t.batch)) for one, t in zip(made, targets, strict=True)
+        ]
+    return [one._replace(seconds=time.perf_counter() - began) for one in made]
+
+
+class _Log:
+    """What has come of one target so far: for each family a list that grows from scale to scale."""
+
+    def __init__(self, target: Target):
+        self.target = target
+        self.params: list[list[Params]] = [[] for _ in target.families]
+        self.said: list[list[LeftOut]] = [[] for _ in target.families]
+        self.learned: list[list[Any]] = [[] for _ in target.families]
+
+    def add(self, family: int, said: LeftOut, likelihood: Any, params: Params) -> None:
+        self.said[family].append(said)
+        self.learned[family].append(likelihood)
+        self.params[family].append(jax.tree.map(np.asarray, params))
+
+    def path(self, steps: int) -> Path:
+        scores = np.array([[one.log_probs for one in of_family] for of_family in self.said])
+        families, log_scales = self.target.families, self.target.log_scales
+        modes, learned = tuple(self.params), tuple(self.learned)
+        return Path(families, log_scales, modes, scores, learned, steps, 0.0, _together(self.said))
 
 
 def _asked(criterion: Any, *at: Any) -> LeftOut:
@@ -227,12 +264,14 @@ def _subsets(groups: np.ndarray | None, num: int, given: Any) -> np.ndarray:
     return np.stack([weights, *(np.where(groups == group, 0, weights) for group in range(groups.max() + 1))])
 
 
-def _alike(families: Sequence[Family]) -> list[list[int]]:
-    """Numbers of the families whose priors have one structure and run in one program."""
-    kinds: dict[Any, list[int]] = {}
-    for number, family in enumerate(families):
-        leaves, treedef = jax.tree.flatten(family.prior)
-        kinds.setdefault((treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)), []).append(number)
+def _alike(targets: Sequence[Target]) -> list[list[Member]]:
+    """The families whose priors have one structure and run in one program."""
+    kinds: dict[Any, list[Member]] = {}
+    for number, target in enumerate(targets):
+        for place, family in enumerate(target.families):
+            leaves, treedef = jax.tree.flatten(family.prior)
+            kind = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves))
+            kinds.setdefault(kind, []).append(Member(number, place))
     return list(kinds.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _safetensors, training
-from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Key
 from bayestl.tune._left_out import LeftOut
+from bayestl.tune._path_run import Target
 
 # Of what a file holds; files of another kind belong to another call.
 _FORM = "predictions"
@@ -95,14 +94,19 @@ def _at(column: Any, place: int) -> Any:
     return None if column is None else column[place]
 
 
-def describe_call(key: Key, joint: LogJoint, families: Any, batch: Batch, criterion: Any, *rest: Any) -> dict[str, str]:
-    """A digest of all that a path depends on, and of where it runs."""
+def describe_call(targets: Sequence[Target], *rest: Any) -> dict[str, str]:
+    """A digest of all that paths depend on, and of where they run."""
     from bayestl import __version__
 
-    traced = jax.make_jaxpr(lambda params: joint.log_likelihoods(params, batch))(families[0].prior.mean)
-    settings = [(name, value) for name, value in sorted(vars(criterion).items())]
-    numbers = [key, joint, [family.prior for family in families], batch, *_arrays([settings, *rest])]
-    words = _FORM, [family.name for family in families], type(criterion).__qualname__, *_words([settings, *rest])
+    joint, batch, mean = targets[0].joint, targets[0].batch, targets[0].families[0].prior.mean
+    traced = jax.make_jaxpr(lambda params: joint.log_likelihoods(params, batch))(mean)
+    settings = [sorted(vars(target.criterion).items()) for target in targets]
+    numbers = [
+        [(t.key, t.joint, [family.prior for family in t.families], t.batch, t.log_scales, t.subsets) for t in targets],
+        *_arrays([settings, *rest]),
+    ]
+    names = [(type(t.criterion).__qualname__, [family.name for family in t.families]) for t in targets]
+    words = _FORM, names, *_words([settings, *rest])
     return {
         "call": f"{training.digest(jax.tree.leaves(numbers))} {training.traced_digest(traced)} {words}",
         "bayestl": __version__,

@@ -1,57 +1,86 @@
-"""Families of one structure on their way from scale to scale: all fits side by side in one program, or one by one."""
+"""Families of one structure, of one target or several, on their way from scale to scale."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayestl import _tree, infer
-from bayestl._dispatch import loops_on_host
 from bayestl._log_joint import LogJoint
-from bayestl._static import Static, partition
+from bayestl._static import partition
 from bayestl._types import Batch, Key, Params
-from bayestl.infer import proximal_map
+from bayestl.tune import _path_programs as programs
 from bayestl.tune._criteria import Fitted
 from bayestl.tune._family import Family
-from bayestl.tune._rate import dispatched_safe_rate, noise_bound, safe_rate
+from bayestl.tune._rate import noise_bound
 
-MOMENTUM = 0.9
 # How often a rate that diverged is made smaller before the path gives up.
 _MOST_TRIES = 6
 
 
-class PathRun:
-    """Some families, with the states of all their fits: that of all data first, then those without each group."""
+class Target(NamedTuple):
+    """What one path is made of.
 
-    def __init__(
-        self,
-        key: Key,
-        joint: LogJoint,
-        families: list[Family],
-        batch: Batch,
-        subsets: np.ndarray,
-        rate: Any,
-        batch_size: int | None = None,
-    ):
-        self.key, self.joint, self.batch, self.families = key, joint, batch, families
-        self.order = None if batch_size is None else _Order(key, subsets.shape[1], batch_size)
+    Attributes:
+        key: of the criterion, and of the learning rate's power iteration.
+        joint: network and likelihood, of ``num_data`` examples, without a prior.
+        families: of priors, F.
+        batch: all examples.
+        log_scales: (F, K).
+        criterion: what is asked at every mode.
+        subsets: weights of the examples in every fit, (1 + G, N): that of all data first.
+    """
+
+    key: Key
+    joint: LogJoint
+    families: tuple[Family, ...]
+    batch: Batch
+    log_scales: np.ndarray
+    criterion: Any
+    subsets: np.ndarray
+
+
+class Member(NamedTuple):
+    """One family of one target, both by their numbers."""
+
+    target: int
+    family: int
+
+
+class PathRun:
+    """Some families of some targets, with the states of all their fits: of all data first, then without each group.
+
+    Several targets, whose examples differ, have batches and subsets with a leading axis, and each member the number of
+    its own; with one target nothing is copied.
+    """
+
+    def __init__(self, targets: Sequence[Target], members: list[Member], rate: Any, batch_size: int | None = None):
+        self.targets, self.members, self.joint = targets, members, targets[0].joint
+        self.families = [targets[m.target].families[m.family] for m in members]
+        self.keys = jnp.stack([targets[m.target].key for m in members])
+        subsets = [jnp.asarray(target.subsets, jnp.float32) for target in targets]
+        self.batch, self.subsets, self.which = targets[0].batch, subsets[0], None
+        if len(targets) > 1:
+            self.batch, self.subsets = programs.stacked([target.batch for target in targets]), jnp.stack(subsets)
+            self.which = jnp.array([m.target for m in members])
+        self.num_fits, num_examples = subsets[0].shape
+        self.order = None if batch_size is None else _Order(targets[0].key, num_examples, batch_size)
         # Without weights the program is that of plain fits.
-        self.subsets = None if len(subsets) == 1 and batch.weights is None else jnp.asarray(subsets, jnp.float32)
-        self.num_fits = len(subsets)
-        self.priors = _stacked([family.prior for family in families])
-        means = [_tree.at_least_float32(family.prior.mean) for family in families]
-        zero = jnp.zeros((), jnp.result_type(float))
-        each = [infer.ProximalMAPState(m, _tree.zeros_like(m), zero, joint.moving_state, jnp.int32(0)) for m in means]
-        self.states = jax.tree.map(lambda x: jnp.repeat(x[:, None], len(subsets), 1), _stacked(each))
-        self.likelihoods = [joint.likelihood] * len(families)
+        if self.num_fits == 1 and self.batch.weights is None:
+            self.subsets = None
+        self.priors = programs.stacked([family.prior for family in self.families])
+        means = [_tree.at_least_float32(family.prior.mean) for family in self.families]
+        zero, moving = jnp.zeros((), jnp.result_type(float)), self.joint.moving_state
+        each = [infer.ProximalMAPState(m, _tree.zeros_like(m), zero, moving, jnp.int32(0)) for m in means]
+        self.states = jax.tree.map(lambda x: jnp.repeat(x[:, None], self.num_fits, 1), programs.stacked(each))
+        self.likelihoods = [targets[m.target].joint.likelihood for m in members]
         self.given = rate
-        self.slowest = jnp.full(len(families), jnp.inf if rate is None else rate, jnp.float32)
-        self.one_by_one = _has_slow_loops(joint, families[0], batch)
+        self.slowest = jnp.full(len(members), jnp.inf if rate is None else rate, jnp.float32)
+        self.one_by_one = programs.has_slow_loops(self.joint, self.families[0], targets[0].batch)
         self.taken = np.int64(0)
 
     def advance(self, scales: np.ndarray, steps: int, learn: Callable[[LogJoint, Params, Batch], Any] | None) -> int:
@@ -75,24 +104,26 @@ class PathRun:
             ValueError: steps that diverge at every rate.
         """
         arrays, static = partition(self.joint)
-        likelihoods = _stacked(self.likelihoods)
+        likelihoods = programs.stacked(self.likelihoods)
         if self.given is None:
             modes = jax.tree.map(lambda x: x[:, 0], self.states.params)
-            rates = _dispatched_rates if self.one_by_one else _rates
+            rates = programs.dispatched_rates if self.one_by_one else programs.rates
             # The curvature of a batch is on average larger than that of all examples: its rate errs on the safe side.
-            part, bound = self.batch, None
+            rows, bound = None, None
             if self.order is not None:
-                part = _rows(self.batch, self.order.rows(int(self.taken), 1)[0])
-                bound = noise_bound(self.order.num_examples, self.order.batch_size, MOMENTUM)
-            self.slowest = jnp.minimum(self.slowest, rates(static, arrays, self.key, likelihoods, modes, part, bound))
-        run = _one_by_one if self.one_by_one else _side_by_side
+                rows = self.order.rows(int(self.taken), 1)[0]
+                bound = noise_bound(self.order.num_examples, self.order.batch_size, programs.MOMENTUM)
+            members = (self.keys, likelihoods, modes, self.which)
+            self.slowest = jnp.minimum(self.slowest, rates(static, arrays, members, self.batch, rows, bound))
+        run = programs.one_by_one if self.one_by_one else programs.side_by_side
         rows = None if self.order is None else self.order.rows(int(self.taken), steps)
         count = 0
         for _ in range(_MOST_TRIES):
             common = (self.priors, jnp.asarray(scales, jnp.float32), self.slowest, likelihoods)
-            states = run(static, arrays, common, self.states, self.subsets, self.batch, steps, rows)
+            given = (self.subsets, self.batch, self.which)
+            states = run(static, arrays, common, self.states, *given, steps, rows)
             count += steps * self.num_fits * len(scales)
-            finite = np.asarray(_finite(states.params))
+            finite = np.asarray(programs.finite(states.params))
             if finite.all():
                 self.states, self.taken = states, self.taken + steps
                 return count
@@ -103,18 +134,25 @@ class PathRun:
         )
 
     def _learn(self, learn: Callable[[LogJoint, Params, Batch], Any], scales: np.ndarray) -> None:
-        """Likelihoods anew, of every family by itself."""
+        """Likelihoods anew, of every member by itself."""
         places = range(len(self.families))
         self.likelihoods = [
-            learn(self.joint_of(place, scales), self.fitted(place).params, self.batch) for place in places
+            learn(self.joint_of(place, scales), self.fitted(place).params, self.target_of(place).batch)
+            for place in places
         ]
 
-    def asked(
-        self, key: Key, members: list[int], number: int, scales: np.ndarray
-    ) -> list[tuple[Key, LogJoint, Fitted, Batch]]:
-        """What a criterion is asked about each family, whose numbers are ``members``, at the scale of that number."""
-        keys = [jax.random.fold_in(jax.random.fold_in(key, member), number) for member in members]
-        return [(k, self.joint_of(p, scales), self.fitted(p), self.batch) for p, k in enumerate(keys)]
+    def asked(self, number: int, scales: np.ndarray) -> list[tuple[Key, LogJoint, Fitted, Batch]]:
+        """What a criterion is asked about each member at the scale of that number."""
+        questions = []
+        for place, member in enumerate(self.members):
+            target = self.target_of(place)
+            key = jax.random.fold_in(jax.random.fold_in(target.key, member.family), number)
+            questions.append((key, self.joint_of(place, scales), self.fitted(place), target.batch))
+        return questions
+
+    def target_of(self, place: int) -> Target:
+        """The target of one member."""
+        return self.targets[self.members[place].target]
 
     @property
     def saved(self) -> Any:
@@ -126,12 +164,12 @@ class PathRun:
         self.states, self.slowest, self.likelihoods, self.taken = state
 
     def joint_of(self, place: int, scales: np.ndarray) -> LogJoint:
-        """The log joint of one family at its scale, with the likelihood that it has learned."""
+        """The log joint of one member at its scale, with the likelihood that it has learned."""
         prior = self.families[place].prior.rescale(float(scales[place]))
-        return self.joint.replace(prior=prior, likelihood=self.likelihoods[place])
+        return self.target_of(place).joint.replace(prior=prior, likelihood=self.likelihoods[place])
 
     def fitted(self, place: int) -> Fitted:
-        """The fits of one family."""
+        """The fits of one member."""
         params = self.states.params
         return Fitted(jax.tree.map(lambda x: x[place, 0], params), jax.tree.map(lambda x: x[place, 1:], params))
 
@@ -150,121 +188,3 @@ class _Order:
         orders = [np.random.default_rng([*self.words, epoch]).permutation(self.num_examples) for epoch in epochs]
         start = begin - epochs[0] * self.num_examples
         return np.concatenate(orders)[start : start + end - begin].reshape(num_steps, -1).astype(np.int32)
-
-
-def _rows(batch: Batch, rows: Any) -> Batch:
-    return jax.tree.map(lambda x: jnp.asarray(x)[rows], batch)
-
-
-def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, batch: Batch, rows: Any) -> Any:
-    """One step of one fit, which sees these rows of the examples; None for all."""
-    prior, scale, rate, likelihood = common
-    num = joint.num_data if weights is None else jnp.sum(weights).astype(joint.num_data.dtype)
-    own = joint.replace(prior=prior.rescale(scale), num_data=num, likelihood=likelihood)
-    deterministic: Any = None
-    given = Batch(batch.inputs, batch.targets, weights)
-    given = given if rows is None else _rows(given, rows)
-    state, _ = proximal_map(own, rate, momentum=MOMENTUM).step(deterministic, state, given)
-    return state._replace(net_state=joint.moving_state)
-
-
-@partial(jax.jit, static_argnums=(0, 6))
-def _side_by_side(
-    static: Static,
-    arrays: list[Any],
-    common: Any,
-    states: Any,
-    subsets: jax.Array | None,
-    batch: Batch,
-    steps: int,
-    rows: Any,
-) -> Any:
-    """``steps`` steps of every family (leading axis F) on every subset of the examples (second axis)."""
-    joint = static.combine(arrays)
-
-    def one(common: Any, state: Any, weights: jax.Array | None) -> Any:
-        def body(state: Any, rows: Any) -> tuple[Any, None]:
-            return _step(joint, common, state, weights, batch, rows), None
-
-        return jax.lax.scan(body, state, rows, length=steps)[0]
-
-    return jax.vmap(jax.vmap(one, (None, 0, 0)), (0, 0, None))(common, states, subsets)
-
-
-def _one_by_one(
-    static: Static,
-    arrays: list[Any],
-    common: Any,
-    states: Any,
-    subsets: jax.Array | None,
-    batch: Batch,
-    steps: int,
-    rows: Any,
-) -> Any:
-    """The same by one dispatch per step and fit: on CPUs convolutions are slow inside of loops, and side by side."""
-    num_families, num_fits = states.reach.shape
-
-    def one(family: int, fit: int) -> Any:
-        own = jax.tree.map(lambda x: x[family], common)
-        state = jax.tree.map(lambda x: x[family, fit], states)
-        for step in range(steps):
-            at = None if rows is None else rows[step]
-            state = _dispatched(static, arrays, own, state, None if subsets is None else subsets[fit], batch, at)
-        return state
-
-    return _stacked([_stacked([one(family, fit) for fit in range(num_fits)]) for family in range(num_families)])
-
-
-@partial(jax.jit, static_argnums=0)
-def _dispatched(
-    static: Static, arrays: list[Any], common: Any, state: Any, weights: Any, batch: Batch, rows: Any
-) -> Any:
-    return _step(static.combine(arrays), common, state, weights, batch, rows)
-
-
-def _has_slow_loops(joint: LogJoint, family: Family, batch: Batch) -> bool:
-    return loops_on_host(jax.make_jaxpr(lambda params: joint.outputs(params, batch.inputs)[0])(family.prior.mean))
-
-
-@partial(jax.jit, static_argnums=(0, 6))
-def _rates(
-    static: Static,
-    arrays: list[Any],
-    key: Key,
-    likelihoods: Any,
-    params: Params,
-    batch: Batch,
-    per_trace: float | None,
-) -> jax.Array:
-    joint = static.combine(arrays)
-
-    def one(pair: Any) -> jax.Array:
-        likelihood, params = pair
-        return safe_rate(key, joint.replace(likelihood=likelihood), params, batch, per_trace)
-
-    return jax.lax.map(one, (likelihoods, params))
-
-
-def _dispatched_rates(
-    static: Static,
-    arrays: list[Any],
-    key: Key,
-    likelihoods: Any,
-    params: Params,
-    batch: Batch,
-    per_trace: float | None,
-) -> jax.Array:
-    num_families = len(jax.tree.leaves(params)[0])
-    each = [jax.tree.map(lambda x, n=number: x[n], (likelihoods, params)) for number in range(num_families)]
-    return jnp.stack([dispatched_safe_rate(static, arrays, key, one, at, batch, per_trace) for one, at in each])
-
-
-@jax.jit
-def _finite(params: Params) -> jax.Array:
-    """Which families (leading axis) are finite, (F,)."""
-    checks = [jnp.all(jnp.isfinite(x).reshape(len(x), -1), 1) for x in jax.tree.leaves(params)]
-    return jnp.all(jnp.stack(checks), 0)
-
-
-def _stacked(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)

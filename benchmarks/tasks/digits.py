@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ import optax
 
 import bayestl as btl
 from bayestl.tune import product
+from benchmarks._held_out import stacked
 from benchmarks._records import Rows, command_line, provenance
 from benchmarks._tuning import BATCH_SIZE, HEAVY_BALL, nll, predict, scored
 
@@ -29,6 +29,9 @@ LOW_RESOLUTION, INVERTED = "low resolution", "inverted contrast"
 INITIALISATION_ONLY = "initialisation only"
 SOURCE_AS_IS = "source as it is"
 TRANSFER = "transfer"
+FROM_SCRATCH, L2_SP = "from scratch", "L2-SP"
+# Methods whose rows also hold the test NLL of each setting.
+REFERENCES = (FROM_SCRATCH, L2_SP)
 HEAD_VI, HEAD_NUTS = "head, mean-field VI", "head, NUTS"
 RANK = 5
 VALIDATION_PER_CLASS = 10
@@ -191,10 +194,10 @@ def methods(config: Config, source: Source) -> list[Method]:
         return sgd(joint.replace(prior=prior), {"learning_rate": 0.01})
 
     return [
-        Method("from scratch", product(scale=wide, learning_rate=rates), zero_mean, False, whole),
+        Method(FROM_SCRATCH, product(scale=wide, learning_rate=rates), zero_mean, False, whole),
         Method(INITIALISATION_ONLY, product(learning_rate=(0.001, 0.003, 0.01, 0.03, 0.1)), sgd, True, parts),
         Method("zero-mean prior", product(scale=wide, learning_rate=rates), zero_mean, True, whole),
-        Method("L2-SP", product(scale=near, learning_rate=rates), l2_sp, True, whole),
+        Method(L2_SP, product(scale=near, learning_rate=rates), l2_sp, True, whole),
         Method("learned low rank", product(scale=multiples, eps=(1e-3, 1e-2, 1e-1)), learned, True, whole),
         Method(
             "L2-SP, mean-field VI",
@@ -239,57 +242,48 @@ def run_method(
     runs = [(task, seed) for task in tasks for seed in range(config.seeds)]
     train = [training_set(task, num_labels, seed) for task, seed in runs]
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=train[0].num_examples)
-    num = len(next(iter(method.grid.values())))
-
-    def per_member(per_run: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.repeat(x, num, axis=0), per_run)
-
-    snapshots: dict[int, Any] = {}
-
-    def snapshot(event: btl.Progress) -> None:
-        if event.step in method.read_at:
-            snapshots[event.step] = event.posterior()
-
-    seeds = jnp.array([seed for _, seed in runs])
-    fitted = btl.fit_many(
-        per_member(jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(seeds)),
+    score = jax.jit(functools.partial(nll, joint, num_draws=method.num_draws))
+    validation = [task.pool.take(task.split.validation) for task, _ in runs]
+    grid = btl.tune.grid(
+        jnp.stack([jax.random.fold_in(jax.random.key(3), seed) for _, seed in runs]),
         functools.partial(method.make, joint),
-        {name: jnp.tile(values, len(runs)) for name, values in method.grid.items()},
-        per_member(jax.tree.map(lambda *xs: jnp.stack(xs), *(_start(method, net, seed) for _, seed in runs))),
-        per_member(btl.data.stack(train)),
+        method.grid,
+        stacked([_start(method, net, seed) for _, seed in runs]),
+        btl.data.stack(train),
+        lambda posterior, state, run: -score(posterior, validation[run]),
         steps=config.steps,
+        read_at=method.read_at,
         batch_size=min(train[0].num_examples, BATCH_SIZE),
-        chunk_size=math.gcd(*method.read_at),
-        callbacks=[snapshot],
         progress=progress,
         params_axis=0,
         data_axis=0,
     )
-    validation = per_member(btl.data.stack([task.pool.take(task.split.validation) for task, _ in runs]))
-    scores = jax.jit(jax.vmap(functools.partial(nll, joint, num_draws=method.num_draws)))
-    # (runs, step counts x settings)
-    losses = np.stack([np.asarray(scores(snapshots[step], validation)).reshape(-1, num) for step in method.read_at], 1)
-    losses = losses.reshape(len(runs), -1)
-    failed = fitted.failed.reshape(-1, num)
     rows = []
     for run, (task, seed) in enumerate(runs):
-        best = int(np.nanargmin(losses[run]))
-        step, setting = method.read_at[best // num], best % num
-        chosen = jax.tree.map(lambda x, m=run * num + setting: x[m], snapshots[step])
+        place = grid.best(run)
         rows.append(
             {
                 "target": task.name,
                 "seed": seed,
-                **_test_row(joint, chosen, task, method.num_draws),
-                "setting": {**{name: float(v[setting]) for name, v in method.grid.items()}, "steps": step},
-                "validation_nll": float(losses[run, best]),
-                "settings_tried": losses.shape[1],
-                "frozen_members": int((failed[run] >= 0).sum()),
-                "seconds": fitted.seconds / len(runs),
-                "compile_seconds": fitted.compile_seconds,
+                **_test_row(joint, grid.posterior(run, place)[0], task, method.num_draws),
+                "setting": grid.setting(run),
+                "validation_nll": -float(grid.scores[(run, *place)]),
+                "settings_tried": grid.curve.size,
+                "frozen_members": int((grid.failed[run] >= 0).sum()),
+                "seconds": grid.seconds / len(runs),
+                "compile_seconds": grid.compile_seconds,
             }
         )
+    if method.name in REFERENCES:
+        for run, (row, (task, _)) in enumerate(zip(rows, runs, strict=True)):
+            row["test_nll_of_settings"] = _on_test(grid, run, score, task.pool.take(task.split.test))
     return rows
+
+
+def _on_test(grid: btl.tune.Grid, run: int, score: Callable[[Any, Any], Any], test: Any) -> list[float]:
+    """What every setting of a run would have scored on the test set: a yardstick, from which nothing is chosen."""
+    places = np.ndindex(grid.curve.shape)
+    return [float(score(grid.posterior(run, (step, setting))[0], test)) for step, setting in places]
 
 
 def run_nuts(
@@ -407,11 +401,11 @@ def all_methods() -> tuple[str, ...]:
     """The names of all methods, in the order of tables and figures."""
     return (
         TRANSFER,
-        "from scratch",
+        FROM_SCRATCH,
         SOURCE_AS_IS,
         INITIALISATION_ONLY,
         "zero-mean prior",
-        "L2-SP",
+        L2_SP,
         "learned low rank",
         "L2-SP, mean-field VI",
         HEAD_VI,

@@ -14,6 +14,7 @@ from benchmarks.tasks.digits import (
     INITIALISATION_ONLY,
     INVERTED,
     LOW_RESOLUTION,
+    REFERENCES,
     SOURCE_AS_IS,
     TRANSFER,
     Config,
@@ -45,7 +46,7 @@ def report(config: Config, rows: Rows) -> str:
         for n in config.num_labels:
             parts.append(f"### {target}, {n} label{'s' if n > 1 else ''} per class")
             parts.append(markdown(rows.rows, {"target": target, "n": n}, all_methods(), INITIALISATION_ONLY))
-        parts.append(_verdict(rows, target, config))
+        parts.append("\n".join([_verdict(rows, target, config), *_yardsticks(rows, target, config)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,6 +73,24 @@ def _verdict(rows: Rows, target: str, config: Config) -> str:
             f"{mean:+.3f} ± {error:.3f}."
         )
     return "\n".join(lines)
+
+
+def _yardsticks(rows: Rows, target: str, config: Config) -> list[str]:
+    """Transfer beside the one setting that is best on the test set itself, which no method could have chosen."""
+    lines = []
+    for n in config.num_labels:
+        key = {"target": target, "n": n}
+        transferred = of(rows.rows, "nll", method=TRANSFER, **key)
+        for name in REFERENCES:
+            each = of(rows.rows, "test_nll_of_settings", method=name, **key)
+            if len(transferred) and each.ndim == 2:
+                best = each[:, int(np.nanargmin(np.where(np.isnan(each).any(0), np.nan, each).mean(0)))]
+                mean, error = mean_and_error(transferred - best)
+                lines.append(
+                    f"* {target}, n = {n}: the setting of {name} that is best on the *test* set, {best.mean():.3f}; "
+                    f"transfer {transferred.mean() / best.mean():.3f} times that, difference {mean:+.3f} ± {error:.3f}."
+                )
+    return lines
 
 
 def figure(config: Config, rows: Rows, path: Path) -> None:

@@ -95,6 +95,16 @@ def test_one_run_has_errors_over_examples_and_says_which_limit_it_runs_to():
     assert result.errors[0, 1] == pytest.approx(each.std(ddof=1) / np.sqrt(20), abs=1e-3)
     (note,) = result.notes
     assert "scale is best at its largest value, 0.1: it runs to infinity" in note
+    assert "±" in str(result)
+
+
+def test_of_a_mean_alone_no_error_is_known():
+    result = btl.tune.grid(
+        jax.random.split(jax.random.key(0), 1), make, [{"scale": 0.1}], NET.params, DATA[0],
+        lambda *given: jnp.mean(score(*given)), steps=STEPS,
+    )  # fmt: skip
+    assert np.isnan(result.errors).all()
+    assert "±" not in str(result)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ NETWORKS = ("mobilenet", "vgg16", "resnet18", "resnet50")
 CACHE = Path(__file__).parent.parent / "build" / "pictures"
 SENTENCES = CACHE.with_name("sentences")
 # What the short version of digits leaves out.
-DIGITS_DEMO = {"sampled_at": (3,), "nuts_steps": 150}
+DIGITS_DEMO = {"sampled_at": (3,), "nuts_steps": 150, "layers_at": ()}
 
 
 def main() -> None:
@@ -115,7 +115,8 @@ def run_digits(arguments: argparse.Namespace) -> None:
         raise SystemExit("--seeds must be at least 1, --steps a multiple of 10")
     config = digits.Config(seeds=seeds, steps=steps, **(DIGITS_DEMO if arguments.demo else {}))
     out = arguments.out or RESULTS / ("digits-demo" if arguments.demo else "digits")
-    rows = Rows(out / "rows.jsonl", config._asdict(), fresh=arguments.fresh)
+    settings = {name: value for name, value in config._asdict().items() if name not in digits.MAY_GROW}
+    rows = Rows(out / "rows.jsonl", settings, fresh=arguments.fresh)
     digits.run(config, rows)
     report = digits_report.report(config, rows)
     (out / "table.md").write_text(report)

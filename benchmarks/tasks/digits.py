@@ -28,7 +28,7 @@ SIZES = (64, 128, 64, 10)
 LOW_RESOLUTION, INVERTED = "low resolution", "inverted contrast"
 INITIALISATION_ONLY = "initialisation only"
 SOURCE_AS_IS = "source as it is"
-TRANSFER = "transfer"
+TRANSFER, BY_LAYER = "transfer", "transfer, scales of layers"
 FROM_SCRATCH, L2_SP = "from scratch", "L2-SP"
 # Methods whose rows also hold the test NLL of each setting.
 REFERENCES = (FROM_SCRATCH, L2_SP)
@@ -50,6 +50,7 @@ class Config(NamedTuple):
         steps: steps of every target run.
         sampled_at: labels per class at which methods run whose predictions average over draws, the dear ones.
         nuts_steps: steps of each chain of NUTS that adapt it, and as many that are kept.
+        layers_at: labels per class at which transfer also learns scales of layers.
     """
 
     num_labels: tuple[int, ...] = (1, 3, 10)
@@ -57,6 +58,11 @@ class Config(NamedTuple):
     steps: int = 500
     sampled_at: tuple[int, ...] = (1, 3, 10)
     nuts_steps: int = 300
+    layers_at: tuple[int, ...] = (3, 10)
+
+
+# What may differ between a run and an earlier one whose rows it takes up.
+MAY_GROW = ("layers_at",)
 
 
 class Target(NamedTuple):
@@ -332,7 +338,7 @@ def run_nuts(
 
 
 def run_transfer(
-    tasks: Sequence[Target], source: Source, num_labels: int, config: Config, progress: bool
+    tasks: Sequence[Target], source: Source, num_labels: int, config: Config, progress: bool, by_layer: bool = False
 ) -> list[dict[str, Any]]:
     """All in one call, which sees no validation data: they are scored here for comparison alone."""
     rows = []
@@ -345,6 +351,7 @@ def run_transfer(
                 source.net,
                 training_set(task, num_labels, seed),
                 btl.likelihoods.categorical(),
+                by_layer=by_layer,
                 progress=progress,
             )
             validation, test = (task.pool.take(part) for part in (task.split.validation, task.split.test))
@@ -401,6 +408,7 @@ def all_methods() -> tuple[str, ...]:
     """The names of all methods, in the order of tables and figures."""
     return (
         TRANSFER,
+        BY_LAYER,
         FROM_SCRATCH,
         SOURCE_AS_IS,
         INITIALISATION_ONLY,
@@ -419,16 +427,17 @@ def run(config: Config, rows: Rows, progress: bool = True) -> None:
     origin = provenance(command_line())
     trained = {method.name: method for method in methods(config, source)}
     drawn = {HEAD_NUTS, *(name for name, method in trained.items() if method.num_draws > 1)}
-    cells = [(n, name) for n in config.num_labels for name in [SOURCE_AS_IS, TRANSFER, *trained, HEAD_NUTS]]
+    cells = [(n, name) for n in config.num_labels for name in [SOURCE_AS_IS, TRANSFER, BY_LAYER, *trained, HEAD_NUTS]]
     cells = [(n, name) for n, name in cells if name not in drawn or n in config.sampled_at]
+    cells = [(n, name) for n, name in cells if name != BY_LAYER or n in config.layers_at]
     for number, (n, name) in enumerate(cells, 1):
         print(f"[{number}/{len(cells)}] {n} labels per class, {name}", flush=True)
         if rows.have(method=name, n=n):
             continue
         if name == SOURCE_AS_IS:
             scored_rows = run_source(tasks, source, config)
-        elif name == TRANSFER:
-            scored_rows = run_transfer(tasks, source, n, config, progress)
+        elif name in (TRANSFER, BY_LAYER):
+            scored_rows = run_transfer(tasks, source, n, config, progress, by_layer=name == BY_LAYER)
         elif name == HEAD_NUTS:
             tuned = [row for row in rows.rows if (row["method"], row["n"]) == (HEAD_VI, n)]
             scored_rows = run_nuts(tasks, source, n, config, tuned)

@@ -52,7 +52,8 @@ def rows_of(name: str, tmp_path: Path, settings: dict, file: str = "rows.jsonl")
 def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
     if name == "digits":
         config = digits.Config(seeds=10)
-        report = digits_report.report(config, rows_of(name, tmp_path, config._asdict()))
+        settings = {k: v for k, v in config._asdict().items() if k not in digits.MAY_GROW}
+        report = digits_report.report(config, rows_of(name, tmp_path, settings))
     elif name == "sentiment":
         words = sentiment_config.Config()
         settings = {k: v for k, v in words._asdict().items() if k not in sentiment_config.MAY_GROW}

@@ -46,6 +46,34 @@ def cell(values: np.ndarray, digits: int = 3, sign: bool = False) -> str:
     return f"{mean:{'+' if sign else ''}.{digits}f} ± {error:.{digits}f}"
 
 
+def in_words(compared: Any, sentence: str) -> list[str]:
+    """What is better and what is worse than the baseline by the verdicts of a comparison, one line for each.
+
+    Args:
+        compared: what ``metrics.compare`` gives.
+        sentence: such as "{} than the baseline".
+    """
+    datasets = list(dict.fromkeys(each.dataset for each in compared.differences))
+    lines = []
+    for verdict in ("better", "worse"):
+        places: dict[str, list[str]] = {}
+        for each in compared.differences:
+            if each.verdict == verdict:
+                places.setdefault(each.method, []).append(each.dataset.removeprefix("shift/").replace("-", " "))
+        told = [f"{method} ({'all' if len(at) == len(datasets) else ', '.join(at)})" for method, at in places.items()]
+        lines.append(f"- {sentence.format(verdict)}: {'; '.join(told) or 'none'}.")
+    return lines
+
+
+def lowest(columns: dict[str, dict[str, float]]) -> list[str]:
+    """One line for each column of means, name to method to mean: which method has the lowest."""
+    lines = []
+    for name, means in columns.items():
+        best = min(means, key=lambda method: means[method])
+        lines.append(f"- lowest NLL, {name}: {best} ({means[best]:.3f}).")
+    return lines
+
+
 def cell_of_seeds(values: np.ndarray) -> str:
     """The same of a run with any number of seeds: the mean alone where there is but one."""
     return cell(values) if len(values) > 1 else f"{values.mean():.3f}"

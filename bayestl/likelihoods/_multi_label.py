@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from bayestl.likelihoods._bernoulli import BernoulliLogits, bernoulli_root
+from bayestl.likelihoods._logits import probit_moderated
 from bayestl.likelihoods._raw import at_least_float32
 
 
@@ -26,11 +28,17 @@ class MultiLabel:
         """``sqrt(p (1 - p))`` along each label."""
         return bernoulli_root(at_least_float32(outputs))
 
+    def moderated(self, mean: Float[Array, "B L"], covariance: Float[Array, "B F F"]) -> Float[Array, "B L"]:
+        """Every logit shrunk by its own variance: the averaged probability of each label by itself."""
+        variance = jnp.diagonal(covariance, axis1=-2, axis2=-1).reshape(mean.shape)
+        return probit_moderated(at_least_float32(mean), variance)
+
 
 def multi_label() -> MultiLabel:
     """Likelihood for several labels per example, independent given the outputs: logits (B, L), targets 0 or 1 (B, L).
 
-    The equation is ``log p(y | f) = -sum_l log(1 + exp((1 - 2 y_l) f_l))``.
+    The equation is ``log p(y | f) = -sum_l log(1 + exp((1 - 2 y_l) f_l))``. Linearised predictions average the
+    probability of each label by itself; ``predict.sampled`` averages that of all labels together.
 
     Example:
         >>> likelihood = btl.likelihoods.multi_label()

@@ -59,9 +59,21 @@ def prior_against_posterior(prior: Gaussian, posterior: Gaussian, ax: Axes | Non
         ]
         ax.plot(lengths, places, style.marker, color=style.color, markersize=5, label=label)
     ax.set_xscale("log")
+    _label_few(ax)
     ax.set_yticks(places, list(layers))
     ax.invert_yaxis()
     ax.grid(axis="y", alpha=0.3)
     ax.set_xlabel("root mean square\n(units of the parameters)")
     finish_above(ax, ax.get_lines())
     return ax
+
+
+def _label_few(ax: Axes) -> None:
+    """Places on a logarithmic axis that do not overlap: within one power of ten, 1, 2 and 5 as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = ax.get_xlim()
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    if high < 30 * low:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))

@@ -2,7 +2,8 @@
 
 The body's 64 features are computed once. What is learned is the last layer, 650 numbers: so that every run of a method,
 all seeds and all settings, is one small program. The source task is CIFAR-10's training part, the target its test part
-after JPEG compression, of which the source has seen nothing.
+after JPEG compression. The published network has seen no JPEG; what is learned anew from the source, iterates and
+curvature, comes from training pictures behind JPEG, the only ones at hand.
 """
 
 from __future__ import annotations
@@ -114,9 +115,9 @@ def zero_mean(head: btl.Net) -> Learned:
     return Learned(btl.gaussians.isotropic(btl.tree.zeros_like(head.params), 1.0))
 
 
-def at_source(head: btl.Net) -> Learned:
-    """Around the published weights."""
-    return Learned(btl.sources.point(head.params, 1.0))
+def around(params: Any) -> Learned:
+    """Around these weights, each as likely to move as any other."""
+    return Learned(btl.sources.point(params, 1.0))
 
 
 def with_shape(gaussian: Any) -> Learned:

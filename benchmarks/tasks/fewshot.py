@@ -25,8 +25,10 @@ NUM_CLASSES = 10
 RATE = 0.03
 SOURCE_AS_IS = "source as it is"
 ZERO_MEAN, ISOTROPIC = "zero mean, isotropic", "learned mean, isotropic"
+# The mean of SGD's iterates without their covariance: what the low-rank prior is to be held against.
+ITERATES = "mean of iterates, isotropic"
 LOW_RANK, DIAGONAL = "learned mean and low-rank covariance", "learned mean and variances"
-PRIORS = (ZERO_MEAN, ISOTROPIC, LOW_RANK, DIAGONAL)
+PRIORS = (ZERO_MEAN, ISOTROPIC, ITERATES, LOW_RANK, DIAGONAL)
 METHODS = (SOURCE_AS_IS, *PRIORS)
 SCORES = ("accuracy", "nll", "brier", "ece")
 
@@ -79,10 +81,12 @@ def checked(config: Config) -> Config:
 
 def priors(features: Features) -> dict[str, Learned]:
     """Name to prior without its scale."""
+    low_rank = pictures.from_iterates(features.head, features.source)
     return {
         ZERO_MEAN: pictures.zero_mean(features.head),
-        ISOTROPIC: pictures.at_source(features.head),
-        LOW_RANK: pictures.from_iterates(features.head, features.source),
+        ISOTROPIC: pictures.around(features.head.params),
+        ITERATES: pictures.around(low_rank.gaussian.mean),
+        LOW_RANK: low_rank,
         DIAGONAL: pictures.from_laplace(features.head, features.source),
     }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import io
+import itertools
+import tarfile
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,23 @@ def test_severities_grow_and_keys_decide(name):
 def test_severities_of_imagenet_grow(name):
     distances = [np.abs(corrupted(name, severity, like="imagenet_c") - PICTURES).mean() for severity in (1, 2, 3, 4, 5)]
     assert np.all(np.diff(distances) > 0), distances
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", data.CORRUPTIONS)
+def test_severities_grow_on_photographs_in_a_compiled_program(name, data_dir):
+    with tarfile.open(data_dir / "cifar10_jpeg.tar.gz") as archive:
+        members = [m for m in itertools.islice(archive, 4000) if m.name.endswith(".jpg")][::60][:64]
+        photos = np.stack([np.asarray(Image.open(archive.extractfile(member))) for member in members])
+    distances = []
+    for severity in (1, 2, 3, 4, 5):
+        program = jax.jit(corrupt(name, severity, maximum=255).apply)
+        made = np.asarray(program(KEY, photos))
+        np.testing.assert_array_equal(program(KEY, photos), made)
+        distances.append(np.abs(made.astype(float) - photos).mean())
+    # Severities 1 and 2 take saturation away, and 3 adds to colours that may be full already.
+    steps = np.delete(np.diff(distances), 1) if name == "saturate" else np.diff(distances)
+    assert np.all(steps > 0), distances
 
 
 @pytest.mark.parametrize("name", data.CORRUPTIONS)

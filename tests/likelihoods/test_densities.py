@@ -108,6 +108,19 @@ def test_linearised_predictions_with_noise_of_the_input_add_the_two_variances():
     np.testing.assert_allclose(given.variance, [0.3 + np.exp(-1.0)])
 
 
+@pytest.mark.x64
+def test_linearised_probabilities_of_several_labels_are_averaged_one_by_one():
+    mean, root = np.array([1.0, -0.5, 0.2]), np.array([[0.9, 0.0, 0.0], [0.3, 1.1, 0.0], [-0.2, 0.1, 0.4]])
+    outputs = btl.predict.GaussianOutputs(
+        jnp.asarray(mean)[None, None], jnp.asarray(root @ root.T)[None, None], likelihoods.multi_label(), jnp.zeros(1)
+    )
+    z = np.linspace(-8, 8, 2001)
+    weights = np.exp(-0.5 * z**2) / np.exp(-0.5 * z**2).sum()
+    expected = expit(mean[:, None] + z * np.sqrt(np.diag(root @ root.T))[:, None]) @ weights
+    # MacKay's approximation is off by at most 0.02.
+    np.testing.assert_allclose(default_link(outputs).mean[0], expected, atol=0.02)
+
+
 def test_a_laplace_posterior_of_counts_has_the_precision_of_their_rates():
     """One log rate for all: at the mode the rate is the mean count, and the precision the sum of all counts."""
     net = btl.nets.from_function(lambda params, x: params["rate"] * x, {"rate": jnp.array(np.log(3.0), jnp.float32)})

@@ -1,5 +1,6 @@
 """Pictures of how unsure predictions are: what is drawn are the numbers, worked out by hand or by numpy."""
 
+import itertools
 from typing import Any
 
 import matplotlib as mpl
@@ -107,6 +108,14 @@ def test_layers_have_their_widths_and_their_movement():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["body", "head"]
     assert ax.get_xscale() == "log"
     assert_fits_a_column(ax)
+    for width in (0.5, 1e-4):  # less than a power of ten on the axis, and four of them
+        ax = plots.prior_against_posterior(prior, btl.gaussians.isotropic(prior.mean, width))
+        assert_fits_a_column(ax)
+        boxes = [text.get_window_extent() for text in ax.get_xticklabels() if text.get_text()]
+        shown = sorted((box.x0, box.x1) for box in boxes if 0 <= box.x0 <= ax.figure.bbox.x1)
+        assert len(shown) >= 2
+        assert all(left[1] < right[0] for left, right in itertools.pairwise(shown))
+        assert not any(text.get_text() for text in ax.get_xticklabels(minor=True))
     with pytest.raises(ValueError, match="give the one under this prior"):
         plots.prior_against_posterior(prior, btl.gaussians.isotropic(mean["body"], 0.5))
 

@@ -23,7 +23,7 @@ import optax
 import bayestl as btl
 from benchmarks._records import Rows, provenance
 from benchmarks._tables import cell_of_seeds
-from benchmarks.tasks.digits import halves, low_resolution, train_source
+from benchmarks.tasks.digits_source import halves, low_resolution, train_source
 
 RESULTS = Path(__file__).parent / "results" / "active_learning"
 SCALE, STEPS, DRAWS = 1.0, 200, 64

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,9 +202,14 @@ def which_method() -> plt.Figure:
     return figure
 
 
+def _colours(families: Sequence[btl.Trust]) -> list[str]:
+    """One for each family: the source's in blue, a fresh network in grey, what lies between in other colours."""
+    return [*(BLUE, RED, "#e08214")[: len(families) - 1], "#777777"]
+
+
 def how_much_to_trust() -> plt.Figure:
     """Digits with three labels a class: how each family of priors predicts left-out examples, and its weights."""
-    from benchmarks.tasks import digits
+    from benchmarks.tasks import digits_source as digits
 
     source, num_labels = digits.train_source(progress=False), 3
     net = btl.nets.mlp(jax.random.key(4), digits.SIZES)
@@ -212,7 +218,7 @@ def how_much_to_trust() -> plt.Figure:
         train = digits.training_set(target, num_labels, 0)
         result = btl.transfer(jax.random.key(0), net, source.net, train, btl.likelihoods.categorical())
         above, below = axes[:, column]
-        for family, color, marker in zip(result.trust, (BLUE, RED, "#777777"), "osD", strict=True):
+        for family, color, marker in zip(result.trust, _colours(result.trust), "osD^", strict=False):
             losses = -np.asarray(family.held_out)
             above.plot(family.deviations, losses, marker + "-", color=color, label=family.name, markersize=4)
             errors = np.asarray(family.held_out_errors)

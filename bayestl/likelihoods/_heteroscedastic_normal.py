@@ -37,9 +37,10 @@ class HeteroscedasticNormal:
 
 
 def _numbers(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    if outputs.ndim < 2 or outputs.shape[-1] != 2:
+    shape = jax.tree.map(jnp.shape, outputs)
+    if not isinstance(outputs, jax.Array) or outputs.ndim < 2 or outputs.shape[-1] != 2:
         raise ValueError(
-            f"heteroscedastic_normal takes outputs (B, ..., 2), location and log scale, and got {outputs.shape}; end "
+            f"heteroscedastic_normal takes outputs (B, ..., 2), location and log scale, and got {shape}; end "
             "the network in two numbers for each target"
         )
     return outputs[..., 0], jnp.exp(outputs[..., 1])

@@ -10,18 +10,9 @@ import numpy as np
 import bayestl as btl
 from benchmarks._records import Rows
 from benchmarks._tables import bins_of, markdown, mean_and_error, of
-from benchmarks.tasks.digits import (
-    BY_LAYER,
-    FROM_SCRATCH,
-    INITIALISATION_ONLY,
-    INVERTED,
-    LOW_RESOLUTION,
-    REFERENCES,
-    SOURCE_AS_IS,
-    TRANSFER,
-    Config,
-    all_methods,
-)
+from benchmarks.tasks.digits import BY_LAYER, SOURCE_AS_IS, TRANSFER, all_methods
+from benchmarks.tasks.digits_methods import FROM_SCRATCH, INITIALISATION_ONLY, REFERENCES, Config
+from benchmarks.tasks.digits_source import INVERTED, LOW_RESOLUTION
 
 CAPTION = """\
 Test scores over {seeds} seeds (which labels, random initialisation, order of batches), mean ± standard error; lower is

@@ -1,13 +1,16 @@
 """Calibration after the fact, against scipy, scikit-learn and laws of maximum likelihood."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from bayestl.predict import calibrate
+from bayestl import likelihoods, metrics
+from bayestl.predict import Predictive, calibrate
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(400, 3)) * 2
@@ -78,6 +81,32 @@ def test_the_factor_makes_the_standardized_errors_those_of_a_standard_normal():
     assert np.mean(((targets - mean) / (factor * deviation)) ** 2) == pytest.approx(1.0)
 
 
+def test_levels_are_right_for_targets_that_were_held_out():
+    """The mean level of a new transform under the map is exact: the k-th of N uniform numbers has the mean k/(N+1)."""
+    transforms = stats.norm.cdf(3 * RNG.normal(size=199) + 0.3)  # a predictive that is too sure, and biased
+    right = calibrate.levels(transforms)
+    for k in (1, 50, 190):
+        assert right(k / 200) == pytest.approx(np.sort(transforms)[k - 1])
+    assert np.mean(transforms <= right(0.9)) == pytest.approx(0.9, abs=1 / 199)
+    np.testing.assert_allclose(right.probability([right(0.25), right(0.7)]), [0.25, 0.7])
+    # New targets lie below the quantile with the probability that was asked for; over draws of both, exactly.
+    covered = []
+    for _ in range(400):
+        held_out, new = stats.norm.cdf(3 * RNG.normal(size=(2, 39)) + 0.3)
+        covered.append(np.mean(new <= calibrate.levels(held_out)(0.9)))
+    assert abs(np.mean(covered) - 0.9) < 4 * np.std(covered) / 20
+
+
+def test_levels_make_the_quantiles_of_a_predictive_right():
+    targets = 2 * RNG.normal(size=500)
+    held_out, new = (
+        Predictive(jnp.zeros((1, 250)), likelihoods.normal(1.0), jnp.zeros(1)) for _ in range(2)
+    )  # fmt: skip
+    right = calibrate.levels(metrics.pit(held_out, targets[:250]))
+    below = [np.mean(targets[250:] <= np.asarray(new.quantile(level))) for level in (right(0.95), 0.95)]
+    assert abs(below[0] - 0.95) < 0.05 < 0.95 - below[1]
+
+
 def test_labels_that_are_separated_do_not_break_it():
     made = calibrate.temperature([[1.0, 0.0], [0.0, 1.0]], [0, 1])
     assert np.isfinite(made([[1.0, 0.0]])).all()
@@ -92,3 +121,7 @@ def test_what_does_not_fit_is_refused():
         calibrate.temperature([[np.nan, 0.0]], [0])
     with pytest.raises(ValueError, match="penalty is -1; it must be at least 0"):
         calibrate.dirichlet(PROBABILITIES, LABELS, penalty=-1)
+    with pytest.raises(ValueError, match=r"transforms are from 0\.5 to 2; give what metrics\.pit gives"):
+        calibrate.levels([0.5, 2.0])
+    with pytest.raises(ValueError, match="level is 1; it lies between 0 and 1"):
+        calibrate.levels([0.5])(1)

@@ -464,6 +464,7 @@ TABLE: dict[str, Case] = {
     "predict.calibrate.dirichlet": of(probabilities=np.full((4, 2), 0.5), labels=PAIRS, penalty=0.1),
     "predict.calibrate.histogram": of(probabilities=np.full((4, 2), 0.5), labels=PAIRS, num_bins=2),
     "predict.calibrate.isotonic": of(probabilities=np.full((4, 2), 0.5), labels=PAIRS),
+    "predict.calibrate.levels": of(transforms=np.full(4, 0.5)),
     "predict.calibrate.temperature": of(logits=np.asarray(INPUTS), labels=PAIRS),
     "predict.calibrate.vector": of(logits=np.asarray(INPUTS), labels=PAIRS),
     "predict.conformal.classes": of(

@@ -16,7 +16,16 @@ from bayestl._arguments import check_arguments
 from bayestl._types import Batch, Key
 from bayestl.data._augment import pictures_of, replace_pictures
 from bayestl.data._corrupt_blocks import block_means, jpeg
-from bayestl.data._corrupt_blur import defocus_blur, disc, gaussian_matrix, half_normal, linear, motion_blur
+from bayestl.data._corrupt_blur import (
+    defocus_blur,
+    disc,
+    enlarged,
+    gaussian_matrix,
+    half_normal,
+    linear,
+    motion_blur,
+    zoom_blur,
+)
 from bayestl.data._corrupt_colour import brightness, contrast, fog, saturate
 from bayestl.data._corrupt_noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 
@@ -49,8 +58,8 @@ def _as_they_are(height: int, width: int, *constants: float) -> tuple[float, ...
     return tuple(map(float, constants))
 
 
-def _each_axis(matrix: Callable[[int, float], Any]) -> Callable[..., tuple[Any, ...]]:
-    return lambda height, width, constant: (matrix(height, constant), matrix(width, constant))
+def _each_axis(matrix: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+    return lambda height, width, *constants: (matrix(height, *constants), matrix(width, *constants))
 
 
 def _recipe(
@@ -83,6 +92,12 @@ _RECIPES = {
         ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
         lambda height, width, radius, sigma: (half_normal(radius, sigma),),
         in_pixels=True,
+    ),
+    "zoom_blur": _recipe(
+        zoom_blur,
+        ((1.05, 0.01), (1.1, 0.01), (1.15, 0.01), (1.2, 0.01), (1.25, 0.01)),
+        ((1.1, 0.01), (1.15, 0.01), (1.2, 0.02), (1.24, 0.02), (1.3, 0.03)),
+        _each_axis(enlarged),
     ),
     "fog": _recipe(
         fog,
@@ -177,7 +192,7 @@ def _corrupted(
 
 
 def corrupt(name: str, severity: int, *, like: Like = "cifar10_c", maximum: float = 1.0) -> Corruption:
-    """A transform that degrades every picture in one of 13 ways, at a severity from 1 to 5.
+    """A transform that degrades every picture in one of 14 ways, at a severity from 1 to 5.
 
     For test sets that drift away from the training set, ``transform(key, batch)``, and as augmentation
     ``fit(..., transform=...)``; it runs inside the compiled step. ``transform.apply(key, pictures)`` takes bare arrays.
@@ -188,6 +203,7 @@ def corrupt(name: str, severity: int, *, like: Like = "cifar10_c", maximum: floa
     * ``impulse_noise``: values replaced by black or white.
     * ``gaussian_blur``, ``defocus_blur``: a normal kernel, a disc.
     * ``motion_blur``: a trail, half a normal, at a random angle within 45 degrees of the rows.
+    * ``zoom_blur``: the mean of the picture enlarged by factors from 1 on.
     * ``fog``: fractal noise added, light taken away.
     * ``brightness``: more of the value of HSV.
     * ``contrast``: towards the mean of each channel.

@@ -1,4 +1,4 @@
-"""Blur of pictures: normal, by a lens out of focus, by motion. Outside of a picture its border goes on.
+"""Blur of pictures: normal, by a lens out of focus, by motion, by zooming. Outside of a picture its border goes on.
 
 Matrices and kernels are made on the host: programs take them, so that all severities share one.
 """
@@ -84,6 +84,24 @@ def trail(angle: Float[Array, ""], weights: Float[Array, " steps"]) -> Float[Arr
 
     rows, columns = shares(steps * jnp.sin(angle)), shares(steps * jnp.cos(angle))
     return jnp.einsum("s,is,js->ij", weights, rows, columns, precision="highest")
+
+
+def zoom_blur(
+    key: Key, pictures: Pictures, rows: Float[Array, "zooms height height"], columns: Float[Array, "zooms width width"]
+) -> Pictures:
+    """The mean of pictures that are enlarged by each of several factors."""
+
+    def add(total: Pictures, matrices: Any) -> tuple[Pictures, None]:
+        return total + along_axes(pictures, *matrices), None
+
+    return jax.lax.scan(add, jnp.zeros_like(pictures), (rows, columns))[0] / len(rows)
+
+
+def enlarged(size: int, largest: float, step: float) -> Float[np.ndarray, "zooms size size"]:
+    """Matrices that enlarge an axis about its middle by 1, and by 1, 1 + step, ..., largest; linear between pixels."""
+    factors = np.concatenate([[1.0], 1 + step * np.arange(round((largest - 1) / step) + 1)])
+    places = (size - 1) / 2 + (np.arange(size) - (size - 1) / 2) / factors[:, None]
+    return np.maximum(1 - np.abs(places[..., None] - np.arange(size)), 0).astype(np.float32)
 
 
 def _convolve(pictures: Pictures, kernels: Float[Array, "*batch size size"]) -> Pictures:

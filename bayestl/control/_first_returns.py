@@ -50,15 +50,14 @@ def first_returns(key: Key, rollouts: Rollouts, policies: Mapping[str, Params]) 
         _tree.check_same_structure(
             f"policies[{name!r}]", params, "rollouts.net.params", rollouts.net.params, "give a policy of this network"
         )
-    arrays, static = partition(rollouts)
+    # Whatever a critic would say of them, only rewards are asked for.
+    arrays, static = partition(rollouts._replace(critic=None))
     return {name: float(np.asarray(_earned(static, arrays, key, params))) for name, params in policies.items()}
 
 
 @partial(jax.jit, static_argnums=0)
 def _earned(static: Static, arrays: list[Any], key: Key, params: Params) -> jax.Array:
     rollouts: Rollouts = static.combine(arrays)
-    # Whatever the critic would say of them, only rewards are asked for.
-    rollouts = rollouts._replace(critic=None)
     key_start, key_play = jax.random.split(key)
     _, collected = rollouts.collect(key_play, params, rollouts.start(key_start))
     return collected.reward * rollouts.num_decisions / jax.numpy.maximum(collected.episodes, 1)

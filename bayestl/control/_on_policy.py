@@ -18,7 +18,7 @@ from bayestl._data_size import repeated, with_prior
 from bayestl._static import Static, partition
 from bayestl._types import Batch, Inference, Key, NetState, Params, Posterior
 from bayestl.control._critic import Critic
-from bayestl.control._rollouts import Played, Rollouts, World
+from bayestl.control._rollouts import Played, Rollouts, World, without_methods
 from bayestl.training import point_of
 
 
@@ -214,7 +214,7 @@ def _check(check: Any, rollouts: Rollouts, params: Params, inputs: Any, targets:
     fix = "start at parameters of the policy that acts"
     _tree.check_same_structure("params", params, "rollouts.net.params", rollouts.net.params, fix)
     critic_params = None if rollouts.critic is None else rollouts.critic.net.params
-    arrays, static = partition(rollouts)
+    arrays, static = partition(without_methods(rollouts))
     rewards_are_finite, ended, decisions = _first(static, arrays, params, critic_params)
     if not rewards_are_finite:
         raise ValueError(

@@ -222,6 +222,12 @@ def rollouts(
     return Rollouts(net, env, likelihood, num_envs, num_steps, discount, trace, weigh, critic)
 
 
+def without_methods(rollouts: Rollouts) -> Rollouts:
+    """The same without what the critic learns by, so that methods made anew share programs that do not learn."""
+    critic = rollouts.critic
+    return rollouts if critic is None else rollouts._replace(critic=critic._replace(inference=None, starts=()))
+
+
 def _check_weigh(weigh: Any, num: int) -> None:
     weights = jax.eval_shape(weigh, jax.ShapeDtypeStruct((num,), jnp.float32))
     shape = getattr(weights, "shape", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import bayestl as btl
 
 POLICIES = Path("control") / "cartpole_source_policies.npz"
 SOURCE_TASK = "source"
+AT_ONCE = 6  # runs of which returns are taken in one program
 TARGETS = ("weak", "gravity", "long", "swapped")
 
 
@@ -123,15 +125,17 @@ def evaluated(posterior: Any, target: str, episodes: int) -> np.ndarray:
             jax.random.split(jax.random.key(40), members), posterior
         )
         policies = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws)
+    # Some at a time, and on no device in particular, so that methods share one program.
+    policies = jax.tree.map(np.asarray, policies)
     num = len(jax.tree.leaves(policies)[0])
+    at_once = math.gcd(num, AT_ONCE * num_draws)
+    env, each = environment(target), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        earned = btl.control.returns(
-            jax.random.key(41),
-            _Policies(policies),
-            POLICY,
-            environment(target),
-            episodes // num_draws,
-            num_draws=num,
-        )
-    return earned.per_draw.reshape(-1, num_draws).mean(1)
+        for first in range(0, num, at_once):
+            some = _Policies(jax.tree.map(lambda x, f=first: x[f : f + at_once], policies))
+            earned = btl.control.returns(
+                jax.random.key(41), some, POLICY, env, episodes // num_draws, num_draws=at_once
+            )
+            each.append(earned.per_draw)
+    return np.concatenate(each).reshape(-1, num_draws).mean(1)

@@ -197,7 +197,7 @@ def run_control(arguments: argparse.Namespace) -> None:
         tables = [control_report.report(config, rows)]
     report = "\n".join([*tables, sequential.report(config, later), control_report.speed(config)]) + "\n"
     (out / "table.md").write_text(report)
-    control_report.figure(config, rows, out)
+    control_report.figure(config, rows, later, out)
     print(f"\n{report}\nrows, table and figure are in {_shown(out)}; {time.perf_counter() - began:.0f} s in all")
 
 

@@ -11,6 +11,8 @@ SCRATCH, SOURCE, WITH_CRITIC = "from scratch", "source as initial policy", "sour
 L2_SP, LEARNED, KL, VI = "L2-SP", "learned prior, iterates", "KL to the source", "L2-SP, VI (Thompson)"
 PPO_SCRATCH, PPO_SOURCE, PPO_CRITIC = "PPO from scratch", "PPO, source policy", "PPO, source with its critic"
 CHOSEN = "L2-SP or scratch, by first returns"
+# The one of ``control_sequential`` that the figure shows.
+SEQUENTIAL = "source, critic first, last posterior as prior"
 # Those of a line differ in where they start alone, and are one program.
 PROGRAMS = (
     (SCRATCH, SOURCE, WITH_CRITIC),

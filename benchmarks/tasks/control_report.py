@@ -138,21 +138,22 @@ def _clones(config: names.Config, rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def figure(config: names.Config, rows: Rows, out: Path) -> None:
+def figure(config: names.Config, rows: Rows, sequential: Rows, out: Path) -> None:
     """Learning curves of every target, mean and standard error over runs."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = (names.CHOSEN, names.L2_SP, names.VI, names.WITH_CRITIC, names.SOURCE, names.SCRATCH, names.PPO_SOURCE)
+    main = (names.CHOSEN, names.L2_SP, names.WITH_CRITIC, names.SOURCE, names.SCRATCH, names.PPO_SOURCE)
+    shown = [(names.SEQUENTIAL, sequential), *((method, rows) for method in main)]
     canvas, axes = plt.subplots(
         1, len(config.targets), figsize=(4.2 * len(config.targets), 4.4), sharey=True, squeeze=False
     )
     thousands = np.arange(config.rollouts + 1) * config.num_envs * config.num_steps / 1000
     for ax, target in zip(axes[0], config.targets, strict=True):
-        for number, method in enumerate(shown):
-            every = curves(config, rows, target, method)[0]
+        for number, (method, own) in enumerate(shown):
+            every = curves(config, own, target, method)[0]
             mean, error = every.mean(0), every.std(0, ddof=1) / np.sqrt(len(every))
             style = {"linewidth": 2.6 if number == 0 else 1.4, "linestyle": "--" if method.startswith("PPO") else "-"}
             (line,) = ax.plot(thousands, mean, label=method, color=COLOURS[number], **style)

@@ -28,6 +28,7 @@ from benchmarks._records import Rows, command_line, provenance
 from benchmarks._tables import cell, verdict
 from benchmarks.tasks import control as task
 from benchmarks.tasks import control_config as names
+from benchmarks.tasks.control_config import SEQUENTIAL
 from benchmarks.tasks.control_report import curves
 from benchmarks.tasks.control_worlds import POLICY, VALUE, evaluated, fresh, source
 
@@ -35,7 +36,6 @@ SEEDS_PER_RUN = 2
 SCRATCH, SOURCE = "from scratch", "source as initial policy"
 CRITIC_FIRST = "source, critic first"
 SCRATCH_SEQUENTIAL = "from scratch, critic first, last posterior as prior"
-SEQUENTIAL = "source, critic first, last posterior as prior"
 HALVED = "L2-SP, scale by returns"
 PLAIN, FIRST = (SCRATCH, SOURCE), (CRITIC_FIRST, SCRATCH_SEQUENTIAL, SEQUENTIAL)
 METHODS = (*PLAIN, *FIRST, HALVED)

@@ -50,9 +50,9 @@ def main() -> None:
         task.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     control = tasks.add_parser("control", help="CartPole under other physics, from policies that were trained on it")
     control.add_argument("--data-dir", type=Path, help="directory of the source's policies ($BAYESTL_DATA_DIR)")
-    control.add_argument("--demo", action="store_true", help="no search: with the settings that the full run chose")
+    control.add_argument("--demo", action="store_true", help="settings that the full run chose, 3 minutes a target")
     control.add_argument("--targets", nargs="+", metavar="NAME", help="weak, gravity, long, swapped; by default all")
-    control.add_argument("--seeds", type=int, default=6, help="number of seeds, one for each run of the source")
+    control.add_argument("--seeds", type=int, help="number of seeds, one for each run of the source (full: 6, demo: 3)")
     control.add_argument("--out", type=Path, help="where rows, table and figure go")
     control.add_argument("--fresh", action="store_true", help="forget rows of an earlier, interrupted run")
     posteriors = tasks.add_parser("posteriors", help="every posterior around one prior, against NUTS")
@@ -172,7 +172,8 @@ def run_control(arguments: argparse.Namespace) -> None:
     from benchmarks.tasks import control_sequential as sequential
 
     began = time.perf_counter()
-    config = control_config.Config(seeds=arguments.seeds)
+    seeds = arguments.seeds if arguments.seeds is not None else (3 if arguments.demo else 6)
+    config = control_config.Config(seeds=seeds)
     if arguments.targets:
         config = config._replace(targets=tuple(arguments.targets))
     if unknown := sorted(set(config.targets) - set(control_config.TARGETS)):

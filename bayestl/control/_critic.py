@@ -43,7 +43,7 @@ def critic(net: Net, inference: Inference, *, starts: Sequence[Params] = ()) -> 
             :func:`on_policy` decides, before it is learned from and at no further step of the environment: by which of
             them the rewards to come, as far as they were seen, are most likely. With normal noise that is the smallest
             mean square of ``V(s_t) - discount^n V(s_{t+n}) - (r_t + ... + discount^(n-1) r_{t+n-1})``, where t + n is
-            the end of the episode or of the rollout.
+            the end of the episode or of the rollout. ``history["critic_start"]`` says which it was.
 
     Raises:
         ValueError: starts that differ from the network's parameters.

@@ -49,6 +49,8 @@ class OnPolicyInfo(NamedTuple):
     episodes: how many episodes ended in this rollout.
     effective: the share of the decisions that count, ``(sum w)^2 / (N sum w^2)``, in (0, 1].
     critic_objective: of the critic's method at its last minibatch; None without one.
+    critic_start: in the first rollout where the critic began, 0 for its network's parameters, 1 for the first of
+        ``starts``; -1 in later rollouts; None without ``starts``.
     """
 
     objective: jax.Array
@@ -57,6 +59,7 @@ class OnPolicyInfo(NamedTuple):
     episodes: jax.Array
     effective: jax.Array
     critic_objective: jax.Array | None
+    critic_start: jax.Array | None
 
 
 def on_policy(
@@ -157,9 +160,10 @@ def _step(
     params = state.method.params if hasattr(state.method, "params") else _one(posterior(state.method), key_draw)
     net_state = state.net_state if jax.tree.leaves(state.net_state) else None
     world, played = rollouts.play(key_collect, params, state.world, net_state)
-    critic = state.critic
+    critic, critic_start = state.critic, None
     if rollouts.critic is not None and rollouts.critic.starts:
-        critic = jax.lax.cond(state.count == 0, partial(_likeliest, rollouts, played), lambda x: x, critic)
+        choose, goes_on = partial(_likeliest, rollouts, played), lambda x: (x, jnp.full((), -1, jnp.int32))
+        critic, critic_start = jax.lax.cond(state.count == 0, choose, goes_on, critic)
     collected = rollouts.judge(played, None if rollouts.critic is None else point_of(critic))
     learn = partial(_learn, passes=passes, minibatches=minibatches)
     critic_objective = None
@@ -173,20 +177,21 @@ def _step(
         step = repeated(step, state.count + 1)
     method, objective = learn(step, key_method, state.method, collected.decisions)
     numbers = (world.episode_return, collected.reward, collected.episodes, collected.effective)
-    return OnPolicyState(method, world, critic, state.count + 1), OnPolicyInfo(objective, *numbers, critic_objective)
+    info = OnPolicyInfo(objective, *numbers, critic_objective, critic_start)
+    return OnPolicyState(method, world, critic, state.count + 1), info
 
 
 def _one(posterior: Any, key: Key) -> Params:
     return jax.tree.map(lambda x: x[0], posterior.sample(key, 1))
 
 
-def _likeliest(rollouts: Rollouts, played: Played, state: Any) -> Any:
-    """The state of the critic at that of its starts which predicts a rollout best."""
+def _likeliest(rollouts: Rollouts, played: Played, state: Any) -> tuple[Any, jax.Array]:
+    """The state of the critic at that of its starts which predicts a rollout best, and which it is."""
     _, inference, starts = cast(Critic, rollouts.critic)
     others = [inference.init(jax.random.key(0), params) for params in starts]
     errors = [jnp.mean(rollouts.advantages(played, point_of(x), 1.0)[0] ** 2) for x in (state, *others)]
-    best = jnp.argmin(jnp.stack(errors))
-    return jax.tree.map(lambda *xs: jnp.stack(xs)[best], state, *others)
+    best = jnp.argmin(jnp.stack(errors)).astype(jnp.int32)
+    return jax.tree.map(lambda *xs: jnp.stack(xs)[best], state, *others), best
 
 
 def _learn(step: Any, key: Key, state: Any, examples: Batch, *, passes: int, minibatches: int) -> tuple[Any, jax.Array]:

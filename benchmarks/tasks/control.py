@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ def _rows(
     members = [member for _, each in parts for member in each]
     settings = jax.tree.map(lambda *xs: jnp.concatenate(xs), *(each for each, _ in parts))
     make = functools.partial(inference, config, target, methods[0], common[0].passes)
-    curves, failed, seconds, compile_seconds = learned(config, target, settings, make)
+    made = learned(config, target, settings, make)
     record = provenance(command_line())
     return [
         {
@@ -124,17 +124,31 @@ def _rows(
             "curve": [round(float(x), 2) for x in one],
             "area": area(one),
             "failed": int(failed),
-            "seconds": seconds,
-            "compile_seconds": compile_seconds,
+            "seconds": made.seconds,
+            "compile_seconds": made.compile_seconds,
         }
-        for member, one, failed in zip(members, curves, failed, strict=True)
+        for member, one, failed in zip(members, made.curves, made.failed, strict=True)
     ]
 
 
-def learned(
-    config: Config, target: str, settings: dict[str, Any], make: Callable[[Any], btl.Inference]
-) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """All members in one program: learning curves (M, rollouts + 1), when each failed, seconds of one, of compiling."""
+class Learned(NamedTuple):
+    """Attributes:
+    curves: (M, rollouts + 1), returns after each rollout.
+    failed: (M,), the rollout in which a member became non-finite, -1 for none.
+    history: of all members.
+    seconds: of one member.
+    compile_seconds: of all.
+    """
+
+    curves: np.ndarray
+    failed: np.ndarray
+    history: Mapping[str, np.ndarray]
+    seconds: float
+    compile_seconds: float
+
+
+def learned(config: Config, target: str, settings: dict[str, Any], make: Callable[[Any], btl.Inference]) -> Learned:
+    """All members in one program."""
     made = rollouts(config, target, VALUE, 1.0, optax.sgd(0.0))
     curve: list[np.ndarray] = [evaluated(btl.Point(settings["policy"]), target, config.episodes)]
 
@@ -161,7 +175,7 @@ def learned(
             progress=False,
         )
     seconds = (time.perf_counter() - began - many.compile_seconds) / len(keys)
-    return np.stack(curve, 1), np.asarray(many.failed), seconds, many.compile_seconds
+    return Learned(np.stack(curve, 1), np.asarray(many.failed), many.history, seconds, many.compile_seconds)
 
 
 def area(curve: np.ndarray) -> float:
@@ -242,14 +256,14 @@ def _probe(config: Config, left: Source, target: str) -> list[dict[str, Any]]:
     Both play ``PROBE`` steps in all environments, which together cost one of the rollouts. Their learning curves come
     from the rows of L2-SP and from scratch, begun one rollout later."""
     made = btl.control.rollouts(POLICY, environment(target), config.num_envs, PROBE, config.discount)
-    rows, began = [], time.perf_counter()
+    rows, record, began = [], provenance(command_line()), time.perf_counter()
     for seed in range(config.seeds):
         starts = {L2_SP: left.policy, SCRATCH: fresh(config.seeds)[0]}
         starts = jax.tree.map(lambda x, s=seed: x[s], starts)
         earned = btl.control.first_returns(jax.random.fold_in(jax.random.key(50), seed), made, starts)
         rows.append(
             {
-                **provenance(command_line()),
+                **record,
                 "target": target,
                 "method": CHOSEN,
                 "seed": seed,

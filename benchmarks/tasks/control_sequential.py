@@ -116,23 +116,25 @@ def _rows(
     first = SEQUENTIAL in grids
     settings = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
     make = functools.partial(_inference, config, target, first, shared)
-    curves, failed, seconds, compile_seconds = task.learned(config, target, settings, make)
-    fits = _critic_fits(config, target, _starts(config, data_dir, SEQUENTIAL)) if first else None
-    rows = []
-    for (method, share, rate, seed), curve, failure in zip(members, curves, failed, strict=True):
+    learned = task.learned(config, target, settings, make)
+    starts = learned.history["critic_start"][:, 0] if first else np.zeros(len(members))
+    rows, record = [], provenance(command_line())
+    for (method, share, rate, seed), curve, start, failure in zip(
+        members, learned.curves, starts, learned.failed, strict=True
+    ):
         rows.append(
             {
-                **provenance(command_line()),
+                **record,
                 "target": target,
                 "method": method,
                 "seed": seed,
                 "setting": f"{share:g}, {rate:g}",
                 "curve": [round(float(x), 2) for x in curve],
                 "area": task.area(curve),
-                "source_critic": bool(fits[seed]) if fits is not None and method != SCRATCH_SEQUENTIAL else None,
+                "source_critic": bool(start == 1) if first and method != SCRATCH_SEQUENTIAL else None,
                 "failed": int(failure),
-                "seconds": seconds,
-                "compile_seconds": compile_seconds,
+                "seconds": learned.seconds,
+                "compile_seconds": learned.compile_seconds,
             }
         )
     print(f"{target}: {', '.join(grids)}: done", flush=True)
@@ -153,25 +155,6 @@ def _inference(config: names.Config, target: str, first: bool, shared: names.Sha
 
     options = {"next_prior": next_prior, "critic_first": True} if first else {}
     return btl.control.on_policy(inner, made, passes=shared.passes, minibatches=4, **options)
-
-
-def _critic_fits(config: names.Config, target: str, begin: dict[str, Any]) -> np.ndarray:
-    """Which seeds take the source's critic: (S,), by a run of one rollout whose critic does not learn."""
-    one = config._replace(rollouts=1)
-
-    def make(setting: Any) -> btl.Inference:
-        value = btl.Net(setting["critic"], (), VALUE.apply)
-        made = task.rollouts(one, target, value, 1.0, optax.sgd(0.0), [setting["other"]])
-        joint = btl.LogJoint(POLICY, btl.likelihoods.categorical(), None)
-        return btl.control.on_policy(btl.infer.map_estimate(joint, optax.sgd(0.0)), made, passes=1, minibatches=1)
-
-    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(20), seed))(begin["seed"])
-    data = task.rollouts(one, target, VALUE, 1.0, optax.sgd(0.0)).data
-    many = btl.fit_many(
-        keys, make, begin, begin["policy"], data, steps=1, params_axis=0, vectorize=jax.vmap, progress=False
-    )
-    same = jax.tree.map(lambda a, b: jnp.all(a == b, tuple(range(1, a.ndim))), many.state.critic.params, begin["other"])
-    return np.all(np.stack(jax.tree.leaves(same)), 0)
 
 
 def _l2_sp(config: names.Config, target: str, shared: names.Shared, setting: Any) -> btl.Inference:

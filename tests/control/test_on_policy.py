@@ -217,11 +217,14 @@ def test_the_first_rollout_decides_where_the_critic_starts(step, best):
     inference = control.on_policy(btl.infer.map_estimate(joint, optax.sgd(1.0)), made, passes=1, minibatches=1)
     state = inference.init(KEY, TABLE.params)
     assert float(state.critic.params["level"]) == 4.0
-    state, _ = inference.step(KEY, state, None)
+    state, info = inference.step(KEY, state, None)
     assert float(state.critic.params["level"]) == best
+    assert int(info.critic_start) == (1 if best == 10.0 else 2)
     # Later rollouts do not choose again.
     moved = state._replace(critic=state.critic._replace(params={"level": jnp.array(7.0)}))
-    assert float(inference.step(KEY, moved, None)[0].critic.params["level"]) == 7.0
+    state, info = inference.step(KEY, moved, None)
+    assert float(state.critic.params["level"]) == 7.0
+    assert int(info.critic_start) == -1
 
 
 def test_what_does_not_fit_is_refused():

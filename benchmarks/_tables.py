@@ -60,7 +60,10 @@ def in_words(compared: Any, sentence: str) -> list[str]:
         for each in compared.differences:
             if each.verdict == verdict:
                 places.setdefault(each.method, []).append(each.dataset.removeprefix("shift/").replace("-", " "))
-        told = [f"{method} ({'all' if len(at) == len(datasets) else ', '.join(at)})" for method, at in places.items()]
+        told = [
+            method if len(datasets) == 1 else f"{method} ({'all' if len(at) == len(datasets) else ', '.join(at)})"
+            for method, at in places.items()
+        ]
         lines.append(f"- {sentence.format(verdict)}: {'; '.join(told) or 'none'}.")
     return lines
 

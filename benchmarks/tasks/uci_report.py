@@ -7,7 +7,7 @@ from typing import Any
 
 import bayestl as btl
 from benchmarks._records import Rows
-from benchmarks._tables import cell, of, score_tables
+from benchmarks._tables import cell, in_words, of, score_tables
 from benchmarks.tasks.uci import Config
 from benchmarks.tasks.uci_methods import DRAWS, ENSEMBLE, HIDDEN, LAPLACE, MAP, MEMBERS, METHODS, RANK
 from benchmarks.tasks.uci_published import PUBLISHED, SOURCES
@@ -96,4 +96,7 @@ def _summary(datasets: list[str], rows: Rows) -> str:
             f"- {dataset}: highest log-likelihood {best} ({mean[best]:.2f}; {MAP} {mean[MAP]:.2f}, {ENSEMBLE} "
             f"{mean[ENSEMBLE]:.2f}, {LAPLACE} {mean[LAPLACE]:.2f}), lowest RMSE {sharpest} ({error[sharpest]:.3g})."
         )
+        compared = _compared(rows, dataset)
+        if compared is not None:
+            lines += in_words(compared, f"{dataset}, {{}} NLL than {MAP}")
     return "\n".join(lines)

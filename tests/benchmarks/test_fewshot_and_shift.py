@@ -130,6 +130,8 @@ def test_verdicts_in_words():
     )
     lines = in_words(btl.metrics.Comparison(differences, "base", 5, 0.95), "{} than base")
     assert lines == ["- better than base: one (all).", "- worse than base: two (severity 3)."]
+    single = btl.metrics.Comparison(differences[::2], "base", 5, 0.95)
+    assert in_words(single, "{} than base") == ["- better than base: one.", "- worse than base: none."]
 
 
 def test_the_corruptions_of_a_severity_are_together(made_up):

@@ -20,7 +20,7 @@ from bayestl.metrics._metric import Metric
 def max_calibration_error(
     predictive: Predictive, targets: Targets, weights: Numbers | None = None, *, num_bins: int = 15
 ) -> jax.Array:
-    """The largest gap between accuracy and confidence in a bin, ``max_k |accuracy_k - confidence_k|``.
+    """The largest gap between accuracy and confidence in a bin, ``max_k |accuracy_k - confidence_k|`` (MCE).
 
     A bin with few examples decides as much as one with many, so it is noisy; say the bins.
 

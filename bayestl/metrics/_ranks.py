@@ -34,7 +34,7 @@ def auroc(scores_in: Numbers, scores_out: Numbers) -> float:
 
 
 def average_precision(scores_in: Numbers, scores_out: Numbers) -> float:
-    """The area under the precision-recall curve, as the mean precision at each example from elsewhere.
+    """The area under the precision-recall curve (AUPR), as the mean precision at each example from elsewhere.
 
     ``sum_k (recall_k - recall_{k-1}) precision_k`` over the thresholds; elsewhere is the positive class. It depends on
     how many examples there are of each kind: a score that tells nothing has M / (N + M).

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from scipy.special import softmax
 
 from bayestl import infer, likelihoods, tune
@@ -16,7 +17,7 @@ from bayestl._applied import call_network
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key, Likelihood, Net
 from bayestl.curvature import dual
-from bayestl.posteriors import Mixture
+from bayestl.posteriors import Mixture, Point
 from bayestl.transfers._data import Plan
 from bayestl.transfers._held_out import weights_without_each
 from bayestl.transfers._result import TransferResult
@@ -30,6 +31,8 @@ PLAN = Plan(
 )
 # Numbers of targets up to which matrices of that many a side are cheap enough for every mode.
 MOST_TARGETS = 2000
+# Below any noise that is to be believed, in units of the noise of the steps.
+_LEAST_NOISE = 1e-6
 
 
 def is_regression(likelihood: Likelihood, net: Net, batch: Batch) -> bool:
@@ -38,10 +41,15 @@ def is_regression(likelihood: Likelihood, net: Net, batch: Batch) -> bool:
     if not (hasattr(likelihood, "scale") and hasattr(outputs, "shape")):
         return False
     scale: Any = getattr(likelihood, "scale")  # noqa: B009  a likelihood is a function, most of which have none
-    if np.size(np.asarray(batch.targets)) > MOST_TARGETS or (scale is not None and jnp.size(scale) != 1):
+    if scale is not None and jnp.size(scale) != 1:
         return False
     example = (outputs, outputs) if scale is None else outputs
     return jax.eval_shape(lambda x: likelihoods.gaussian_noise(likelihood, x), example) is not None
+
+
+def is_small(batch: Batch) -> bool:
+    """Whether matrices with a row for each target are cheap enough for every mode."""
+    return np.size(np.asarray(batch.targets)) <= MOST_TARGETS
 
 
 def with_start(likelihood: Any, batch: Batch) -> Likelihood:
@@ -89,3 +97,45 @@ def around_modes(key: Key, result: TransferResult, path: Path, batch: Batch) -> 
         noises.append(float(np.sqrt(tune.noise_variance(one))))
     mixture = Mixture(tuple(components), samples.log_weights)
     return dataclasses.replace(result, posterior=mixture, noises=tuple(noises))
+
+
+def with_noise_of_left_out(path: Path, start: Any, batch: Batch, is_learned: bool) -> Path:
+    """The path of many examples, whose noise is learned from how far left-out targets lie from their predictions.
+
+    The steps had the noise s. The mode under it and a prior variance v is that under a noise t and v t^2 / s^2, so each
+    scale is that factor wider than it was. One number from thousands of residuals is hardly flattered by them.
+
+    Args:
+        path: with the predictions of a criterion.
+        start: the likelihood of the steps, with its noise.
+        batch: the examples.
+        is_learned: whether the noise is; else it stays that of ``start``.
+    """
+    left_out = path.left_out
+    assert left_out is not None
+    rows, outputs = left_out.rows, left_out.outputs
+    targets = np.asarray(batch.targets, np.float64)[rows].reshape(outputs.shape[-2:])
+    powers = np.ones(len(rows)) if batch.weights is None else np.asarray(batch.weights, np.float64)[rows]
+    residuals = targets - outputs
+    given = float(jnp.reshape(start.scale, ())) ** 2
+    variances = np.full(path.log_scales.shape, given)
+    if is_learned:
+        variances = np.average(np.mean(residuals**2, -1), axis=-1, weights=powers)
+        variances = np.maximum(variances, _LEAST_NOISE**2 * given)
+    deviations = np.broadcast_to(np.sqrt(variances)[..., None, None], outputs.shape)
+    log_probs = scipy.stats.norm.logpdf(residuals, 0, deviations).sum(-1)
+    return path._replace(
+        log_scales=path.log_scales + np.log(variances / given),
+        scores=log_probs,
+        likelihoods=tuple([likelihoods.normal(float(np.sqrt(v))) for v in of_family] for of_family in variances),
+        left_out=left_out._replace(deviations=deviations, log_probs=log_probs),
+    )
+
+
+def with_own_noise(result: TransferResult, path: Path) -> TransferResult:
+    """The result with the noise that each of its modes has."""
+    samples: Any = result.posterior
+    points = tuple(Point(jax.tree.map(lambda x, m=m: x[m], samples.draws)) for m in range(len(result.places)))
+    each: list[Any] = [path.likelihoods[family][scale] for family, scale in result.places]
+    noises = tuple(float(jnp.reshape(one.scale, ())) for one in each)
+    return dataclasses.replace(result, posterior=Mixture(points, samples.log_weights), noises=noises)

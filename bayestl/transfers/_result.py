@@ -58,7 +58,7 @@ class TransferResult:
     Attributes:
         joint: network and likelihood of the target, without a prior.
         posterior: the mixture that predicts, the best member by itself first: modes for classes; for regression with
-            one noise the Laplace posteriors around them, of the linearised network.
+            one noise the Laplace posteriors around them, of the linearised network, up to 2000 targets.
         prior: that of the first member.
         places: the numbers of family and scale of each member.
         noises: the noise of each member, a standard deviation, for regression; else None.

@@ -62,7 +62,8 @@ def transfer(
     through the scales of each; at every mode a criterion says how each example is predicted without it; and the modes
     predict together, weighted by that: half pseudo-BMA+, half stacking. For regression with one noise (given, or
     learned where ``likelihoods.normal()`` has none) half of the weights are the evidence's, and the members are Laplace
-    posteriors of the linearised network. Every part is public:
+    posteriors of the linearised network; for more than 2000 targets, and under a ``criterion``, the noise is learned
+    from what is left out, and they are modes. Every part is public:
     :func:`bayestl.tune.path`, :func:`bayestl.tune.average`, :func:`bayestl.transferability.verdict`.
 
     Args:
@@ -91,7 +92,8 @@ def transfer(
 
     Raises:
         ValueError: a source whose network differs, or that shares nothing; real targets that are all the same; fewer
-            than 2 examples; a checkpoint of another call; ``by_layer`` with too many examples.
+            than 2 examples; a checkpoint of another call; ``by_layer`` with too many examples; a noise that is to be
+            learned by a ``criterion`` without predictions.
         TypeError: examples that are not in memory.
 
     Example:
@@ -110,8 +112,9 @@ def transfer(
     began = time.perf_counter()
     keys = jax.random.split(key, 4)
     batch = whole(train)
-    is_regression = _regression.is_regression(likelihood, net, batch) and criterion is None
-    start = _regression.with_start(likelihood, batch) if is_regression else likelihood
+    is_normal = _regression.is_regression(likelihood, net, batch)
+    is_regression = is_normal and criterion is None and _regression.is_small(batch)
+    start = _regression.with_start(likelihood, batch) if is_normal else likelihood
     joint = LogJoint(net, start, None, num_data=len(jax.tree.leaves(batch.inputs)[0]))
     joint.check(net.params, batch.inputs, batch.targets, batch.weights)
     outputs = joint.outputs(net.params, batch.inputs)[0]
@@ -121,6 +124,11 @@ def transfer(
         plan = _regression.PLAN
     if criterion is not None:
         plan = plan._replace(criterion=criterion, name=f"Judged by {type(criterion).__name__}", is_untrained=False)
+        if start is not likelihood and not hasattr(criterion, "predictions"):
+            raise ValueError(
+                f"criterion is a {type(criterion).__name__}, which gives no predictions of left-out examples, from "
+                "which the noise could be learned; give likelihoods.normal(scale), or another criterion"
+            )
     families = families_of(
         keys[1], joint, net, source, _patterns(new), None if head is None else _patterns(head), batch, is_class
     )
@@ -149,6 +157,9 @@ def transfer(
             key, joint, families, path, log_prior, batch, plan.criterion, **options
         )
         plan = plan._replace(notes=(*plan.notes, str(layers)))
+    is_noise_left_out = is_normal and not is_regression and path.left_out is not None
+    if is_noise_left_out:
+        path = _regression.with_noise_of_left_out(path, start, batch, start is not likelihood)
     if is_regression:
         weights, without_each = _regression.weigh(keys[3], joint, path, log_prior, batch)
     else:
@@ -161,6 +172,8 @@ def transfer(
     if not plan.is_untrained:
         result = dataclasses.replace(result, left_out=left_out_predictions(joint, path, without_each, keep, batch))
     result = dataclasses.replace(result, layers=layers)
+    if is_noise_left_out:
+        return _regression.with_own_noise(result, path)
     return _regression.around_modes(keys[3], result, path, batch) if is_regression else result
 
 

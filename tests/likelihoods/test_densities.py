@@ -139,6 +139,7 @@ def test_a_laplace_posterior_of_counts_has_the_precision_of_their_rates():
         (lambda: likelihoods.ordinal([1.0, 1.0]), r"must ascend"),
         (lambda: likelihoods.ordinal([[1.0]]), r"give the C - 1 places between C classes"),
         (lambda: likelihoods.heteroscedastic_normal()(jnp.zeros((3, 1))), r"takes outputs \(B, ..., 2\)"),
+        (lambda: likelihoods.heteroscedastic_normal()((jnp.zeros((3, 1)),) * 2), r"got \(\(3, 1\), \(3, 1\)\)"),
     ],
 )
 def test_numbers_out_of_range_are_refused(make, words):

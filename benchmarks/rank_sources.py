@@ -10,6 +10,7 @@ all pairs of source and target.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "rank_sources"
 CACHE = Path(__file__).parent.parent / "build" / "pictures"
 DOMAINS = ("digits", "CIFAR", "text", "control")
 LABELS, VALIDATION, STEPS, SOURCE_STEPS = 5, 20, 200, 1500
+DRAWS = 500  # of pairs, for the interval of a difference
 RATES = (0.003, 0.01, 0.03, 0.1)
 
 
@@ -103,18 +105,24 @@ def run_target(domain: Domain, sources: dict[str, btl.Net], name: str, seed: int
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Kendall's correlation of every score with what fine-tuning gave, by domain and over all."""
+    """Kendall's correlation of every score with what fine-tuning gave, by domain and over all.
+
+    The first score is held against each of the others over all pairs.
+    """
     domains = list(dict.fromkeys(row["domain"] for row in rows))
     pairs = {key: [row for row in rows if _pair(row) == key] for key in dict.fromkeys(map(_pair, rows))}
     names = list(rows[0]["scores"])
     lines = [
-        "| score | " + " | ".join([*domains, "all", "its first choice"]) + " |",
-        "|---|" + "---|" * (len(domains) + 2),
+        "| score | " + " | ".join([*domains, "all", f"{names[0]} minus it", "its first choice"]) + " |",
+        "|---|" + "---|" * (len(domains) + 3),
     ]
     counts = [sum(key[0] == domain for key in pairs) for domain in domains]
-    lines.append("| pairs of source and target | " + " | ".join(map(str, [*counts, len(pairs)])) + " | |")
+    lines.append("| pairs of source and target | " + " | ".join(map(str, [*counts, len(pairs)])) + " | | |")
+    taus = {name: _taus(name, pairs) for name in names}
     for name in names:
         cells = [_correlation(name, pairs, domain) for domain in [*domains, None]]
+        ahead = taus[names[0]] - taus[name]
+        cells.append("" if name == names[0] else _cell(ahead[0], np.nanpercentile(ahead[1:], [2.5, 97.5])))
         lines.append(f"| {name} | " + " | ".join([*cells, _best(name, rows)]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -125,12 +133,29 @@ def _pair(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def _correlation(name: str, pairs: dict[Any, list[dict[str, Any]]], domain: str | None) -> str:
     """Of means over seeds, within each target."""
-    chosen = {key: rows for key, rows in pairs.items() if domain in (None, key[0])}
-    scores = [np.mean([row["scores"][name] for row in rows]) for rows in chosen.values()]
-    results = [np.mean([row["test_log_likelihood"] for row in rows]) for rows in chosen.values()]
-    targets = np.unique([" ".join(key[:2]) for key in chosen], return_inverse=True)[1]
-    found = btl.transferability.rank_correlation(jax.random.key(0), scores, results, groups=targets)
-    return f"{found.tau:+.2f} [{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
+    scores, results, targets = _means(name, {key: rows for key, rows in pairs.items() if domain in (None, key[0])})
+    ranks = btl.transferability.rank_correlation(jax.random.key(0), scores, results, groups=targets)
+    return _cell(ranks.tau, ranks.interval)
+
+
+def _taus(name: str, pairs: dict[Any, list[dict[str, Any]]]) -> np.ndarray:
+    """The correlation over all pairs, and over pairs drawn again, the same ones for every score."""
+    scores, results, targets = _means(name, pairs)
+    rng, num = np.random.default_rng(0), len(pairs)
+    draws = [np.arange(num), *(rng.integers(num, size=num) for _ in range(DRAWS))]
+    correlation = functools.partial(btl.transferability.rank_correlation, jax.random.key(0), num_bootstrap=1)
+    return np.array([correlation(scores[rows], results[rows], groups=targets[rows]).tau for rows in draws])
+
+
+def _means(name: str, pairs: dict[Any, list[dict[str, Any]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, results and the target's number of each pair; the former as means over seeds."""
+    scores = np.array([np.mean([row["scores"][name] for row in rows]) for rows in pairs.values()])
+    results = np.array([np.mean([row["test_log_likelihood"] for row in rows]) for rows in pairs.values()])
+    return scores, results, np.unique([" ".join(key[:2]) for key in pairs], return_inverse=True)[1]
+
+
+def _cell(value: float, interval: Sequence[float] | np.ndarray) -> str:
+    return f"{value:+.2f} [{interval[0]:+.2f}, {interval[1]:+.2f}]"
 
 
 def _best(name: str, rows: Sequence[dict[str, Any]]) -> str:

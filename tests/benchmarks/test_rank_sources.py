@@ -24,14 +24,14 @@ def test_correlations_and_losses_by_hand():
                 key = {"domain": "digits", "target": target, "seed": seed, "source": source}
                 rows.append({**key, "test_log_likelihood": result, "scores": scores})
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(rows).splitlines()]
-    assert lines[0] == ["score", "digits", "all", "its first choice"]
+    assert lines[0] == ["score", "digits", "all", "right minus it", "its first choice"]
     assert lines[2][1:3] == ["6", "6"]
     right, wrong = lines[3], lines[4]
     assert right[0] == "right"
     assert right[1].startswith("+1.00")
-    assert right[3] == "0.000 nats lost"
+    assert right[3:] == ["", "0.000 nats lost"]
     assert wrong[1].startswith("-1.00")
-    assert wrong[3] == "0.200 nats lost"
+    assert wrong[3:] == ["+2.00 [+2.00, +2.00]", "0.200 nats lost"]
 
 
 @pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh])

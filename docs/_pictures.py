@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
+from _pictures_judging import judging_uncertainty
 from PIL import Image
 
 matplotlib.use("Agg")
@@ -281,7 +282,7 @@ PICTURES = {
         *(readme, getting_started, which_method, bring_your_own_network, how_much_to_trust, posteriors, memory),
         *(many_devices, active_learning),
     )
-}
+} | {"judging_uncertainty": lambda: judging_uncertainty(computed_by("docs/judging_uncertainty.md"))}
 
 
 def main() -> None:
@@ -290,9 +291,7 @@ def main() -> None:
     if not names or not set(names) <= set(PICTURES):
         raise SystemExit(f"name pictures to draw: {', '.join(PICTURES)}")
     for name in names:
-        figure = PICTURES[name]()
-        IMAGES.mkdir(exist_ok=True)
-        save(figure, IMAGES / f"{name}.png")
+        save(PICTURES[name](), IMAGES / f"{name}.png")
         print(IMAGES.relative_to(ROOT) / f"{name}.png")
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bayestl as btl
-from benchmarks.speed import Workload, alternate, by_fit, low_rank_prior, map_under, show
+from benchmarks._speed_work import Workload, alternate, by_fit, low_rank_prior, map_under, show
 
 RANK = 5
 SCALED = btl.data.normalize(0.5, 0.5)

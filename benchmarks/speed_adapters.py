@@ -24,7 +24,7 @@ from flax import nnx
 import bayestl as btl
 from benchmarks._records import provenance
 from benchmarks._speed_table import table
-from benchmarks.speed import alternate, show
+from benchmarks._speed_work import alternate, show
 
 RESULTS = Path(__file__).parent / "results" / "speed_adapters.jsonl"
 BATCH, TOKENS, RANK, MEMBERS = 16, 32, 8, 8

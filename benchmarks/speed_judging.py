@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bayestl as btl
-from benchmarks.speed import alternate, show, timed
+from benchmarks._speed_work import alternate, show, timed
 
 EXAMPLES, CLASSES, DRAWS, BATCH = 10_000, 10, 32, 250
 

@@ -18,7 +18,7 @@ import optax
 import bayestl as btl
 from benchmarks._peers import peer
 from benchmarks._published import NETWORKS, as_run_here
-from benchmarks.speed import Workload, alternate, by_fit, show, timed
+from benchmarks._speed_work import Workload, alternate, by_fit, show, timed
 from benchmarks.tasks.cats_vs_dogs_views import AUGMENT, PHOTOGRAPHS, example
 
 SIZE, BATCH, STEPS = 96, 32, 2

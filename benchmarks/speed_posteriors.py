@@ -19,7 +19,7 @@ import optax
 
 import bayestl as btl
 from benchmarks._peers import peer
-from benchmarks.speed import MOMENTUM, RATE, Workload, alternate, conv_net, low_rank_prior, mlp, show, timed
+from benchmarks._speed_work import MOMENTUM, RATE, Workload, alternate, conv_net, low_rank_prior, mlp, show, timed
 
 PICTURES, TO_PREDICT, CLASSES = 1000, 200, 10
 MEMBERS = 8

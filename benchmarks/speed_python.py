@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import bayestl as btl
-from benchmarks.speed import (
+from benchmarks._speed_work import (
     MEMBERS,
     MOMENTUM,
     RATE,

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 import bayestl as btl
-from benchmarks.speed import alternate, show, timed
+from benchmarks._speed_work import alternate, show, timed
 
 # The network and the fits of the digits benchmark.
 WIDTHS, CLASSES, STEPS = (64, 128, 64, 10), 10, 500

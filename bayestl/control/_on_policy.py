@@ -104,6 +104,7 @@ def on_policy(
 
     Warns:
         UserWarning: no episode ended in a rollout of the start, although there is no critic to say what is beyond it.
+        RuntimeWarning: from ``fit``, where rewards are not finite later on: the run stops at the state before.
 
     Reference:
         Dayan and Hinton 1997, "Using Expectation-Maximization for Reinforcement Learning"; Abdolmaleki et al. 2018,

@@ -273,6 +273,21 @@ def test_the_first_rollout_is_looked_at(step, weigh, words):
         one_step(control.on_policy(bandit_method(), made), made)
 
 
+def _count(key, state, action, params):
+    """Four decisions an episode, of which the last earns what no learning can use once a few were played."""
+    return jax.nn.one_hot(0, 2), state + 1, jnp.where(state >= 3, jnp.inf, 1.0), state >= 4, jnp.array(False)
+
+
+@pytest.mark.filterwarnings("ignore:no episode ended:UserWarning")
+def test_rewards_that_are_not_finite_later_stop_the_run_at_the_state_before():
+    env = control.Environment(lambda key, params: (jax.nn.one_hot(0, 2), jnp.int32(0)), _count)
+    made = control.rollouts(TABLE, env, 4, 2, 1.0)
+    with pytest.warns(RuntimeWarning, match="not finite after step 2"):
+        result = one_step(control.on_policy(bandit_method(), made), made, steps=4)
+    assert np.isfinite(np.asarray(result.params["logits"])).all()
+    assert len(result.history["reward"]) == 1
+
+
 def test_episodes_that_do_not_end_are_told_where_no_critic_sees_beyond():
     made = control.rollouts(TABLE, control.Environment(_bandit_reset, _endless), 4, 2, 1.0)
     with pytest.warns(UserWarning, match="no episode ended within the 2 steps"):

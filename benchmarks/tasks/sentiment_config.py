@@ -89,8 +89,13 @@ POSTERIORS = tuple(
     f"{source}, {part} {how}" for source in (MINILM, FILMS) for part in (ADAPTER, BLOCK) for how in (MAP, LAPLACE, VI)
 )
 ENCODER_METHODS = (PROBE, *FROZEN_ENCODERS, *HEAD_TRANSFERS, FILMS_AS_IS, *POSTERIORS)
-# What is run by default, and what of it only at some numbers of labels.
-DEAR = (f"{MINILM}, {ADAPTER} {MAP}", f"{FILMS}, {ADAPTER} {VI}", f"{FILMS}, {BLOCK} {MAP}")
+# What is run by default, and what of it only at some numbers of labels. Around the film reviews' head and block only
+# where their classes are the target's.
+DEAR = (
+    *(f"{MINILM}, {part} {how}" for part, how in ((ADAPTER, MAP), (ADAPTER, LAPLACE), (ADAPTER, VI), (BLOCK, MAP))),
+    f"{FILMS}, {ADAPTER} {VI}",
+    f"{FILMS}, {BLOCK} {MAP}",
+)
 CHEAP = (
     PROBE,
     *FROZEN_ENCODERS,
@@ -128,7 +133,7 @@ class EncoderConfig(NamedTuple):
         film_batch: batch size there.
     """
 
-    targets: tuple[str, ...] = ("custrev",)
+    targets: tuple[str, ...] = tuple(TARGETS)
     num_labels: tuple[int, ...] = (20, 100, 500)
     seeds: int = 5
     methods: tuple[str, ...] = (*CHEAP, *DEAR)

@@ -17,6 +17,7 @@ from benchmarks.tasks.sentiment_config import (
     LAPLACE,
     MAP,
     MINILM,
+    POSTERIORS,
     PROBE,
     TARGETS,
     EncoderConfig,
@@ -51,8 +52,9 @@ def rows_of(task: Task, method: str) -> list[dict[str, Any]]:
 
 
 def applies(method: str, num_classes: int) -> bool:
-    """Whether a method can be run: the film reviews' head without labels only where the classes are theirs."""
-    return method != FILMS_AS_IS or num_classes == TARGETS["custrev"][1]
+    """Whether a method is run: what is around the film reviews' head only where the classes are theirs."""
+    around_films = method == FILMS_AS_IS or (method in POSTERIORS and method.startswith(FILMS))
+    return not around_films or num_classes == TARGETS["custrev"][1]
 
 
 def run(config: EncoderConfig, rows: Rows, data_dir: Path, cache: Path, progress: bool = True) -> None:

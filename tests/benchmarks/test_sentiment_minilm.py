@@ -24,8 +24,8 @@ METHODS = (
     *(f"{FILMS}, {names.ADAPTER} {how}" for how in (names.MAP, names.LAPLACE, names.VI)),
 )
 CONFIG = names.EncoderConfig(
-    num_labels=(20,), dear_at=(20,), seeds=2, methods=METHODS, length=8, rank=2, steps=10, head_steps=60,
-    head_scales=(0.2, 0.8), adapter_scales=(0.1,), draws=2, film_steps=60, film_rate=1e-2,
+    targets=("custrev",), num_labels=(20,), dear_at=(20,), seeds=2, methods=METHODS, length=8, rank=2, steps=10,
+    head_steps=60, head_scales=(0.2, 0.8), adapter_scales=(0.1,), draws=2, film_steps=60, film_rate=1e-2,
 )  # fmt: skip
 SIZES = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -100,3 +100,13 @@ def test_a_small_run(data_folder, tmp_path, monkeypatch):
 def test_an_unknown_method_is_refused():
     with pytest.raises(SystemExit, match="--minilm has SVM; there are: MiniLM, probe"):
         names.checked_encoder(CONFIG._replace(methods=("SVM",)))
+
+
+def test_what_is_around_film_reviews_runs_where_their_classes_are_the_targets(tmp_path):
+    rows = Rows(tmp_path / "rows.jsonl", {})
+    config = names.EncoderConfig(num_labels=(20, 100), methods=names.ENCODER_METHODS)
+    reviews, questions = (dict.fromkeys(task.missing(config, rows, target)) for target in names.TARGETS)
+    around = {method for method in names.POSTERIORS if method.startswith(FILMS)}
+    assert {method for n, method in reviews if n == 100} == set(names.ENCODER_METHODS)
+    assert {method for n, method in questions if n == 100} == set(names.ENCODER_METHODS) - around - {names.FILMS_AS_IS}
+    assert {method for n, method in reviews if n == 20} == set(names.ENCODER_METHODS) - set(names.DEAR)

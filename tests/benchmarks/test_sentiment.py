@@ -12,12 +12,19 @@ import pytest
 import bayestl as btl
 from benchmarks._records import Rows
 from benchmarks.tasks import sentiment as task
+from benchmarks.tasks import sentiment_cnn, sentiment_data, sentiment_words
 from benchmarks.tasks import sentiment_config as names
-from benchmarks.tasks import sentiment_data, sentiment_words
 from benchmarks.tasks import sentiment_report as reports
 
 CONFIG = names.Config(
-    num_labels=(20,), seeds=2, steps=60, scales=(0.1, 1.0), rates=(0.1, 0.5), transfer_at=(), source_steps=100
+    num_labels=(20,),
+    seeds=2,
+    steps=60,
+    scales=(0.1, 1.0),
+    rates=(0.1, 0.5),
+    transfer_at=(),
+    cnn_at=(20,),
+    source_steps=100,
 )
 
 
@@ -46,11 +53,17 @@ def data_folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_small_run(data_folder, tmp_path):
+def test_a_small_run(data_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sentiment_cnn, "CNN_STEPS", 5)
+    monkeypatch.setattr(task, "CNN_SOURCE_STEPS", 10)
     rows = Rows(tmp_path / "rows.jsonl", {})
     task.run(CONFIG, rows, data_folder, progress=False)
-    assert {row["method"] for row in rows.rows if row["target"] == "custrev"} == {*names.TUNED, names.AS_IS}
-    assert {row["method"] for row in rows.rows if row["target"] == "TREC"} == set(names.TUNED)
+    assert {row["method"] for row in rows.rows if row["target"] == "custrev"} == {
+        *names.TUNED,
+        names.AS_IS,
+        names.CNN_TRANSFER,
+    }
+    assert {row["method"] for row in rows.rows if row["target"] == "TREC"} == {*names.TUNED, names.CNN_TRANSFER}
     assert all(np.isfinite(row["nll"]) and row["frozen_members"] == 0 for row in rows.rows)
 
     def nll(method: str) -> float:

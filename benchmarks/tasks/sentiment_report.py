@@ -107,13 +107,14 @@ def figure(config: Config, rows: Rows, path: Path) -> None:
 
     canvas, axes = plt.subplots(1, len(config.targets), figsize=(6 * len(config.targets), 5.6), layout="constrained")
     panels = np.atleast_1d(axes)
+    values = {target: {m: _by_labels(config, rows, target, m) for m in METHODS} for target in config.targets}
+    # A method that one target lacks keeps its place there, so that colours mean the same in all panels.
+    present = [m for m in METHODS if not all(np.isnan(of_target[m]).all() for of_target in values.values())]
     for ax, target in zip(panels, config.targets, strict=True):
-        values = {m: _by_labels(config, rows, target, m) for m in METHODS}
-        present = {m: v for m, v in values.items() if not np.isnan(v).all()}
-        btl.plots.metric_against_n(config.num_labels, present, ax=ax, ylabel="test NLL (nats), lower is better")
+        lines = {m: values[target][m] for m in present}
+        btl.plots.metric_against_n(config.num_labels, lines, ax=ax, ylabel="test NLL (nats), lower is better")
         ax.set(title=target, xlabel="labels")
         ax.get_legend().remove()
-    # Order and colours of the methods come from the first panel, which has them all.
     handles, labels = panels[0].get_legend_handles_labels()
     canvas.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import bayestl as btl
 from benchmarks._records import Rows
 from benchmarks._tables import cell, in_words, of, score_tables
 from benchmarks.tasks.uci import Config
-from benchmarks.tasks.uci_methods import DRAWS, ENSEMBLE, HIDDEN, LAPLACE, MAP, MEMBERS, METHODS, RANK
+from benchmarks.tasks.uci_methods import DRAWS, ENSEMBLE, HIDDEN, LAPLACE, MAP, MEMBERS, METHODS, RANK, SWAG, SWAG_RATES
 from benchmarks.tasks.uci_published import PUBLISHED, SOURCES
 
 CAPTION = """\
@@ -47,7 +47,7 @@ def report(config: Config, rows: Rows) -> str:
         parts += [f"### {dataset} ({size} rows for training / test)", _table(rows, dataset)]
     if missing := sorted(set(config.datasets) - set(datasets)):
         parts.append(f"Not run to the end yet: {', '.join(missing)}.")
-    parts += [_summary(datasets, rows), "Sources of the published lines:", SOURCES]
+    parts += [_summary(config, datasets, rows), "Sources of the published lines:", SOURCES]
     return "\n\n".join(parts) + "\n"
 
 
@@ -85,7 +85,7 @@ def _complete(config: Config, rows: Rows, dataset: str) -> bool:
     return all(rows.have(dataset=dataset, method=m, seed=seed) for m in METHODS for seed in range(config.seeds))
 
 
-def _summary(datasets: list[str], rows: Rows) -> str:
+def _summary(config: Config, datasets: list[str], rows: Rows) -> str:
     """Which of our rows is first on each data set, and where the posterior pays."""
     lines = ["### In words", ""]
     for dataset in datasets:
@@ -99,4 +99,20 @@ def _summary(datasets: list[str], rows: Rows) -> str:
         compared = _compared(rows, dataset)
         if compared is not None:
             lines += in_words(compared, f"{dataset}, {{}} NLL than {MAP}")
+        lines.append(
+            f"- {dataset}, splits whose chosen scale is at an end of the grid: {_at_ends(config, dataset, rows)}."
+        )
     return "\n".join(lines)
+
+
+def _at_ends(config: Config, dataset: str, rows: Rows) -> str:
+    """Methods with the number of their choices that more scales might have changed."""
+    numbers: dict[str, int] = {}
+    for row in rows.rows:
+        # SWAG has fewer scales and some rates in their place.
+        scales = config.scales[:: len(SWAG_RATES)] if row["method"] == SWAG else config.scales
+        ends = min(scales), max(scales)
+        scale = row["setting"].get("scale")
+        if row["dataset"] == dataset and scale is not None and min(abs(scale / end - 1) for end in ends) < 1e-3:
+            numbers[row["method"]] = numbers.get(row["method"], 0) + 1
+    return ", ".join(f"{method} {number} of {config.seeds}" for method, number in numbers.items()) or "none"

@@ -21,17 +21,22 @@ from benchmarks.tasks import (
     control_sequential,
     digits,
     digits_report,
+    fewshot,
+    fewshot_report,
     posteriors,
     posteriors_report,
     sentiment_config,
     sentiment_minilm_report,
     sentiment_report,
+    shift,
+    shift_report,
     uci,
     uci_report,
 )
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 LARGEST = 1_000_000
+FIELD = {"uci": (uci, uci_report), "shift": (shift, shift_report), "fewshot": (fewshot, fewshot_report)}
 
 
 def with_split(train: int, validation: int, test: int) -> SimpleNamespace:
@@ -48,7 +53,7 @@ def rows_of(name: str, tmp_path: Path, settings: dict, file: str = "rows.jsonl")
     return rows
 
 
-@pytest.mark.parametrize("name", ["digits", "posteriors", "cifar_shift", "cats_vs_dogs", "sentiment", "uci"])
+@pytest.mark.parametrize("name", ["digits", "posteriors", "cifar_shift", "cats_vs_dogs", "sentiment", *FIELD])
 def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
     if name == "digits":
         config = digits.Config(seeds=10)
@@ -62,10 +67,10 @@ def test_tables_are_what_the_rows_say(name: str, tmp_path: Path):
         settings = {k: v for k, v in encoder._asdict().items() if k not in sentiment_config.ENCODER_MAY_GROW}
         on_minilm = sentiment_minilm_report.report(encoder, rows_of(name, tmp_path, settings, "minilm.jsonl"))
         report = "\n".join(part for part in (report, on_minilm) if part)
-    elif name == "uci":
-        standard = uci.Config()
-        settings = {k: v for k, v in standard._asdict().items() if k not in uci.MAY_GROW}
-        report = uci_report.report(standard, rows_of(name, tmp_path, settings))
+    elif name in FIELD:
+        task, reports = FIELD[name]
+        settings = {k: v for k, v in task.Config()._asdict().items() if k not in task.MAY_GROW}
+        report = reports.report(task.Config(), rows_of(name, tmp_path, settings))
     elif name == "posteriors":
         chosen = posteriors.Config()
         settings = {k: v for k, v in chosen._asdict().items() if k not in ("problems", "methods", "seeds")}

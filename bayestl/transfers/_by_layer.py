@@ -74,9 +74,7 @@ def with_scales_of_layers(
     prior, likelihood = path.prior(int(family), int(scale)), path.likelihoods[family][scale]
     mode = jax.tree.map(jnp.asarray, path.params[family][scale])
     at_best = joint.replace(prior=prior, likelihood=likelihood)
-    climbed: Any = tune.evidence()
-    if isinstance(criterion, LeaveOut) and criterion.curvature is None and criterion.selection is None:
-        climbed = criterion
+    climbed = criterion if isinstance(criterion, LeaveOut) and criterion.has_gradient else tune.evidence()
     keys = jax.random.split(key)
     learned = tune.layer_scales(keys[0], at_best, mode, batch, climbed)
     if not np.any(learned.log_factors):

@@ -142,8 +142,7 @@ def _climbed(layered: ByLayer, climb: Callable[[ByLayer, np.ndarray], Any], so_f
 def _function_of(criterion: Any) -> Callable[[ByLayer, np.ndarray], tuple[float, np.ndarray]]:
     if isinstance(criterion, Evidence):
         return lambda layered, factors: layered.log_evidence(factors)
-    is_dual = isinstance(criterion, LeaveOut) and criterion.curvature is None and criterion.selection is None
-    if not is_dual or np.all(criterion.left_out == 0):
+    if not (isinstance(criterion, LeaveOut) and criterion.has_gradient):
         raise TypeError(
             f"criterion is a {type(criterion).__name__}; layer_scales needs the gradient of its criterion: "
             "leave_out(groups) without curvature and selection, and with more than one group, or evidence()"

@@ -33,6 +33,11 @@ class LeaveOut:
         """No fits beside that of all data."""
         return None
 
+    @property
+    def has_gradient(self) -> bool:
+        """Whether it has one in the scales of layers: in the dual, with more than one group."""
+        return self.curvature is None and self.selection is None and not np.all(self.left_out == 0)
+
     def __call__(self, key: Key, joint: LogJoint, fitted: Fitted, batch: Batch) -> np.ndarray:
         """(M,) for the M examples that are left out at some time."""
         return self.predictions(key, joint, fitted, batch).log_probs

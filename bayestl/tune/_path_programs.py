@@ -19,8 +19,9 @@ from bayestl.tune._rate import dispatched_safe_rate, safe_rate
 MOMENTUM = 0.9
 
 
-def rows_of(batch: Batch, rows: Any) -> Batch:
-    return jax.tree.map(lambda x: jnp.asarray(x)[rows], batch)
+def _seen(batch: Batch, rows: Any) -> Batch:
+    """These rows of the examples; None for all."""
+    return batch if rows is None else jax.tree.map(lambda x: jnp.asarray(x)[rows], batch)
 
 
 def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, batch: Batch, rows: Any) -> Any:
@@ -29,8 +30,7 @@ def _step(joint: LogJoint, common: Any, state: Any, weights: jax.Array | None, b
     num = joint.num_data if weights is None else jnp.sum(weights).astype(joint.num_data.dtype)
     own = joint.replace(prior=prior.rescale(scale), num_data=num, likelihood=likelihood)
     deterministic: Any = None
-    given = Batch(batch.inputs, batch.targets, weights)
-    given = given if rows is None else rows_of(given, rows)
+    given = _seen(Batch(batch.inputs, batch.targets, weights), rows)
     state, _ = proximal_map(own, rate, momentum=MOMENTUM).step(deterministic, state, given)
     return state._replace(net_state=joint.moving_state)
 
@@ -118,8 +118,7 @@ def rates(static: Static, arrays: list[Any], each: Any, batch: Batch, rows: Any,
 
     def one(member: Any) -> jax.Array:
         key, likelihood, params, which = member
-        own = _own(batch, which)
-        own = own if rows is None else rows_of(own, rows)
+        own = _seen(_own(batch, which), rows)
         return safe_rate(key, joint.replace(likelihood=likelihood), params, own, per_trace)
 
     return jax.lax.map(one, each)
@@ -131,8 +130,7 @@ def dispatched_rates(
     rates = []
     for number in range(len(each[0])):
         key, likelihood, params, which = jax.tree.map(lambda x, n=number: x[n], each)
-        own = _own(batch, which)
-        own = own if rows is None else rows_of(own, rows)
+        own = _seen(_own(batch, which), rows)
         rates.append(dispatched_safe_rate(static, arrays, key, likelihood, params, own, per_trace))
     return jnp.stack(rates)
 

@@ -12,7 +12,7 @@ from bayestl import tune
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Key
 from bayestl.transfers._families import SOURCE, Families
-from bayestl.tune import Criterion, Family, LayerScales, LeaveOut, Path
+from bayestl.tune import Criterion, Family, KFold, LayerScales, LeaveOut, Path
 
 # Numbers a side of the layers' matrices.
 _MOST = 2000
@@ -56,7 +56,7 @@ def with_scales_of_layers(
         path: their modes and scores.
         log_prior: (F, K), of each family and scale before the data.
         batch: the examples.
-        criterion: of the path, whose gradient is climbed where it has one; the evidence's else.
+        criterion: of the path, climbed where it leaves groups out; the evidence else.
         **options: of the path.
 
     Raises:
@@ -69,12 +69,14 @@ def with_scales_of_layers(
             f"by_layer=True needs a matrix for each layer with as many rows as there are outputs of all examples, "
             f"{side}; at most {_MOST} are possible: leave by_layer out, or give fewer examples"
         )
-    total = np.where((np.array(families.kinds) == SOURCE)[:, None], path.scores.sum(-1) + log_prior, -np.inf)
+    is_candidate = np.array([kind == SOURCE or SOURCE not in families.kinds for kind in families.kinds])
+    total = np.where(is_candidate[:, None], path.scores.sum(-1) + log_prior, -np.inf)
     family, scale = np.unravel_index(int(np.argmax(total)), total.shape)
     prior, likelihood = path.prior(int(family), int(scale)), path.likelihoods[family][scale]
     mode = jax.tree.map(jnp.asarray, path.params[family][scale])
     at_best = joint.replace(prior=prior, likelihood=likelihood)
-    climbed = criterion if isinstance(criterion, LeaveOut) and criterion.has_gradient else tune.evidence()
+    has_gradient = isinstance(criterion, KFold) or (isinstance(criterion, LeaveOut) and criterion.has_gradient)
+    climbed = criterion if has_gradient else tune.evidence()
     keys = jax.random.split(key)
     learned = tune.layer_scales(keys[0], at_best, mode, batch, climbed)
     if not np.any(learned.log_factors):
@@ -85,7 +87,7 @@ def with_scales_of_layers(
     cost = len(learned.names)
     grown = families._replace(
         families=(*families.families, own),
-        kinds=(*families.kinds, SOURCE),
+        kinds=(*families.kinds, families.kinds[family]),
         log_weights=(*families.log_weights, families.log_weights[family] - cost),
     )
     row = log_prior[family] - cost

@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from bayestl import likelihoods
+from bayestl import _tree, likelihoods
+from bayestl._dispatch import loops_on_host
 from bayestl._log_joint import LogJoint
-from bayestl._types import Batch, Key, Outputs
+from bayestl._types import Batch, Key, Outputs, Params
 from bayestl.tune import Criterion, groups_by_class, k_fold, leave_out, random_groups
 
-# Numbers a side of the matrices of the closed form: where they are larger, fits without each group are cheaper.
+# Numbers a side of the matrices of the closed form: where they are larger, fits without each group are cheaper,
+# even of networks that take one dispatch for each step.
 _MOST_IN_CLOSED_FORM = 500
 # Examples above which 5 groups do, instead of 10.
 _MANY = 200
 # Parameters times examples from which on a path that sees all of them at every step is dear.
 _LARGE = 5e7
+# A second difference as small as this, relative to the first, comes from float32 alone.
+_ROUNDING = 1e-3
 _BATCH_SIZE = 64
 
 
@@ -41,8 +46,13 @@ class Plan(NamedTuple):
     num_scales: int = 13
 
 
-def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, num_parameters: int) -> Plan:
-    """Groups by class for classes, random ones else; the closed form where its matrices are small.
+def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, params: Params) -> Plan:
+    """Groups by class for classes, random ones else; fits without each group, or the closed form where that will do.
+
+    The closed form makes the network linear where all examples have brought it. It is exact where outputs are linear in
+    the parameters. Elsewhere it leaves in what two layers have learned together of the example that is left out, and
+    is too hopeful of wide priors; so it is used only where one fit without each group would be dear: for convolutions,
+    whose fits do not run side by side on a CPU.
 
     Where parameters and examples are many, steps see batches, scales are fewer, and one group, a fifth of the examples,
     is left out: what is then scored is enough to tell scales apart.
@@ -53,7 +63,7 @@ def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, num_para
     num = len(jax.tree.leaves(batch.inputs)[0])
     if num < 2:
         raise ValueError(f"train has {num} example; at least 2 are needed, so that one can be left out")
-    is_large = num * num_parameters > _LARGE
+    is_large = num * _tree.size(params) > _LARGE
     batch_size, num_scales = (_BATCH_SIZE if is_large and num >= 2 * _BATCH_SIZE else None), 7 if is_large else 13
     is_class = likelihoods.describe(joint.likelihood, outputs).is_class
     width = sum(x.size // len(x) for x in jax.tree.leaves(outputs))
@@ -71,9 +81,30 @@ def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, num_para
     size = f"{int(groups.max()) + 1} groups of {'one example of each class' if is_class else 'random examples'}"
     if np.all(groups == 0):
         return Plan(leave_out(groups), "Predicted at the prior means: one example of each class", notes, True)
-    if is_class and num * width <= _MOST_IN_CLOSED_FORM:
+    is_small = is_class and num * width <= _MOST_IN_CLOSED_FORM
+    if is_small and (_is_linear(key, joint, params, batch) or _is_slow_side_by_side(joint, params, batch)):
         return Plan(leave_out(groups), f"Left out in closed form: {size}", notes, False, None, num_scales)
     return Plan(k_fold(groups), f"Left out and fitted again: {size}", notes, False, None, num_scales)
+
+
+def _is_linear(key: Key, joint: LogJoint, params: Params, batch: Batch) -> bool:
+    """Whether outputs are linear in the parameters, by second differences along a random line."""
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    line = [jax.random.normal(k, x.shape, x.dtype) * (jnp.std(x) + 0.1) for k, x in zip(keys, leaves, strict=True)]
+
+    def at(step: float) -> np.ndarray:
+        moved = jax.tree.unflatten(treedef, [x + step * d for x, d in zip(leaves, line, strict=True)])
+        outputs = jax.tree.leaves(joint.outputs(moved, batch.inputs)[0])
+        return np.concatenate([np.asarray(x, np.float64).ravel() for x in outputs])
+
+    before, middle, after = at(-1.0), at(0.0), at(1.0)
+    return bool(np.max(np.abs(before - 2 * middle + after)) <= _ROUNDING * np.max(np.abs(after - before)))
+
+
+def _is_slow_side_by_side(joint: LogJoint, params: Params, batch: Batch) -> bool:
+    """Whether a step is of the kind that a CPU takes one by one; on every device, so that all judge alike."""
+    return loops_on_host(jax.make_jaxpr(lambda p: joint.outputs(p, batch.inputs)[0])(params), "cpu")
 
 
 def _about_classes(labels: np.ndarray, num_classes: int) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ class Families(NamedTuple):
         reused: the paths that come from a source.
         log_weights: how probable each family is held to be before the data, relative to equal ones.
         state: the network's state, with running statistics of the source where it has any.
+        merged: families that are the same as the last one, and are left out: around a source of whose network only
+            the last layer is a parameter, once that layer is zero.
     """
 
     families: tuple[Family, ...]
@@ -41,6 +43,7 @@ class Families(NamedTuple):
     reused: tuple[str, ...]
     log_weights: tuple[float, ...]
     state: NetState
+    merged: tuple[str, ...] = ()
 
 
 def families_of(
@@ -94,11 +97,28 @@ def families_of(
         if softer is not None:
             families.append(isotropic_family(f"{read.name}, head times {softer.factor:.2g}", softer.params))
             log_weights.append(read.log_weight + softer.log_occam)
-    kinds = [SOURCE] * len(families)
     fresh = _fresh(key, net.params, reused, families[0].prior.mean)
     name = "fresh" if paths is None else "fresh, head at zero"
-    families.append(isotropic_family(name, fresh if paths is None else zeroed(fresh, paths)))
-    return Families(tuple(families), (*kinds, SCRATCH), paths, reference, reused, (*log_weights, 0.0), state)
+    scratch = isotropic_family(name, fresh if paths is None else zeroed(fresh, paths))
+    merged = [_are_same(family, scratch) for family in families]
+    different = [number for number, is_merged in enumerate(merged) if not is_merged]
+    return Families(
+        (*(families[number] for number in different), scratch),
+        (*[SOURCE] * len(different), SCRATCH),
+        paths,
+        reference,
+        reused,
+        (*(log_weights[number] for number in different), 0.0),
+        state,
+        tuple(family.name for family, is_merged in zip(families, merged, strict=True) if is_merged),
+    )
+
+
+def _are_same(one: Family, other: Family) -> bool:
+    """Whether both hold the same priors."""
+    leaves, others = jax.tree.leaves(one.prior), jax.tree.leaves(other.prior)
+    is_alike = jax.tree.structure(one.prior) == jax.tree.structure(other.prior)
+    return is_alike and all(np.array_equal(x, y) for x, y in zip(leaves, others, strict=True))
 
 
 def _are_equal(one: Params, other: Params) -> bool:

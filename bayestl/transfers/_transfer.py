@@ -77,7 +77,8 @@ def transfer(
         likelihood: outputs to a distribution over targets.
         new: path patterns of parameters that the source does not have, e.g. ``"head/**"``.
         head: path patterns of the last layer; None to find it.
-        criterion: None for the closed form where its matrices are small, and fits without each group else.
+        criterion: None for fits without each group of examples; for the closed form where it is exact, as for last
+            layers, and for small targets of convolutions.
         num_scales: per family; None for 13, and for 7 where parameters and examples are many.
         steps: gradient steps at each scale.
         batch_size: examples that a step sees; None for all, and for 64 where parameters and examples are many: then a
@@ -119,7 +120,7 @@ def transfer(
     joint.check(net.params, batch.inputs, batch.targets, batch.weights)
     outputs = joint.outputs(net.params, batch.inputs)[0]
     is_class = likelihoods.describe(joint.likelihood, outputs).is_class
-    plan = plan_for(keys[0], joint, outputs, batch, _tree.size(net.params))
+    plan = plan_for(keys[0], joint, outputs, batch, net.params)
     if is_regression:
         plan = _regression.PLAN
     if criterion is not None:
@@ -201,6 +202,11 @@ def _result(
     predicted = held_out(path.scores.reshape(-1, path.scores.shape[-1]), without_each, log_prior.ravel(), keep)
     names = [family.name for family in families.families]
     notes = [*plan.notes, *tune.edges(names, alone, weights.weights.reshape(shape)), *path.unfinished]
+    if families.merged:
+        notes.append(
+            f"the same as a fresh network with its last layer at zero, and counted once: {', '.join(families.merged)}; "
+            "the last layer is all that is trained"
+        )
     if families.head is None:
         notes.append(
             "no last layer was found whose zero silences the network, so that priors with a head at zero are missing; "
@@ -247,7 +253,7 @@ def _verdict(
     kinds = np.array(families.kinds)
     scratch = path.scores[kinds == SCRATCH].reshape(-1, path.scores.shape[-1])
     candidates = {SCRATCH: mixture(scratch, weights_without_each(key, scratch, log_prior[kinds == SCRATCH].ravel()))}
-    if not is_untrained:
+    if not is_untrained and SOURCE in families.kinds:
         # The widest prior around the source hardly holds the weights: what is left of the source is the start.
         candidates["initialisation only"] = path.scores[kinds == SOURCE][0, -1]
     # What differs by rounding is the same.

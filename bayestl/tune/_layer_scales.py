@@ -17,7 +17,7 @@ from bayestl._types import Batch, Data, Key, Params
 from bayestl.gaussians import Gaussian
 from bayestl.passes import whole
 from bayestl.tune._by_layer import ByLayer, by_layer, layers_of
-from bayestl.tune._criteria import Evidence, Fitted
+from bayestl.tune._criteria import Evidence, Fitted, KFold
 from bayestl.tune._family import Family
 from bayestl.tune._leave_out import LeaveOut
 from bayestl.tune._path import path
@@ -62,7 +62,7 @@ def layer_scales(
     joint: LogJoint,
     params: Params,
     data: Data | Batch,
-    criterion: LeaveOut | Evidence,
+    criterion: LeaveOut | KFold | Evidence,
     *,
     rounds: int = 2,
     steps: int = 60,
@@ -79,7 +79,8 @@ def layer_scales(
         joint: with the prior of the shared scale: one variance for each array, as :func:`isotropic_family` has.
         params: its mode.
         data: in memory.
-        criterion: :func:`leave_out` in its dual form, or :func:`evidence`.
+        criterion: :func:`leave_out` in its dual form; :func:`k_fold`, which has no gradient: the closed form of its
+            groups is climbed, and the fits without them judge; or :func:`evidence`.
         rounds: how often the mode is found anew.
         steps: gradient steps at each of three scales on the way to a mode.
 
@@ -103,10 +104,17 @@ def layer_scales(
     batch = whole(data)
     climb = _function_of(criterion)
     prior: Any = joint.prior
-    score = float(np.mean(criterion(key, joint, Fitted(params, None), batch)))
+    count = 0
+    if isinstance(criterion, KFold):
+        along = path(
+            jax.random.fold_in(key, rounds), joint, [Family("shared", prior)], batch, _WARM, criterion, steps=steps
+        )
+        score, count = float(along.curve[0, -1]), along.steps
+    else:
+        score = float(np.mean(criterion(key, joint, Fitted(params, None), batch)))
     layered = by_layer(joint, params, batch)
-    shared = best = LayerScales(layered.names, np.zeros(len(layered.names)), prior, params, score, score, 0)
-    current, count = best, 0
+    shared = best = LayerScales(layered.names, np.zeros(len(layered.names)), prior, params, score, score, count)
+    current = best
     for number in range(rounds):
         if number:
             layered = by_layer(joint.replace(prior=current.prior), current.params, batch)
@@ -142,10 +150,12 @@ def _climbed(layered: ByLayer, climb: Callable[[ByLayer, np.ndarray], Any], so_f
 def _function_of(criterion: Any) -> Callable[[ByLayer, np.ndarray], tuple[float, np.ndarray]]:
     if isinstance(criterion, Evidence):
         return lambda layered, factors: layered.log_evidence(factors)
-    if not (isinstance(criterion, LeaveOut) and criterion.has_gradient):
+    has_groups = isinstance(criterion, KFold) and not np.all(criterion.left_out == 0)
+    if not has_groups and not (isinstance(criterion, LeaveOut) and criterion.has_gradient):
         raise TypeError(
             f"criterion is a {type(criterion).__name__}; layer_scales needs the gradient of its criterion: "
-            "leave_out(groups) without curvature and selection, and with more than one group, or evidence()"
+            "leave_out(groups) without curvature and selection, k_fold(groups), both with more than one group, or "
+            "evidence()"
         )
     return lambda layered, factors: layered.held_out(factors, criterion.left_out)
 

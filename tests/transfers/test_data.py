@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import bayestl as btl
-from bayestl.transfers._data import plan_for
+from bayestl.transfers._data import Plan, plan_for
 
-NET = btl.nets.mlp(jax.random.key(0), (4, 3))
+LINEAR = btl.nets.mlp(jax.random.key(0), (4, 3))
 INPUTS = np.asarray(jax.random.normal(jax.random.key(1), (150, 4)))
 
 
-def plan(num: int, num_parameters: int) -> object:
-    joint = btl.LogJoint(NET, btl.likelihoods.categorical(), None, num_data=num)
+def plan(num: int, net: btl.Net = LINEAR, unused: int = 0) -> Plan:
+    """Of a network with ``unused`` parameters more than it needs, on 3 classes."""
+    params = {"net": net.params, "unused": jnp.zeros(unused)}
+    whole = btl.nets.from_function(lambda p, x: net(p["net"], x), params)
+    joint = btl.LogJoint(whole, btl.likelihoods.categorical(), None, num_data=num)
     batch = btl.Batch(jnp.asarray(INPUTS[:num]), jnp.arange(num) % 3)
-    return plan_for(jax.random.key(2), joint, NET(NET.params, batch.inputs), batch, num_parameters)
+    return plan_for(jax.random.key(2), joint, whole(params, batch.inputs), batch, params)
 
 
 def test_many_parameters_and_examples_are_seen_in_batches_and_a_fifth_is_left_out():
-    large = plan(150, 2_000_000)
+    large = plan(150, unused=2_000_000)
     assert (large.batch_size, large.num_scales) == (64, 7)
     groups = large.criterion.groups
     assert np.bincount(groups + 1).tolist() == [120, 30]
@@ -29,10 +34,32 @@ def test_many_parameters_and_examples_are_seen_in_batches_and_a_fifth_is_left_ou
 
 
 def test_few_of_one_are_seen_whole():
-    for few in (plan(150, 15), plan(60, 2_000_000)):
+    for few in (plan(150), plan(60, unused=2_000_000)):
         assert few.batch_size is None
-    assert plan(60, 2_000_000).num_scales == 7
-    assert plan(150, 15).num_scales == 13
+    assert plan(60, unused=2_000_000).num_scales == 7
+    assert plan(150).num_scales == 13
+
+
+def smooth(params: Any, x: Any) -> Any:
+    """A convolution over the inputs, and a head."""
+    return jnp.tanh(jax.vmap(lambda row: jnp.convolve(row, params["kernel"], "same"))(x)) @ params["head"]
+
+
+def test_the_closed_form_is_for_outputs_linear_in_the_parameters_and_for_convolutions():
+    hidden = btl.nets.mlp(jax.random.key(0), (4, 5, 3))
+    convolution = btl.nets.from_function(smooth, {"kernel": jnp.ones(3), "head": jnp.ones((4, 3))})
+    # Linear in the parameters, though not in the inputs.
+    features = btl.nets.from_function(lambda p, x: jnp.tanh(x) @ p["w"] + p["b"], {"w": jnp.ones((4, 3)), "b": 1.0})
+    for net in (LINEAR, features, convolution):
+        criterion = plan(60, net).criterion
+        assert isinstance(criterion, btl.tune.LeaveOut)
+    refitted = plan(60, hidden).criterion
+    assert isinstance(refitted, btl.tune.KFold)
+    np.testing.assert_array_equal(refitted.left_out, criterion.left_out)
+    # Where its matrices would be large, fits are cheaper.
+    assert isinstance(plan(150, unused=10).criterion, btl.tune.LeaveOut)
+    many = btl.nets.mlp(jax.random.key(0), (4, 5))
+    assert isinstance(plan(150, many).criterion, btl.tune.KFold)
 
 
 def test_a_transfer_whose_steps_see_batches():

@@ -187,3 +187,24 @@ def test_every_kind_goes_through_transfer(kind: str):
     assert any("its own covariance" in row.name for row in result.trust)
     assert np.all(np.isfinite(result.predict(INPUTS).probs))
     assert np.isfinite(result.held_out)
+
+
+def test_where_the_last_layer_is_all_there_is_a_zero_head_is_counted_once():
+    head = btl.nets.mlp(KEY, (4, 3))
+    ones, twos = ({"head": jax.tree.map(lambda x, v=v: jnp.full_like(x, v), head.params["head"])} for v in (1.0, 2.0))
+    result = families([ones, twos], head)
+    assert names(result) == ["source 1", "source 2", "fresh, head at zero"]
+    assert result.merged == ("source 1, head at zero", "source 2, head at zero")
+    assert result.kinds == ("source", "source", "from scratch") and result.log_weights == (0.0, 0.0, 0.0)
+
+
+def test_a_source_of_which_nothing_is_left_is_no_different_from_a_fresh_network():
+    params = {"head": {"w": jax.random.normal(KEY, (4, 3)), "b": jnp.zeros(3)}}
+    net = btl.nets.from_function(lambda p, x: jnp.tanh(x) @ p["head"]["w"] + p["head"]["b"], params)
+    options: dict[str, Any] = {"new": "head/w", "head": "head/**", "num_scales": 3, "steps": 10}
+    result = btl.transfer(
+        KEY, net, {"head": {"b": jnp.ones(3)}}, btl.Batch(INPUTS, LABELS), CATEGORICAL, by_layer=True, **options
+    )
+    assert [row.name for row in result.trust if "scale per layer" not in row.name] == ["fresh, head at zero"]
+    assert result.verdict is not None and result.verdict.outcome == "no clear difference"
+    assert "counted once: source, head at zero" in str(result)

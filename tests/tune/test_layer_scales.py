@@ -103,11 +103,28 @@ def test_the_evidence_climbs_too_and_never_ends_below_the_shared_scale():
     assert kept.score >= kept.shared_score
 
 
+def test_fits_without_groups_judge_what_their_closed_form_climbs():
+    joint, params, batch, *_ = two_layers()
+    groups = np.arange(12) % 4
+    fitted, closed = (
+        btl.tune.layer_scales(KEY, joint, params, batch, criterion(groups), rounds=1, steps=200)
+        for criterion in (btl.tune.k_fold, btl.tune.leave_out)
+    )
+    # The network is linear, where the closed form is exact.
+    np.testing.assert_allclose(fitted.log_factors, closed.log_factors, atol=1e-3)
+    assert fitted.score == pytest.approx(closed.score, abs=2e-3)
+    assert fitted.shared_score == pytest.approx(closed.shared_score, abs=2e-3)
+    # All data and four fits without a group, under the shared scale and under the new ones, at three scales each.
+    assert fitted.steps == 2 * 3 * 200 * 5
+
+
 def test_criteria_without_a_gradient_are_refused():
     joint, params, batch, *_ = two_layers()
     criterion = btl.tune.leave_out(np.arange(12), curvature=btl.curvature.dense())
     with pytest.raises(TypeError, match="needs the gradient of its criterion"):
         btl.tune.layer_scales(KEY, joint, params, batch, criterion)
+    with pytest.raises(TypeError, match="needs the gradient of its criterion"):
+        btl.tune.layer_scales(KEY, joint, params, batch, btl.tune.k_fold(np.zeros(12, int)))
     wide = btl.gaussians.diagonal(params, {"strong": {"w": jnp.ones(2)}, "weak": {"w": jnp.ones(6)}})
     with pytest.raises(TypeError, match="one variance for each array"):
         btl.tune.layer_scales(KEY, joint.replace(prior=wide), params, batch, btl.tune.leave_out(np.arange(12)))

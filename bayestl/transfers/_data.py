@@ -17,8 +17,9 @@ from bayestl.tune import Criterion, groups_by_class, k_fold, leave_out, random_g
 # Numbers a side of the matrices of the closed form: where they are larger, fits without each group are cheaper,
 # even of networks that take one dispatch for each step.
 _MOST_IN_CLOSED_FORM = 500
-# Examples above which 5 groups do, instead of 10.
-_MANY = 200
+# Examples above which 5 groups do, instead of 10: sooner where each costs a fit. On digits with 100 examples 5 cost
+# half as much as 10, and .005 +- .004 and .001 +- .001 nats (6 seeds of two targets).
+_MANY_IN_CLOSED_FORM, _MANY_FITTED = 200, 50
 # Parameters times examples from which on a path that sees all of them at every step is dear.
 _LARGE = 5e7
 # A second difference as small as this, relative to the first, comes from float32 alone.
@@ -67,7 +68,9 @@ def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, params: 
     batch_size, num_scales = (_BATCH_SIZE if is_large and num >= 2 * _BATCH_SIZE else None), 7 if is_large else 13
     is_class = likelihoods.describe(joint.likelihood, outputs).is_class
     width = sum(x.size // len(x) for x in jax.tree.leaves(outputs))
-    most = 10 if num <= _MANY and batch_size is None else 5
+    is_small = is_class and batch_size is None and num * width <= _MOST_IN_CLOSED_FORM
+    is_closed = is_small and (_is_linear(key, joint, params, batch) or _is_slow_side_by_side(joint, params, batch))
+    most = 10 if num <= (_MANY_IN_CLOSED_FORM if is_closed else _MANY_FITTED) else 5
     if is_class:
         labels = np.asarray(batch.targets)
         groups, notes = groups_by_class(labels, most), _about_classes(labels, max(width, 2))
@@ -78,11 +81,10 @@ def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, params: 
         groups = np.where(groups == 0, 0, -1)
         name = f"A fifth of the examples, {int(np.sum(groups == 0))}, left out once and fitted again"
         return Plan(k_fold(groups), name, notes, False, batch_size, num_scales)
-    size = f"{int(groups.max()) + 1} groups of {'one example of each class' if is_class else 'random examples'}"
     if np.all(groups == 0):
         return Plan(leave_out(groups), "Predicted at the prior means: one example of each class", notes, True)
-    is_small = is_class and num * width <= _MOST_IN_CLOSED_FORM
-    if is_small and (_is_linear(key, joint, params, batch) or _is_slow_side_by_side(joint, params, batch)):
+    size = f"{int(groups.max()) + 1} groups of {'examples of every class' if is_class else 'random examples'}"
+    if is_closed:
         return Plan(leave_out(groups), f"Left out in closed form: {size}", notes, False, None, num_scales)
     return Plan(k_fold(groups), f"Left out and fitted again: {size}", notes, False, None, num_scales)
 

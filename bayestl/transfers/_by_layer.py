@@ -75,8 +75,9 @@ def with_scales_of_layers(
     prior, likelihood = path.prior(int(family), int(scale)), path.likelihoods[family][scale]
     mode = jax.tree.map(jnp.asarray, path.params[family][scale])
     at_best = joint.replace(prior=prior, likelihood=likelihood)
-    has_gradient = isinstance(criterion, KFold) or (isinstance(criterion, LeaveOut) and criterion.has_gradient)
-    climbed = criterion if has_gradient else tune.evidence()
+    climbed: LeaveOut | KFold | tune.Evidence = tune.evidence()
+    if isinstance(criterion, KFold) or (isinstance(criterion, LeaveOut) and criterion.has_gradient):
+        climbed = criterion
     keys = jax.random.split(key)
     learned = tune.layer_scales(keys[0], at_best, mode, batch, climbed)
     if not np.any(learned.log_factors):

@@ -51,11 +51,14 @@ def test_the_closed_form_is_for_outputs_linear_in_the_parameters_and_for_convolu
     # Linear in the parameters, though not in the inputs.
     features = btl.nets.from_function(lambda p, x: jnp.tanh(x) @ p["w"] + p["b"], {"w": jnp.ones((4, 3)), "b": 1.0})
     for net in (LINEAR, features, convolution):
-        criterion = plan(60, net).criterion
-        assert isinstance(criterion, btl.tune.LeaveOut)
-    refitted = plan(60, hidden).criterion
+        assert isinstance(plan(45, net).criterion, btl.tune.LeaveOut)
+    refitted, closed = plan(45, hidden).criterion, plan(45).criterion
     assert isinstance(refitted, btl.tune.KFold)
-    np.testing.assert_array_equal(refitted.left_out, criterion.left_out)
+    np.testing.assert_array_equal(refitted.left_out, closed.left_out)
+    assert closed.left_out.max() == 9
+    # Each group costs a fit, and with more examples fewer do.
+    assert plan(60, hidden).criterion.left_out.max() == 4
+    assert plan(60).criterion.left_out.max() == 9
     # Where its matrices would be large, fits are cheaper.
     assert isinstance(plan(150, unused=10).criterion, btl.tune.LeaveOut)
     many = btl.nets.mlp(jax.random.key(0), (4, 5))

@@ -195,7 +195,8 @@ def test_where_the_last_layer_is_all_there_is_a_zero_head_is_counted_once():
     result = families([ones, twos], head)
     assert names(result) == ["source 1", "source 2", "fresh, head at zero"]
     assert result.merged == ("source 1, head at zero", "source 2, head at zero")
-    assert result.kinds == ("source", "source", "from scratch") and result.log_weights == (0.0, 0.0, 0.0)
+    assert result.kinds == ("source", "source", "from scratch")
+    assert result.log_weights == (0.0, 0.0, 0.0)
 
 
 def test_a_source_of_which_nothing_is_left_is_no_different_from_a_fresh_network():
@@ -206,5 +207,6 @@ def test_a_source_of_which_nothing_is_left_is_no_different_from_a_fresh_network(
         KEY, net, {"head": {"b": jnp.ones(3)}}, btl.Batch(INPUTS, LABELS), CATEGORICAL, by_layer=True, **options
     )
     assert [row.name for row in result.trust if "scale per layer" not in row.name] == ["fresh, head at zero"]
-    assert result.verdict is not None and result.verdict.outcome == "no clear difference"
+    assert result.verdict is not None
+    assert result.verdict.outcome == "no clear difference"
     assert "counted once: source, head at zero" in str(result)

@@ -69,7 +69,8 @@ def with_scales_of_layers(
             f"by_layer=True needs a matrix for each layer with as many rows as there are outputs of all examples, "
             f"{side}; at most {_MOST} are possible: leave by_layer out, or give fewer examples"
         )
-    is_candidate = np.array([kind == SOURCE or SOURCE not in families.kinds for kind in families.kinds])
+    of_source = [kind == SOURCE or SOURCE not in families.kinds for kind in families.kinds]
+    is_candidate = np.array(of_source) & [tune.has_layer_scales(family.prior) for family in path.families]
     total = np.where(is_candidate[:, None], path.scores.sum(-1) + log_prior, -np.inf)
     family, scale = np.unravel_index(int(np.argmax(total)), total.shape)
     prior, likelihood = path.prior(int(family), int(scale)), path.likelihoods[family][scale]

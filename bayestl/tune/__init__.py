@@ -1,6 +1,7 @@
 """How much to trust a source: criteria without validation data, paths over the scales of priors, averages."""
 
 from bayestl.tune._average import Weights, average
+from bayestl.tune._by_layer import has_layer_scales
 from bayestl.tune._closest_scales import ClosestScales, closest_scales
 from bayestl.tune._conditional_evidence import ConditionalEvidence, conditional_evidence
 from bayestl.tune._criteria import (
@@ -68,6 +69,7 @@ __all__ = [
     "further_error",
     "grid",
     "groups_by_class",
+    "has_layer_scales",
     "isotropic_family",
     "k_fold",
     "layer_scales",

@@ -53,15 +53,27 @@ def mean_prior_variance(joint: LogJoint, prior: Gaussian, inputs: Inputs) -> flo
 
 
 def leaf_grams(joint: LogJoint, prior: Gaussian, params: Params, inputs: Inputs) -> dict[str, np.ndarray]:
-    """What each parameter array adds to ``J S0 J^T``, by its path, for a prior with one variance for each array."""
+    """What each parameter array adds to ``J S0 J^T``, by its path, for a prior of independent parameters."""
     grams = _by_leaf(joint.replace(prior=None), prior.around(params), inputs)
     return {path: np.asarray(gram, np.float64) for path, gram in grams.items()}
 
 
 def has_one_variance_per_leaf(prior: Gaussian) -> bool:
     """Whether all parameters of an array have the same variance, and are independent."""
-    variances = [block.independent_variances() for block in prior.blocks()]
-    return all(v is not None and all(jnp.size(x) == 1 for x in jax.tree.leaves(v)) for v in variances)
+    return is_independent(prior) and all(jnp.size(v) == 1 for v in variances_of(prior).values())
+
+
+def is_independent(prior: Gaussian) -> bool:
+    """Whether all parameters are independent."""
+    return all(block.independent_variances() is not None for block in prior.blocks())
+
+
+def variances_of(prior: Gaussian) -> dict[str, Any]:
+    """The variances of independent parameters by their paths, in shapes that broadcast to theirs."""
+    variances: dict[str, Any] = {}
+    for block in prior.blocks():
+        variances |= _tree.by_paths(block.independent_variances())
+    return variances
 
 
 @jax.jit
@@ -71,20 +83,20 @@ def _total(joint: LogJoint, prior: Gaussian, inputs: Inputs) -> jax.Array:
 
 @jax.jit
 def _by_leaf(joint: LogJoint, prior: Gaussian, inputs: Inputs) -> dict[str, jax.Array]:
-    variances: dict[str, Any] = {}
-    for block in prior.blocks():
-        variances |= _tree.by_paths(block.independent_variances())
+    variances = variances_of(prior)
     network = layers.find(partial(_outputs, joint), prior.mean, inputs)
     gradients = layers.gradients(network, inputs, _one_per_output)
-    grams = [
-        (network.paths[layer.leaf], _of_layer(network, number, of_layer))
-        for number, (layer, of_layer) in enumerate(zip(network.layers, gradients.layers, strict=True))
-    ]
-    grams += [(network.paths[leaf], _of_rows(rows)) for leaf, rows in gradients.leaves.items()]
+    grams = []
+    for number, (layer, of_layer) in enumerate(zip(network.layers, gradients.layers, strict=True)):
+        path = network.paths[layer.leaf]
+        grams.append((path, _of_layer(network, number, of_layer, variances[path])))
+    for leaf, rows in gradients.leaves.items():
+        path = network.paths[leaf]
+        grams.append((path, _of_rows(rows, variances[path])))
     result: dict[str, jax.Array] = {}
     for path, gram in grams:
-        scaled = jnp.reshape(variances[path], ()) * 0.5 * (gram + gram.T)
-        result[path] = result[path] + scaled if path in result else scaled
+        symmetric = 0.5 * (gram + gram.T)
+        result[path] = result[path] + symmetric if path in result else symmetric
     return result
 
 
@@ -92,21 +104,24 @@ def _outputs(joint: LogJoint, params: Params, inputs: Inputs) -> Outputs:
     return _tree.at_least_float32(joint.outputs(params, inputs)[0])
 
 
-def _of_layer(network: LayeredNetwork, number: int, of_layer: LayerGradients) -> jax.Array:
-    if isinstance(of_layer, ProductGradients) and of_layer.inputs.shape[1] == 1:
+def _of_layer(network: LayeredNetwork, number: int, of_layer: LayerGradients, variance: Any) -> jax.Array:
+    is_one = jnp.size(variance) == 1
+    if is_one and isinstance(of_layer, ProductGradients) and of_layer.inputs.shape[1] == 1:
         a, z = of_layer.inputs[:, 0], jnp.moveaxis(of_layer.gradients[:, :, 0], 0, 1)  # (B, g, I), (B, F, g, O)
         entering = _einsum("ngi,mgi->gnm", a, a)
         leaving = _einsum("nfgo,mhgo->gnfmh", z, z)
         gram = jnp.sum(entering[:, :, None, :, None] * leaving, 0)
         size = z.shape[0] * z.shape[1]
-        return gram.reshape(size, size)
-    return _of_rows(layers.weight_gradients(network.layers[number], of_layer))
+        return jnp.reshape(variance, ()) * gram.reshape(size, size)
+    return _of_rows(layers.weight_gradients(network.layers[number], of_layer), variance)
 
 
-def _of_rows(rows: jax.Array) -> jax.Array:
-    """Gradients (F, B, *shape) to their Gram matrix (B F, B F)."""
+def _of_rows(rows: jax.Array, variance: Any) -> jax.Array:
+    """Gradients (F, B, *shape) to their Gram matrix (B F, B F), each parameter with its variance."""
+    if jnp.size(variance) > 1:
+        rows, variance = rows * jnp.sqrt(variance), 1.0
     flat = jnp.moveaxis(rows, 0, 1).reshape(rows.shape[0] * rows.shape[1], -1)
-    return _einsum("am,bm->ab", flat, flat)
+    return jnp.reshape(variance, ()) * _einsum("am,bm->ab", flat, flat)
 
 
 def _one_per_output(outputs: Outputs) -> Any:

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayestl import _tree, infer
+from bayestl import infer
 from bayestl._arguments import check_arguments
 from bayestl._log_joint import LogJoint
 from bayestl._types import Batch, Data, Key, Params
 from bayestl.gaussians import Gaussian
 from bayestl.passes import whole
-from bayestl.tune._by_layer import ByLayer, by_layer, layers_of
+from bayestl.tune._by_layer import ByLayer, by_layer, rescaled
 from bayestl.tune._criteria import Evidence, Fitted, KFold
 from bayestl.tune._family import Family
 from bayestl.tune._leave_out import LeaveOut
@@ -33,8 +33,8 @@ class LayerScales:
     """A prior with a scale for each layer beside one with a shared scale. Made by :func:`layer_scales`.
 
     Attributes:
-        names: of the L layers.
-        log_factors: natural logarithms of the factors on the layers' variances, (L,); 0 for all where nothing was won.
+        names: of the L layers, and "low rank" where the prior has such a part.
+        log_factors: natural logarithms of the factors on their variances, (L,); 0 for all where nothing was won.
         prior: with these factors.
         params: its mode.
         score: what the criterion says of them, mean nats per example.
@@ -76,7 +76,8 @@ def layer_scales(
 
     Args:
         key: of the criterion and the paths.
-        joint: with the prior of the shared scale: one variance for each array, as :func:`isotropic_family` has.
+        joint: with the prior of the shared scale: independent parameters, as those of :func:`isotropic_family`, with a
+            low-rank part beside them or without. That part has a factor of its own, named "low rank".
         params: its mode.
         data: in memory.
         criterion: :func:`leave_out` in its dual form; :func:`k_fold`, which has no gradient: the closed form of its
@@ -104,6 +105,7 @@ def layer_scales(
     batch = whole(data)
     climb = _function_of(criterion)
     prior: Any = joint.prior
+    layered = by_layer(joint, params, batch)
     count = 0
     if isinstance(criterion, KFold):
         along = path(
@@ -112,7 +114,6 @@ def layer_scales(
         score, count = float(along.curve[0, -1]), along.steps
     else:
         score = float(np.mean(criterion(key, joint, Fitted(params, None), batch)))
-    layered = by_layer(joint, params, batch)
     shared = best = LayerScales(layered.names, np.zeros(len(layered.names)), prior, params, score, score, count)
     current = best
     for number in range(rounds):
@@ -120,13 +121,13 @@ def layer_scales(
             layered = by_layer(joint.replace(prior=current.prior), current.params, batch)
         more = _climbed(layered, climb, current.log_factors)
         factors = current.log_factors + more
-        rescaled = _rescaled(prior, layered.names, factors)
+        own = rescaled(prior, layered.names, factors)
         along = path(
-            jax.random.fold_in(key, number), joint, [Family("layers", rescaled)], batch, _WARM, criterion, steps=steps
+            jax.random.fold_in(key, number), joint, [Family("layers", own)], batch, _WARM, criterion, steps=steps
         )
         count += along.steps
         at_mode = jax.tree.map(jnp.asarray, along.params[0][-1])
-        current = LayerScales(layered.names, factors, rescaled, at_mode, float(along.curve[0, -1]), score, count)
+        current = LayerScales(layered.names, factors, own, at_mode, float(along.curve[0, -1]), score, count)
         best = current if current.score > best.score else best
     return dataclasses.replace(best if best.score > shared.score else shared, steps=count)
 
@@ -158,10 +159,3 @@ def _function_of(criterion: Any) -> Callable[[ByLayer, np.ndarray], tuple[float,
             "evidence()"
         )
     return lambda layered, factors: layered.held_out(factors, criterion.left_out)
-
-
-def _rescaled(prior: Gaussian, names: tuple[str, ...], log_factors: np.ndarray) -> Gaussian:
-    """The prior with a factor on the variance of every layer."""
-    layer_of = layers_of(prior.mean)
-    each = {path: jnp.asarray(np.exp(log_factors[names.index(layer)])) for path, layer in layer_of.items()}
-    return prior.rescale(_tree.restructure(each, prior.mean))

@@ -606,6 +606,7 @@ TABLE: dict[str, Case] = {
         progress=False,
     ),
     "tune.groups_by_class": of(labels=PAIRS, num_groups=2),
+    "tune.has_layer_scales": of("prior"),
     "tune.isotropic_family": of("mean", name="a family"),
     "tune.k_fold": of(groups=PAIRS),
     "tune.layer_scales": of(

@@ -89,3 +89,22 @@ def test_too_many_examples_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_by_layer, "_MOST", 17)
     with pytest.raises(ValueError, match="as many rows as there are outputs of all examples, 18; at most 17"):
         run(blobs(1, 2), by_layer=True)
+
+
+def test_a_low_rank_prior_is_weighed_part_by_part_and_other_correlations_are_left_as_they_are():
+    train = blobs(1, 6)
+    columns = jax.tree.map(lambda x: jnp.stack([x, -0.5 * x + 0.1]), SOURCE)
+    low_rank = btl.gaussians.low_rank(SOURCE, 1e-3, columns)
+    options: dict[str, Any] = {"num_scales": 3, "steps": 10, "by_layer": True}
+    result = btl.transfer(KEY, NET, low_rank, train, LIKELIHOOD, **options)
+    assert any(row.name == "source, its own covariance" for row in result.trust)
+    at_best = btl.LogJoint(NET, LIKELIHOOD, low_rank, num_data=18)
+    criterion = btl.tune.k_fold(btl.tune.groups_by_class(train.targets))
+    learned = btl.tune.layer_scales(KEY, at_best, SOURCE, train, criterion, rounds=1, steps=20)
+    assert learned.names == ("dense_0", "head", "low rank")
+    assert learned.score >= learned.shared_score
+    size = btl.tree.size(SOURCE)
+    dense = btl.gaussians.dense(SOURCE, 0.5 * jnp.eye(size) + 0.01)
+    result = btl.transfer(KEY, NET, dense, train, LIKELIHOOD, **options)
+    assert result.layers is not None
+    assert result.layers.names == ("dense_0", "head")

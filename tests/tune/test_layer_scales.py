@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 import bayestl as btl
-from bayestl.tune._by_layer import by_layer
+from bayestl.tune._by_layer import by_layer, rescaled
 
 KEY = jax.random.key(0)
 
@@ -47,6 +47,47 @@ def test_gradients_are_finite_differences_of_the_criteria_themselves():
 
         def total(factors: np.ndarray, criterion: Any = criterion) -> float:
             return float(np.sum(criterion(KEY, rescaled(factors), fitted, batch)))
+
+        value, gradient = function(at)
+        assert value == pytest.approx(total(at), rel=1e-9)
+        np.testing.assert_allclose(gradient, differences(total, at), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("rank", [0, 3])
+def test_gradients_around_a_variance_for_each_parameter_and_a_low_rank_part(rank: int):
+    """As above, with the covariance built anew from its parts at every factor."""
+    rng = np.random.default_rng(7)
+    net = btl.nets.mlp(jax.random.key(1), (3, 4, 3))
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), net.params)
+    batch = btl.Batch(jnp.asarray(rng.normal(size=(9, 3))), jnp.tile(jnp.arange(3), 3))
+    mean = btl.tree.zeros_like(params)
+    variances = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.2, 2.0, x.shape)), params)
+    columns = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=(max(rank, 1), *x.shape))), params)
+
+    def prior(factors: np.ndarray) -> btl.gaussians.Gaussian:
+        each = {
+            name: jax.tree.map(lambda v, f=f: v * np.exp(f), variances[name])
+            for name, f in zip(("dense_0", "head"), factors, strict=False)
+        }
+        if not rank:
+            return btl.gaussians.diagonal(mean, each)
+        return btl.gaussians.low_rank(mean, each, jax.tree.map(lambda z: z * np.exp(0.5 * factors[-1]), columns))
+
+    at = np.array([0.5, -1.0, 0.7][: 3 if rank else 2])
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), prior(np.zeros(len(at))), num_data=9)
+    groups, fitted = btl.tune.groups_by_class(batch.targets), btl.tune.Fitted(params, None)
+    layered = by_layer(joint, params, batch)
+    assert layered.names == ("dense_0", "head", "low rank")[: len(at)]
+    covariances = [g.covariance_mv(params) for g in (prior(at), rescaled(prior(np.zeros(len(at))), layered.names, at))]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12), *covariances)
+    for criterion, function in (
+        (btl.tune.leave_out(groups), lambda factors: layered.held_out(factors, groups)),
+        (btl.tune.evidence(), layered.log_evidence),
+    ):
+
+        def total(factors: np.ndarray, criterion: Any = criterion) -> float:
+            return float(np.sum(criterion(KEY, joint.replace(prior=prior(factors)), fitted, batch)))
 
         value, gradient = function(at)
         assert value == pytest.approx(total(at), rel=1e-9)
@@ -125,6 +166,24 @@ def test_criteria_without_a_gradient_are_refused():
         btl.tune.layer_scales(KEY, joint, params, batch, criterion)
     with pytest.raises(TypeError, match="needs the gradient of its criterion"):
         btl.tune.layer_scales(KEY, joint, params, batch, btl.tune.k_fold(np.zeros(12, int)))
-    wide = btl.gaussians.diagonal(params, {"strong": {"w": jnp.ones(2)}, "weak": {"w": jnp.ones(6)}})
-    with pytest.raises(TypeError, match="one variance for each array"):
-        btl.tune.layer_scales(KEY, joint.replace(prior=wide), params, batch, btl.tune.leave_out(np.arange(12)))
+    correlated = btl.gaussians.dense(params, jnp.eye(8) + 0.1)
+    with pytest.raises(TypeError, match="independent, or have a low-rank part"):
+        btl.tune.layer_scales(KEY, joint.replace(prior=correlated), params, batch, btl.tune.leave_out(np.arange(12)))
+
+
+def test_the_low_rank_part_that_matters_is_trusted_and_the_rest_is_held():
+    """Of the weights, only their differences along one direction are of use; the prior has it as its low-rank part."""
+    rng = np.random.default_rng(8)
+    along = rng.normal(size=20) / 20**0.5
+    inputs = rng.normal(size=(10, 20))
+    targets = 3.0 * inputs @ along + 0.1 * rng.normal(size=10)
+    params = {"w": jnp.zeros(20)}
+    net = btl.nets.from_function(lambda p, x: x @ p["w"], params)
+    prior = btl.gaussians.low_rank(params, 0.3, {"w": jnp.asarray(along[None], jnp.float32)})
+    joint = btl.LogJoint(net, btl.likelihoods.normal(0.1), prior, num_data=10)
+    batch = btl.Batch(jnp.asarray(inputs, jnp.float32), jnp.asarray(targets, jnp.float32))
+    criterion = btl.tune.leave_out(np.arange(10) % 5)
+    result = btl.tune.layer_scales(KEY, joint, params, batch, criterion, rounds=1, steps=300)
+    assert result.names == ("w", "low rank")
+    assert result.log_factors[1] > result.log_factors[0] + 2, result
+    assert result.score > result.shared_score + 0.1

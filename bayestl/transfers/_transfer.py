@@ -78,7 +78,7 @@ def transfer(
         new: path patterns of parameters that the source does not have, e.g. ``"head/**"``.
         head: path patterns of the last layer; None to find it.
         criterion: None for fits without each group of examples; for the closed form where it is exact, as for last
-            layers, and for small targets of convolutions.
+            layers, and for few examples where fits would be dear.
         num_scales: per family; None for 13, and for 7 where parameters and examples are many.
         steps: gradient steps at each scale.
         batch_size: examples that a step sees; None for all, and for 64 where parameters and examples are many: then a

@@ -59,6 +59,9 @@ def test_the_closed_form_is_for_outputs_linear_in_the_parameters_and_for_convolu
     # Each group costs a fit, and with more examples fewer do.
     assert plan(60, hidden).criterion.left_out.max() == 4
     assert plan(60).criterion.left_out.max() == 9
+    # A pass over 45 examples takes 45 x 2 x 600 x 600 operations, and more.
+    wide = btl.nets.mlp(jax.random.key(0), (4, 600, 600, 3))
+    assert isinstance(plan(45, wide).criterion, btl.tune.LeaveOut)
     # Where its matrices would be large, fits are cheaper.
     assert isinstance(plan(150, unused=10).criterion, btl.tune.LeaveOut)
     many = btl.nets.mlp(jax.random.key(0), (4, 5))
